@@ -1,0 +1,1 @@
+"""The four models: `tokenizer`, `lm`, `flow`, `codec`. They never import each other."""

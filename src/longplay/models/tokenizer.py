@@ -1,0 +1,66 @@
+"""`tokenizer`: WavTokenizer, 24 kHz audio <-> one codebook of codes at 75 Hz (arXiv 2408.16532).
+
+wav [B, 1, S] -> codes [B, T], T = ceil(S / hop_length), and back. Two encoders and two decoders stand behind this one
+interface: the published ones (SEANet, Vocos with attention; CHECKPOINTS.md 3.6) and the spectral ones of our own models.
+"""
+
+from typing import Annotated
+
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from longplay.config import Config
+from longplay.nn.quantizers import Codebook, CodebookConfig, Quantized
+from longplay.nn.spectral import SpectralDecoder, SpectralDecoderConfig, SpectralEncoder, SpectralEncoderConfig
+
+EncoderConfig = Annotated[SpectralEncoderConfig, Field()]
+DecoderConfig = Annotated[SpectralDecoderConfig, Field()]
+
+
+class TokenizerConfig(Config):
+    """Rates and sizes of the tokenizer; `latent_dim` is the encoder's output width."""
+
+    sample_rate: int = Field(gt=0)
+    hop_length: int = Field(gt=0)
+    latent_dim: int = Field(gt=0)
+    codebook: CodebookConfig
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+
+    @property
+    def frame_rate(self) -> float:
+        """Codes per second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of different codes."""
+        return self.codebook.size
+
+
+class Tokenizer(nn.Module):
+    """Audio to codes and back."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SpectralEncoder(config.encoder, config.hop_length, config.latent_dim)
+        self.codebook = Codebook(config.codebook)
+        same = config.codebook.dim == config.latent_dim
+        self.project_in = nn.Identity() if same else nn.Conv1d(config.latent_dim, config.codebook.dim, 1)
+        self.project_out = nn.Identity() if same else nn.Conv1d(config.codebook.dim, config.latent_dim, 1)
+        self.decoder = SpectralDecoder(config.decoder, config.hop_length, config.latent_dim)
+
+    def encode(self, wav: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B T"]:
+        """Codes [B, ceil(S / hop_length)] of mono audio at `config.sample_rate`."""
+        return self.codebook.encode(self.project_in(self.encoder(wav)))
+
+    def decode(self, codes: Int[Tensor, "B T"]) -> Float[Tensor, "B 1 S"]:
+        """Audio [B, 1, T * hop_length] of codes."""
+        return self.decoder(self.project_out(self.codebook.decode(codes)))
+
+    def forward(self, wav: Float[Tensor, "B 1 S"]) -> tuple[Tensor, Quantized]:
+        """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, 1, T] and loss."""
+        quantized = self.codebook(self.project_in(self.encoder(wav)))
+        return self.decoder(self.project_out(quantized.values)), quantized

@@ -1,0 +1,187 @@
+"""Vector quantizers: one codebook, and groups of codebooks in residual layers.
+
+Source: VQ-VAE-2 (arXiv 1906.00446, EMA codebooks), HiFi-Codec (arXiv 2305.02765, group-residual VQ),
+CHECKPOINTS.md 3.5 and 3.6. Own models revive dead codes from the current batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from longplay.config import Config
+
+
+class Quantized(NamedTuple):
+    """`values` [B, D, T] with straight-through gradient, `codes` [B, K, T], `loss` scalar."""
+
+    values: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+class CodebookConfig(Config):
+    """One codebook of `size` vectors of `dim`.
+
+    With `ema` the vectors follow the data as moving averages (`decay`), and a code whose moving count falls
+    below `revive_below` times the count of a uniformly used code is replaced by a vector of the current
+    batch. Without it they are parameters, learnt through `codebook_loss`.
+    """
+
+    size: int = Field(gt=1)
+    dim: int = Field(gt=0)
+    ema: bool = True
+    decay: float = Field(default=0.99, gt=0, lt=1)
+    revive_below: float = Field(default=0.1, ge=0)
+    codebook_loss: float = Field(default=1.0, ge=0)
+    commitment_loss: float = Field(default=0.25, ge=0)
+
+
+class Codebook(nn.Module):
+    """Nearest-neighbour codebook in squared distance.
+
+    State: `embed` [size, dim]; with `ema` also the moving counts `cluster_size` [size], the moving sums
+    `embed_avg` [size, dim] and the flag `inited` [1].
+    """
+
+    embed: Tensor
+    cluster_size: Tensor
+    embed_avg: Tensor
+    inited: Tensor
+
+    def __init__(self, config: CodebookConfig) -> None:
+        super().__init__()
+        self.config = config
+        embed = torch.empty(config.size, config.dim).uniform_(-1 / config.size, 1 / config.size)
+        if config.ema:
+            self.register_buffer("embed", embed)
+            self.register_buffer("embed_avg", embed.clone())
+            self.register_buffer("cluster_size", torch.zeros(config.size))
+            self.register_buffer("inited", torch.zeros(1))
+        else:
+            self.embed = nn.Parameter(embed)
+
+    def encode(self, x: Float[Tensor, "B D T"]) -> Int[Tensor, "B T"]:
+        """Index of the nearest vector of each frame, [B, T]."""
+        rows = x.transpose(1, 2).float()  # [B, T, D]
+        # argmin |x - e|^2 = argmin |e|^2 - 2 x.e : one matrix product, no [.., size, D] tensor
+        return torch.argmin(self.embed.pow(2).sum(1) - 2 * rows @ self.embed.T, dim=-1)
+
+    def decode(self, codes: Int[Tensor, "B T"]) -> Float[Tensor, "B D T"]:
+        """The vectors of `codes`, [B, D, T]."""
+        return F.embedding(codes, self.embed).transpose(1, 2)
+
+    def forward(self, x: Float[Tensor, "B D T"]) -> Quantized:
+        """Quantize; in training mode with `ema` the codebook also moves towards `x`."""
+        x = x.float()
+        if self.training and self.config.ema:
+            self._ensure_inited(x)
+        codes = self.encode(x)
+        values = self.decode(codes)
+        loss = self.config.commitment_loss * F.mse_loss(x, values.detach())
+        if not self.config.ema:
+            loss = loss + self.config.codebook_loss * F.mse_loss(values, x.detach())
+        if self.training and self.config.ema:
+            self._follow(x.detach(), codes)
+        return Quantized(x + (values - x).detach(), codes.unsqueeze(1), loss)
+
+    @torch.no_grad()
+    def _ensure_inited(self, x: Tensor) -> None:
+        if bool(self.inited):
+            return
+        rows = x.detach().transpose(1, 2).reshape(-1, self.config.dim)
+        index = torch.randint(len(rows), (self.config.size,), device=rows.device)
+        # a batch has fewer frames than the codebook has codes: jitter keeps the copies apart
+        self.embed.copy_(rows[index] + 0.05 * rows.std(0) * torch.randn_like(self.embed))
+        self.cluster_size.fill_(len(rows) / self.config.size)
+        self.embed_avg.copy_(self.embed * self.cluster_size.unsqueeze(1))
+        self.inited.fill_(1)
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor, codes: Tensor) -> None:
+        rows = x.transpose(1, 2).reshape(-1, self.config.dim)
+        flat = codes.reshape(-1)
+        counts = torch.zeros_like(self.cluster_size).index_add_(0, flat, torch.ones_like(flat, dtype=x.dtype))
+        sums = torch.zeros_like(self.embed_avg).index_add_(0, flat, rows)
+        self.cluster_size.lerp_(counts, 1 - self.config.decay)
+        self.embed_avg.lerp_(sums, 1 - self.config.decay)
+        uniform = len(rows) / self.config.size
+        alive = self.cluster_size > self.config.revive_below * uniform
+        self.embed.copy_(
+            torch.where(alive.unsqueeze(1), self.embed_avg / self.cluster_size.clamp_min(1e-12).unsqueeze(1), self.embed)
+        )
+        # a few at a time, so that one batch does not fill the codebook with its own frames
+        dead = torch.nonzero(~alive).squeeze(1)[: max(1, len(rows) // 8)]
+        if len(dead):
+            index = torch.randint(len(rows), (len(dead),), device=rows.device)
+            self.embed[dead] = rows[index]
+            self.cluster_size[dead] = uniform
+            self.embed_avg[dead] = rows[index] * uniform
+
+
+class GroupResidualConfig(Config):
+    """`num_layers` residual layers, each of `num_groups` codebooks over equal slices of the latent."""
+
+    num_layers: int = Field(default=2, gt=0)
+    num_groups: int = Field(default=2, gt=0)
+    codebook: CodebookConfig
+
+    @property
+    def num_codebooks(self) -> int:
+        """K: codes per frame."""
+        return self.num_layers * self.num_groups
+
+    @property
+    def dim(self) -> int:
+        """D: width of the quantized latent."""
+        return self.num_groups * self.codebook.dim
+
+
+class GroupResidualQuantizer(nn.Module):
+    """Codes [B, K, T] in the order layer 0 group 0, layer 0 group 1, layer 1 group 0, ..."""
+
+    def __init__(self, config: GroupResidualConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(
+            nn.ModuleList(Codebook(config.codebook) for _ in range(config.num_groups)) for _ in range(config.num_layers)
+        )
+
+    def forward(self, x: Float[Tensor, "B D T"]) -> Quantized:
+        """Quantize [B, D, T]; the loss is the mean over layers."""
+        residual = x.float()
+        codes, losses, total = [], [], torch.zeros_like(residual)
+        for layer in self.layers:
+            parts = [book(part) for book, part in zip(layer, self._split(residual), strict=True)]  # type: ignore[arg-type]
+            values = torch.cat([part.values for part in parts], dim=1).detach()
+            residual = residual - values
+            total = total + values
+            codes += [part.codes for part in parts]
+            losses.append(torch.stack([part.loss for part in parts]).mean())
+        return Quantized(x + (total - x).detach(), torch.cat(codes, dim=1), torch.stack(losses).mean())
+
+    def encode(self, x: Float[Tensor, "B D T"]) -> Int[Tensor, "B K T"]:
+        """Codes of latents."""
+        residual = x.float()
+        codes = []
+        for layer in self.layers:
+            layer_codes = [book.encode(part) for book, part in zip(layer, self._split(residual), strict=True)]  # type: ignore[arg-type]
+            decoded = [book.decode(c) for book, c in zip(layer, layer_codes, strict=True)]  # type: ignore[arg-type]
+            residual = residual - torch.cat(decoded, dim=1)
+            codes += layer_codes
+        return torch.stack(codes, dim=1)
+
+    def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B D T"]:
+        """Sum over layers of the codes' vectors: the latents."""
+        layers = codes.unflatten(1, (self.config.num_layers, self.config.num_groups)).unbind(1)
+        decoded = [
+            torch.cat([book.decode(c) for book, c in zip(layer, group.unbind(1), strict=True)], dim=1)  # type: ignore[arg-type]
+            for layer, group in zip(self.layers, layers, strict=True)
+        ]
+        return torch.stack(decoded).sum(0)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.chunk(self.config.num_groups, dim=1)
