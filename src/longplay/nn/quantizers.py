@@ -66,9 +66,10 @@ class Codebook(nn.Module):
 
     def encode(self, x: Float[Tensor, "B D T"]) -> Int[Tensor, "B T"]:
         """Index of the nearest vector of each frame, [B, T]."""
-        rows = x.transpose(1, 2).float()  # [B, T, D]
-        # argmin |x - e|^2 = argmin |e|^2 - 2 x.e : one matrix product, no [.., size, D] tensor
-        return torch.argmin(self.embed.pow(2).sum(1) - 2 * rows @ self.embed.T, dim=-1)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would choose other codes
+            rows, embed = x.transpose(1, 2).float(), self.embed.float()  # [B, T, D]
+            # argmin |x - e|^2 = argmin |e|^2 - 2 x.e : one matrix product, no [.., size, D] tensor
+            return torch.argmin(embed.pow(2).sum(1) - 2 * rows @ embed.T, dim=-1)
 
     def decode(self, codes: Int[Tensor, "B T"]) -> Float[Tensor, "B D T"]:
         """The vectors of `codes`, [B, D, T]."""
@@ -111,7 +112,9 @@ class Codebook(nn.Module):
         uniform = len(rows) / self.config.size
         alive = self.cluster_size > self.config.revive_below * uniform
         self.embed.copy_(
-            torch.where(alive.unsqueeze(1), self.embed_avg / self.cluster_size.clamp_min(1e-12).unsqueeze(1), self.embed)
+            torch.where(
+                alive.unsqueeze(1), self.embed_avg / self.cluster_size.clamp_min(1e-12).unsqueeze(1), self.embed
+            )
         )
         # a few at a time, so that one batch does not fill the codebook with its own frames
         dead = torch.nonzero(~alive).squeeze(1)[: max(1, len(rows) // 8)]

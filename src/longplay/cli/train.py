@@ -1,0 +1,55 @@
+"""`longplay train`: one stage, from a preset or a YAML file, into a run directory that it can resume."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train the models: tokenizer, codec, lm, flow.", no_args_is_help=True)
+
+
+@app.command("run")
+def run(
+    config: Annotated[
+        str, typer.Argument(help="A preset (nano-tokenizer, nano-codec, nano-lm, nano-flow) or a YAML file.")
+    ],
+    directory: Annotated[Path, typer.Option("--run", help="Run directory; a run that is there is resumed.")],
+    data: Annotated[Path, typer.Option(help="Manifest (tokenizer, codec) or folder of token shards (lm, flow).")],
+    override: Annotated[list[str] | None, typer.Option("--set", help="Config override, e.g. loop.steps=2000.")] = None,
+    budget_seconds: Annotated[float | None, typer.Option(help="Stop, resumably, after this time.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
+) -> None:
+    """Train one stage, or go on with a run."""
+    import logging
+    import math
+
+    import torch
+
+    from longplay.train.build import build_stage, load_stage_config
+    from longplay.train.loop import train
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if threads:
+        torch.set_num_threads(threads)
+    stage_config = load_stage_config(config, override or [])
+    stage = build_stage(stage_config, data, directory)
+    train(stage, stage_config.loop, directory, budget_seconds or math.inf)
+
+
+@app.command("tokens")
+def tokens(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the corpus.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the token shards.")],
+    model: Annotated[str, typer.Option(help="Model directory with a tokenizer and a codec.")],
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
+) -> None:
+    """Encode a corpus into token shards for the stages lm and flow; resumable."""
+    import logging
+
+    import torch
+    from longplay.train.tokens import prepare_tokens
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if threads:
+        torch.set_num_threads(threads)
+    prepare_tokens(manifest, out, Path(model))

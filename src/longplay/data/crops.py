@@ -1,0 +1,57 @@
+"""Random crops of audio files as training batches; batch n is a function of (seed, n) alone, so runs resume exactly."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longplay.errors import TrainingError
+
+
+class Crops:
+    """Draws mono crops of equal length, files weighted by their length.
+
+    Args:
+        files: path and length in seconds of each audio file.
+        sample_rate: of the crops in Hz; files of another rate are resampled.
+        seconds: length of a crop.
+
+    Raises:
+        TrainingError: no file is as long as a crop.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, float]], sample_rate: int, seconds: float) -> None:
+        self.files = [(path, length) for path, length in files if length > seconds + 0.1]
+        if not self.files:
+            raise TrainingError(
+                f"none of {len(files)} audio files is longer than a crop of {seconds:g} s; add longer ones"
+            )
+        self.sample_rate = sample_rate
+        self.length = round(seconds * sample_rate)
+        lengths = np.array([length for _, length in self.files])
+        self.weights = lengths / lengths.sum()
+
+    def batch(self, seed: int, index: int, size: int, augment: bool = True) -> Float[Tensor, "B 1 S"]:
+        """Batch `index` of the stream `seed`: wav [size, 1, S]; `augment` draws a gain of -9 to +1 dB and a sign."""
+        rng = np.random.default_rng((seed, index))
+        rows = []
+        for choice in rng.choice(len(self.files), size, p=self.weights):
+            wav = self._crop(*self.files[choice], position=rng.random())
+            gain = 10 ** (rng.uniform(-9, 1) / 20) * rng.choice((-1, 1)) if augment else 1.0
+            rows.append(torch.from_numpy(wav * np.float32(gain)).clamp(-1, 1))
+        return torch.stack(rows).unsqueeze(1)
+
+    def _crop(self, path: Path, seconds: float, position: float) -> np.ndarray:
+        with sf.SoundFile(path) as file:
+            rate = file.samplerate
+            frames = -(-self.length * rate // self.sample_rate) + 1
+            file.seek(int(position * max(0, file.frames - frames)))
+            wav = file.read(frames, dtype="float32", always_2d=True).mean(1)
+        if rate != self.sample_rate:
+            wav = soxr.resample(wav, rate, self.sample_rate, quality="HQ")
+        return np.pad(wav, (0, max(0, self.length - len(wav))))[: self.length].astype(np.float32)

@@ -1,0 +1,158 @@
+"""Stages `tokenizer` and `codec`: autoencoders trained by reconstruction, and later adversarially.
+
+Both models share one interface here: `forward(wav)` gives the reconstruction and what the quantizer did.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from longplay.config import Config
+from longplay.data.crops import Crops
+from longplay.models.codec import Codec, CodecConfig
+from longplay.models.discriminators import DiscriminatorConfig, Discriminators
+from longplay.models.tokenizer import Tokenizer, TokenizerConfig
+from longplay.train.export import export_model
+from longplay.train.loop import LoopConfig, adamw, update
+from longplay.train.losses import (
+    ReconstructionConfig,
+    ReconstructionLoss,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from longplay.train.samples import write_sample
+
+
+class AdversarialConfig(Config):
+    """GAN part: from `start_step` on; weights of the adversarial and the feature-matching loss."""
+
+    start_step: int = Field(ge=0)
+    discriminators: DiscriminatorConfig = DiscriminatorConfig()
+    learning_rate: float = Field(default=2e-4, gt=0)
+    adversarial: float = 1.0
+    feature_matching: float = 2.0
+
+
+class AudioStageConfig(Config):
+    """Everything of a `tokenizer` or `codec` run."""
+
+    stage: Literal["tokenizer", "codec"]
+    tokenizer: TokenizerConfig | None = None
+    codec: CodecConfig | None = None
+    crop_seconds: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=16, gt=0)
+    held_out_crops: int = Field(default=16, gt=0)
+    held_out_seconds: float = Field(default=4.0, gt=0)
+    loss: ReconstructionConfig = ReconstructionConfig()
+    adversarial: AdversarialConfig | None = None
+    loop: LoopConfig
+
+    @property
+    def model(self) -> TokenizerConfig | CodecConfig:
+        """The config of the model that this stage trains."""
+        model = self.tokenizer if self.stage == "tokenizer" else self.codec
+        if model is None:
+            raise ValueError(f"the config of stage {self.stage!r} has no section {self.stage!r}")
+        return model
+
+
+class AudioStage:
+    """Trains one autoencoder on crops of audio files."""
+
+    def __init__(
+        self,
+        config: AudioStageConfig,
+        train_files: list[tuple[Path, float]],
+        held_out_files: list[tuple[Path, float]],
+    ) -> None:
+        self.name = config.stage
+        self.config = config
+        model = config.model
+        self.model: Tokenizer | Codec = Tokenizer(model) if isinstance(model, TokenizerConfig) else Codec(model)
+        self.crops = Crops(train_files, model.sample_rate, config.crop_seconds)
+        self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds)
+        self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
+        self.optimizers = {"model": adamw(self.model, config.loop)}
+        self.others = nn.ModuleDict()
+        if config.adversarial:
+            self.others["discriminators"] = Discriminators(config.adversarial.discriminators)
+            self.optimizers["discriminators"] = adamw(self.others["discriminators"], config.loop)
+
+    def train_step(self, step: int, rate: float) -> dict[str, float]:
+        """One update of the model, and of the discriminators once they have started."""
+        wav = self.crops.batch(self.config.loop.seed, step, self.config.batch_size)
+        with self._autocast():
+            estimate, quantized = self.model(wav)
+        estimate = estimate[..., : wav.shape[-1]]
+        terms = self.reconstruction(estimate, wav) | {"quantizer": quantized.loss}
+        gan = self.config.adversarial
+        metrics = {}
+        if gan and step >= gan.start_step:
+            terms |= self._adversarial_terms(gan, wav, estimate, rate, metrics)
+        loss = torch.stack(list(terms.values())).sum()
+        norm = update(self.optimizers["model"], loss, rate, self.config.loop.grad_clip)
+        used = quantized.codes.unique().numel() / self.config.model.codebook_size
+        return {name: float(value.detach()) for name, value in terms.items()} | metrics | {"norm": norm, "used": used}
+
+    def _adversarial_terms(
+        self, gan: AdversarialConfig, wav: Tensor, estimate: Tensor, rate: float, metrics: dict[str, float]
+    ) -> dict[str, Tensor]:
+        discriminators = self.others["discriminators"]
+        with self._autocast():
+            loss = discriminator_loss(discriminators(wav), discriminators(estimate.detach()))
+        scale = rate / self.config.loop.learning_rate
+        update(self.optimizers["discriminators"], loss, gan.learning_rate * scale, self.config.loop.grad_clip)
+        metrics["discriminator"] = float(loss.detach())
+        discriminators.requires_grad_(False)
+        with self._autocast():
+            with torch.no_grad():
+                real = discriminators(wav)
+            fake = discriminators(estimate)
+        discriminators.requires_grad_(True)
+        return {
+            "adversarial": gan.adversarial * generator_loss(fake),
+            "features": gan.feature_matching * feature_matching_loss(real, fake),
+        }
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Mean log10-mel distance, spectral convergence, and the codebook's usage and perplexity (mean over books)."""
+        wav = self.held_out.batch(seed=1, index=0, size=self.config.held_out_crops, augment=False)
+        totals: dict[str, list[Tensor]] = {}
+        codes = []
+        for row in wav.split(4):
+            estimate, quantized = model(row)
+            terms = self.reconstruction(estimate[..., : row.shape[-1]], row)
+            for name, value in terms.items():
+                totals.setdefault(name, []).append(value / getattr(self.config.loss, name))
+            codes.append(quantized.codes)
+        metrics = {name: float(torch.stack(values).mean()) for name, values in totals.items()}
+        return metrics | usage(torch.cat(codes), self.config.model.codebook_size)
+
+    def sample(self, model: nn.Module, directory: Path) -> None:
+        """Original and reconstruction of four held-out crops."""
+        wav = self.held_out.batch(seed=2, index=0, size=4, augment=False)
+        estimate, _ = model(wav)
+        for index, (original, made) in enumerate(zip(wav, estimate, strict=True)):
+            write_sample(directory / f"{index}", original[0], made[0], self.config.model.sample_rate)
+
+    def export(self, model: nn.Module, directory: Path) -> None:
+        """Native model directory with this one model."""
+        export_model(self.name, model, self.config.model, directory)
+
+    def _autocast(self) -> Any:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.loop.precision == "bfloat16")
+
+
+def usage(codes: Tensor, size: int) -> dict[str, float]:
+    """Share of the codes that occur in `codes` [B, K, T], and their perplexity over `size`; means over codebooks."""
+    shares, perplexities = [], []
+    for book in codes.unbind(1):
+        counts = torch.bincount(book.reshape(-1), minlength=size).double()
+        p = counts / counts.sum()
+        shares.append(float((counts > 0).double().mean()))
+        perplexities.append(float(torch.exp(-(p * p.clamp_min(1e-12).log()).sum())))
+    return {"usage": sum(shares) / len(shares), "perplexity": sum(perplexities) / len(perplexities)}

@@ -1,0 +1,40 @@
+"""Sample audio and spectrogram pictures of a run."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from torch import Tensor
+
+
+def write_sample(stem: Path, original: Tensor | None, made: Tensor, sample_rate: int) -> None:
+    """Write `stem.wav` (made), `stem.original.wav` and `stem.png`, their spectrograms one above the other.
+
+    Args:
+        stem: path without suffix; its directory is made.
+        original: samples [S], or None where there is nothing to compare with.
+        made: samples [S].
+        sample_rate: in Hz.
+    """
+    from matplotlib.figure import Figure
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    signals = {"original": original, "made": made} if original is not None else {"made": made}
+    figure = Figure(figsize=(8, 2.6 * len(signals)), layout="constrained")
+    for row, (title, signal) in enumerate(signals.items(), start=1):
+        wav = signal.float().clamp(-1, 1)
+        name = stem.with_name(stem.name + (".original.wav" if title == "original" else ".wav"))
+        sf.write(name, wav.numpy(), sample_rate, subtype="PCM_16")
+        spectrum = torch.stft(wav, 2048, 512, window=torch.hann_window(2048), return_complex=True).abs()
+        axes = figure.add_subplot(len(signals), 1, row)
+        axes.imshow(
+            20 * np.log10(spectrum.numpy() + 1e-4),
+            origin="lower",
+            aspect="auto",
+            vmin=-60,
+            vmax=40,
+            extent=(0, len(wav) / sample_rate, 0, sample_rate / 2000),
+        )
+        axes.set(title=title, xlabel="seconds", ylabel="kHz")
+    figure.savefig(stem.with_name(stem.name + ".png"), dpi=80)
