@@ -41,12 +41,12 @@ class Crops:
         rng = np.random.default_rng((seed, index))
         rows = []
         for choice in rng.choice(len(self.files), size, p=self.weights):
-            wav = self._crop(*self.files[choice], position=rng.random())
+            wav = self._crop(self.files[choice][0], position=rng.random())
             gain = 10 ** (rng.uniform(-9, 1) / 20) * rng.choice((-1, 1)) if augment else 1.0
             rows.append(torch.from_numpy(wav * np.float32(gain)).clamp(-1, 1))
         return torch.stack(rows).unsqueeze(1)
 
-    def _crop(self, path: Path, seconds: float, position: float) -> np.ndarray:
+    def _crop(self, path: Path, position: float) -> np.ndarray:
         with sf.SoundFile(path) as file:
             rate = file.samplerate
             frames = -(-self.length * rate // self.sample_rate) + 1

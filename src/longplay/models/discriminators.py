@@ -4,6 +4,8 @@ Source: HiFi-GAN (arXiv 2010.05646, periods), UnivNet (arXiv 2106.07889, resolut
 that a small pair trains on a CPU.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -30,9 +32,7 @@ class PeriodDiscriminator(nn.Module):
         super().__init__()
         self.period = period
         widths = [1, channels, channels * 4, channels * 8, channels * 8]
-        self.convs = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in pairwise(widths))
         self.score = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
 
     def forward(self, wav: Float[Tensor, "B 1 S"]) -> list[Tensor]:
@@ -55,9 +55,7 @@ class ResolutionDiscriminator(nn.Module):
         self.n_fft = n_fft
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         widths = [2, channels, channels, channels, channels]
-        self.convs = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, (3, 9), (1, 2), (1, 4))) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(weight_norm(nn.Conv2d(a, b, (3, 9), (1, 2), (1, 4))) for a, b in pairwise(widths))
         self.score = weight_norm(nn.Conv2d(widths[-1], 1, (3, 3), 1, (1, 1)))
 
     def forward(self, wav: Float[Tensor, "B 1 S"]) -> list[Tensor]:

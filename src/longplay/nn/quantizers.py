@@ -4,7 +4,7 @@ Source: VQ-VAE-2 (arXiv 1906.00446, EMA codebooks), HiFi-Codec (arXiv 2305.02765
 CHECKPOINTS.md 3.5 and 3.6. Own models revive dead codes from the current batch.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -157,8 +157,8 @@ class GroupResidualQuantizer(nn.Module):
         """Quantize [B, D, T]; the loss is the mean over layers."""
         residual = x.float()
         codes, losses, total = [], [], torch.zeros_like(residual)
-        for layer in self.layers:
-            parts = [book(part) for book, part in zip(layer, self._split(residual), strict=True)]  # type: ignore[arg-type]
+        for layer in self._books():
+            parts = [book(part) for book, part in zip(layer, self._split(residual), strict=True)]
             values = torch.cat([part.values for part in parts], dim=1).detach()
             residual = residual - values
             total = total + values
@@ -170,9 +170,9 @@ class GroupResidualQuantizer(nn.Module):
         """Codes of latents."""
         residual = x.float()
         codes = []
-        for layer in self.layers:
-            layer_codes = [book.encode(part) for book, part in zip(layer, self._split(residual), strict=True)]  # type: ignore[arg-type]
-            decoded = [book.decode(c) for book, c in zip(layer, layer_codes, strict=True)]  # type: ignore[arg-type]
+        for layer in self._books():
+            layer_codes = [book.encode(part) for book, part in zip(layer, self._split(residual), strict=True)]
+            decoded = [book.decode(c) for book, c in zip(layer, layer_codes, strict=True)]
             residual = residual - torch.cat(decoded, dim=1)
             codes += layer_codes
         return torch.stack(codes, dim=1)
@@ -181,10 +181,13 @@ class GroupResidualQuantizer(nn.Module):
         """Sum over layers of the codes' vectors: the latents."""
         layers = codes.unflatten(1, (self.config.num_layers, self.config.num_groups)).unbind(1)
         decoded = [
-            torch.cat([book.decode(c) for book, c in zip(layer, group.unbind(1), strict=True)], dim=1)  # type: ignore[arg-type]
-            for layer, group in zip(self.layers, layers, strict=True)
+            torch.cat([book.decode(c) for book, c in zip(layer, group.unbind(1), strict=True)], dim=1)
+            for layer, group in zip(self._books(), layers, strict=True)
         ]
         return torch.stack(decoded).sum(0)
+
+    def _books(self) -> list[list[Codebook]]:
+        return [list(cast("nn.ModuleList", layer)) for layer in self.layers]  # type: ignore[arg-type]
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         return x.chunk(self.config.num_groups, dim=1)

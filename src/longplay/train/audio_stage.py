@@ -90,7 +90,7 @@ class AudioStage:
         estimate = estimate[..., : wav.shape[-1]]
         terms = self.reconstruction(estimate, wav) | {"quantizer": quantized.loss}
         gan = self.config.adversarial
-        metrics = {}
+        metrics: dict[str, float] = {}
         if gan and step >= gan.start_step:
             terms |= self._adversarial_terms(gan, wav, estimate, rate, metrics)
         loss = torch.stack(list(terms.values())).sum()
@@ -123,7 +123,7 @@ class AudioStage:
         wav = self.held_out.batch(seed=1, index=0, size=self.config.held_out_crops, augment=False)
         totals: dict[str, list[Tensor]] = {}
         codes = []
-        for row in wav.split(4):
+        for row in torch.split(wav, 4):
             estimate, quantized = model(row)
             terms = self.reconstruction(estimate[..., : row.shape[-1]], row)
             for name, value in terms.items():

@@ -1,6 +1,5 @@
 """What a stage leaves behind: a native model directory that holds its one model."""
 
-import os
 from pathlib import Path
 
 import yaml
@@ -16,8 +15,8 @@ def export_model(name: str, model: nn.Module, config: Config, directory: Path) -
     weights = directory / f"{name}.safetensors"
     part = weights.with_suffix(".part")
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, part)
-    os.replace(part, weights)
+    part.replace(weights)
     text = yaml.safe_dump({name: config.dump()}, sort_keys=False)
     part = directory / "config.yaml.part"
     part.write_text(text, encoding="utf-8")
-    os.replace(part, directory / "config.yaml")
+    part.replace(directory / "config.yaml")

@@ -16,7 +16,6 @@ import copy
 import json
 import logging
 import math
-import os
 import signal
 import time
 from pathlib import Path
@@ -60,13 +59,21 @@ class LoopConfig(Config):
 class Stage(Protocol):
     """What a stage gives to the loop."""
 
-    name: str
-    config: Config
-    model: nn.Module
-    """The module that is averaged and exported."""
-    others: nn.ModuleDict
-    """Further modules with state, e.g. discriminators; empty if none."""
-    optimizers: dict[str, torch.optim.Optimizer]
+    @property
+    def name(self) -> str:
+        """`tokenizer`, `codec`, `lm` or `flow`."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that is averaged and exported."""
+
+    @property
+    def others(self) -> nn.ModuleDict:
+        """Further modules with state, e.g. discriminators; empty if none."""
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By name; they are saved with the run."""
 
     def train_step(self, step: int, rate: float) -> dict[str, float]:
         """One update at learning rate `rate`; metrics to log."""
@@ -168,7 +175,8 @@ class _Average:
     def update(self, model: nn.Module) -> None:
         self.count += 1
         decay = min(self.decay, self.count / (self.count + 10))
-        own, new = list(self.model.parameters()), [p.detach() for p in model.parameters()]
+        own: list[Tensor] = list(self.model.parameters())
+        new: list[Tensor] = list(model.parameters())
         torch._foreach_lerp_(own, new, 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
@@ -201,7 +209,7 @@ def _save(stage: Stage, average: _Average, run: Path, step: int) -> None:
     part = run / "checkpoint.pt.part"
     try:
         torch.save(state, part)
-        os.replace(part, run / "checkpoint.pt")
+        part.replace(run / "checkpoint.pt")
     except OSError as error:
         raise TrainingError(
             f"{run / 'checkpoint.pt'}: cannot be written ({error.strerror}); the last one is kept"
