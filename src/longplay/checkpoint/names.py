@@ -23,30 +23,56 @@ from longplay.errors import CheckpointError
 
 ModelName = Literal["tokenizer", "lm", "flow", "codec"]
 
+_UNET = "decoder.estimator"
 _SEANET = "feature_extractor.encodec.encoder.model"
 
 TABLES: dict[ModelName, list[tuple[str, str]]] = {
     # CHECKPOINTS.md 4.1
     "tokenizer": [
         ("encoder.layers.*.lstm.*", f"{_SEANET}.*.lstm.*"),
-        ("encoder.layers.*.block.*.*", f"{_SEANET}.*.block.*.conv.conv.*"),
-        ("encoder.layers.*.shortcut.*", f"{_SEANET}.*.shortcut.conv.conv.*"),
-        ("encoder.layers.*.*", f"{_SEANET}.*.conv.conv.*"),
-        ("quantizer.*", "feature_extractor.encodec.quantizer.vq.layers.0._codebook.*"),
+        ("encoder.layers.*.block.*.conv.*", f"{_SEANET}.*.block.*.conv.conv.*"),
+        ("encoder.layers.*.shortcut.conv.*", f"{_SEANET}.*.shortcut.conv.conv.*"),
+        ("encoder.layers.*.conv.*", f"{_SEANET}.*.conv.conv.*"),
+        ("codebook.*", "feature_extractor.encodec.quantizer.vq.layers.0._codebook.*"),
+        ("decoder.blocks.**", "backbone.convnext.**"),
+        ("decoder.final_norm.*", "backbone.final_layer_norm.*"),
+        ("decoder.head.window", "head.istft.window"),
         ("decoder.head.**", "head.**"),
         ("decoder.**", "backbone.**"),
     ],
     # CHECKPOINTS.md 4.3 and 4.4
     "lm": [],
     # CHECKPOINTS.md 4.2
-    "flow": [],
+    "flow": [
+        ("input_embedding.*", "input_embedding.*"),
+        ("encoder.embed.*.*", "encoder.embed.out.*.*"),
+        ("encoder.layers.**", "encoder.encoders.**"),
+        ("encoder.after_norm.*", "encoder.after_norm.*"),
+        ("length_regulator.**", "length_regulator.**"),
+        ("estimator.*.*.resnet.time_proj.*", f"{_UNET}.*.*.0.mlp.1.*"),
+        ("estimator.*.*.resnet.*.conv.*", f"{_UNET}.*.*.0.*.block.0.*"),
+        ("estimator.*.*.resnet.*.norm.*", f"{_UNET}.*.*.0.*.block.1.*"),
+        ("estimator.*.*.resnet.*.*", f"{_UNET}.*.*.0.*.*"),
+        ("estimator.*.*.transformers.*.attention_norm.*", f"{_UNET}.*.*.1.*.norm1.*"),
+        ("estimator.*.*.transformers.*.attention.to_out.*", f"{_UNET}.*.*.1.*.attn1.to_out.0.*"),
+        ("estimator.*.*.transformers.*.attention.*.*", f"{_UNET}.*.*.1.*.attn1.*.*"),
+        ("estimator.*.*.transformers.*.feed_forward_norm.*", f"{_UNET}.*.*.1.*.norm3.*"),
+        ("estimator.*.*.transformers.*.feed_forward.0.*", f"{_UNET}.*.*.1.*.ff.net.0.proj.*"),
+        ("estimator.*.*.transformers.*.feed_forward.2.*", f"{_UNET}.*.*.1.*.ff.net.2.*"),
+        ("estimator.*.*.resample.*", f"{_UNET}.*.*.2.conv.*"),
+        ("estimator.*.*.conv.*", f"{_UNET}.*.*.2.*"),
+        ("estimator.final_block.conv.*", f"{_UNET}.final_block.block.0.*"),
+        ("estimator.final_block.norm.*", f"{_UNET}.final_block.block.1.*"),
+        ("estimator.time_mlp.*.*", f"{_UNET}.time_mlp.*.*"),
+        ("estimator.final_proj.*", f"{_UNET}.final_proj.*"),
+    ],
     # CHECKPOINTS.md 4.5 to 4.7
     "codec": [
         ("encoder.downs.**", "encoder.ups.**"),
         ("encoder.norms.**", "encoder.normalize.**"),
         ("encoder.**", "encoder.**"),
-        ("quantizer.layers.0.*.*", "quantizer.quantizer_modules.*.embedding.*"),
-        ("quantizer.layers.1.*.*", "quantizer.quantizer_modules2.*.embedding.*"),
+        ("quantizer.layers.0.*.embed", "quantizer.quantizer_modules.*.embedding.weight"),
+        ("quantizer.layers.1.*.embed", "quantizer.quantizer_modules2.*.embedding.weight"),
         ("decoder.**", "generator.**"),
     ],
 }
@@ -55,7 +81,8 @@ UNUSED: dict[ModelName, list[str]] = {
     # The EnCodec decoder was trained away from; the Vocos decoder replaces it.
     "tokenizer": ["feature_extractor.encodec.decoder.**"],
     "lm": [],
-    "flow": [],
+    # A projection that is never applied, and a copy of the codec's quantizer.
+    "flow": ["encoder_proj.*", "quantizer.**"],
     "codec": [],
 }
 
@@ -87,8 +114,7 @@ def _rename(name: str, rows: Iterable[tuple[str, str]], kind: str) -> str:
     for source, target in rows:
         match = _regex(source).fullmatch(name)
         if match:
-            parts = iter(match.groups())
-            return re.sub(r"\*+", lambda _: next(parts), target)
+            return re.sub(r"\*+", "{}", target).format(*match.groups())
     raise CheckpointError(f"tensor {name!r} is not part of a {kind} model; check that the file holds that model")
 
 

@@ -7,15 +7,16 @@ whole system: it turns the flow's latents into sound. Published parts: CHECKPOIN
 from typing import Annotated
 
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
-from longplay.nn.quantizers import GroupResidualConfig, GroupResidualQuantizer, Quantized
+from longplay.nn.hifigan import HifiganEncoder, HifiganEncoderConfig, HifiganGenerator, HifiganGeneratorConfig
+from longplay.nn.quantizers import CodebookConfig, GroupResidualConfig, GroupResidualQuantizer, Quantized
 from longplay.nn.spectral import SpectralDecoder, SpectralDecoderConfig, SpectralEncoder, SpectralEncoderConfig
 
-EncoderConfig = Annotated[SpectralEncoderConfig, Field()]
-DecoderConfig = Annotated[SpectralDecoderConfig, Field()]
+EncoderConfig = Annotated[HifiganEncoderConfig | SpectralEncoderConfig, Field(discriminator="kind")]
+DecoderConfig = Annotated[HifiganGeneratorConfig | SpectralDecoderConfig, Field(discriminator="kind")]
 
 
 class CodecConfig(Config):
@@ -47,6 +48,38 @@ class CodecConfig(Config):
         """D."""
         return self.quantizer.dim
 
+    @classmethod
+    def published(cls, sample_rate: int) -> "CodecConfig":
+        """The codec of the published models: 24000 Hz (75 Hz frames) or 48000 Hz (150 Hz) (CHECKPOINTS.md 2.2)."""
+        return cls(
+            sample_rate=sample_rate,
+            hop_length=320,
+            quantizer=GroupResidualConfig(codebook=CodebookConfig(size=1024, dim=256, ema=False)),
+            encoder=HifiganEncoderConfig(
+                base_channels=32,
+                strides=(2, 4, 5, 8),
+                kernel_sizes=(4, 8, 11, 16),
+                resblock_kernel_sizes=(11, 7, 3),
+                resblock_dilations=((1, 3, 5),) * 3,
+            ),
+            decoder=HifiganGeneratorConfig(
+                channels=512,
+                strides=(8, 5, 4, 2),
+                kernel_sizes=(16, 11, 8, 4),
+                resblock_kernel_sizes=(3, 7, 11),
+                resblock_dilations=((1, 3, 5),) * 3,
+            ),
+        )
+
+    @model_validator(mode="after")
+    def _check_hop(self) -> "CodecConfig":
+        for part in (self.encoder, self.decoder):
+            if isinstance(part, HifiganEncoderConfig | HifiganGeneratorConfig) and part.hop_length != self.hop_length:
+                raise ValueError(
+                    f"hop_length {self.hop_length} differs from {part.hop_length}, the product of the {part.kind} strides"
+                )
+        return self
+
 
 class Codec(nn.Module):
     """Audio to codes and latents and back."""
@@ -54,9 +87,9 @@ class Codec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = SpectralEncoder(config.encoder, config.hop_length, config.latent_dim)
+        self.encoder = _encoder(config)
         self.quantizer = GroupResidualQuantizer(config.quantizer)
-        self.decoder = SpectralDecoder(config.decoder, config.hop_length, config.latent_dim)
+        self.decoder = _decoder(config)
 
     def encode(self, wav: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B K T"]:
         """Codes of mono audio at `config.sample_rate`."""
@@ -74,3 +107,15 @@ class Codec(nn.Module):
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss."""
         quantized = self.quantizer(self.encoder(wav))
         return self.decode(quantized.values), quantized
+
+
+def _encoder(config: CodecConfig) -> HifiganEncoder | SpectralEncoder:
+    if isinstance(config.encoder, HifiganEncoderConfig):
+        return HifiganEncoder(config.encoder, config.latent_dim)
+    return SpectralEncoder(config.encoder, config.hop_length, config.latent_dim)
+
+
+def _decoder(config: CodecConfig) -> HifiganGenerator | SpectralDecoder:
+    if isinstance(config.decoder, HifiganGeneratorConfig):
+        return HifiganGenerator(config.decoder, config.latent_dim)
+    return SpectralDecoder(config.decoder, config.hop_length, config.latent_dim)

@@ -7,15 +7,17 @@ interface: the published ones (SEANet, Vocos with attention; CHECKPOINTS.md 3.6)
 from typing import Annotated
 
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.nn.quantizers import Codebook, CodebookConfig, Quantized
+from longplay.nn.seanet import SeanetConfig, SeanetEncoder
 from longplay.nn.spectral import SpectralDecoder, SpectralDecoderConfig, SpectralEncoder, SpectralEncoderConfig
+from longplay.nn.vocos import VocosDecoder, VocosDecoderConfig
 
-EncoderConfig = Annotated[SpectralEncoderConfig, Field()]
-DecoderConfig = Annotated[SpectralDecoderConfig, Field()]
+EncoderConfig = Annotated[SeanetConfig | SpectralEncoderConfig, Field(discriminator="kind")]
+DecoderConfig = Annotated[VocosDecoderConfig | SpectralDecoderConfig, Field(discriminator="kind")]
 
 
 class TokenizerConfig(Config):
@@ -38,6 +40,26 @@ class TokenizerConfig(Config):
         """Number of different codes."""
         return self.codebook.size
 
+    @classmethod
+    def published(cls) -> "TokenizerConfig":
+        """The tokenizer of every published InspireMusic model: 24 kHz, 75 Hz, 4096 codes (CHECKPOINTS.md 2.1)."""
+        return cls(
+            sample_rate=24000,
+            hop_length=320,
+            latent_dim=512,
+            codebook=CodebookConfig(size=4096, dim=512),
+            encoder=SeanetConfig(strides=(2, 4, 5, 8)),
+            decoder=VocosDecoderConfig(dim=768, intermediate_dim=2304, num_layers=12, num_conditions=4, n_fft=1280),
+        )
+
+    @model_validator(mode="after")
+    def _check_hop(self) -> "TokenizerConfig":
+        if isinstance(self.encoder, SeanetConfig) and self.encoder.hop_length != self.hop_length:
+            raise ValueError(
+                f"hop_length {self.hop_length} differs from {self.encoder.hop_length}, the product of encoder.strides"
+            )
+        return self
+
 
 class Tokenizer(nn.Module):
     """Audio to codes and back."""
@@ -45,12 +67,12 @@ class Tokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = SpectralEncoder(config.encoder, config.hop_length, config.latent_dim)
+        self.encoder = _encoder(config)
         self.codebook = Codebook(config.codebook)
         same = config.codebook.dim == config.latent_dim
         self.project_in = nn.Identity() if same else nn.Conv1d(config.latent_dim, config.codebook.dim, 1)
         self.project_out = nn.Identity() if same else nn.Conv1d(config.codebook.dim, config.latent_dim, 1)
-        self.decoder = SpectralDecoder(config.decoder, config.hop_length, config.latent_dim)
+        self.decoder = _decoder(config)
 
     def encode(self, wav: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B T"]:
         """Codes [B, ceil(S / hop_length)] of mono audio at `config.sample_rate`."""
@@ -64,3 +86,15 @@ class Tokenizer(nn.Module):
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, 1, T] and loss."""
         quantized = self.codebook(self.project_in(self.encoder(wav)))
         return self.decoder(self.project_out(quantized.values)), quantized
+
+
+def _encoder(config: TokenizerConfig) -> SeanetEncoder | SpectralEncoder:
+    if isinstance(config.encoder, SeanetConfig):
+        return SeanetEncoder(config.encoder, config.latent_dim)
+    return SpectralEncoder(config.encoder, config.hop_length, config.latent_dim)
+
+
+def _decoder(config: TokenizerConfig) -> VocosDecoder | SpectralDecoder:
+    if isinstance(config.decoder, VocosDecoderConfig):
+        return VocosDecoder(config.decoder, config.hop_length, config.latent_dim)
+    return SpectralDecoder(config.decoder, config.hop_length, config.latent_dim)
