@@ -1,0 +1,1 @@
+"""Models on disk: the native layout, the published layout, and where they come from."""
