@@ -1,0 +1,271 @@
+"""`flow`: codes of the language model -> latents of the codec, by conditional flow matching (arXiv 2210.02747).
+
+codes [B, T] at `code_rate` -> condition mu [B, D, T'] -> latents [B, D, T'] at `frame_rate`, T' = T * ratio. An encoder
+and a length regulator make the condition; a U-Net estimates the velocity that carries noise x_0 along a straight
+path to the latents x_1. Computation: CHECKPOINTS.md 3.4. Cost grows with the square of the length: `engine/windows.py`
+runs it in windows.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from longplay.config import Config
+from longplay.nn.conformer import Conformer, ConformerConfig
+from longplay.nn.length_regulator import LengthRegulator
+from longplay.nn.masking import Padding, hide
+from longplay.nn.ode import Method, cosine_grid, cosine_time, solve
+from longplay.nn.unet import UNet, UNetConfig
+
+
+class FlowConfig(Config):
+    """Rates and sizes of the flow model.
+
+    Attributes:
+        code_rate: codes per second.
+        frame_rate: latent frames per second, a multiple of `code_rate`.
+        condition_dropout: share of rows that train without their condition, which is what guidance needs.
+        num_steps, solver, guidance: defaults of `Flow.sample`.
+        normalize_latents: train on latents of mean 0 and deviation 1 per channel (`Flow.set_latent_statistics`).
+        compatibility: "reference" treats padded frames as the published training did, see `nn/masking.py`.
+    """
+
+    codebook_size: PositiveInt
+    code_rate: PositiveInt
+    frame_rate: PositiveInt
+    input_dim: PositiveInt
+    latent_dim: PositiveInt
+    encoder: ConformerConfig
+    regulator_layers: PositiveInt
+    estimator: UNetConfig
+    sigma_min: float = Field(default=1e-6, ge=0.0, lt=1.0)
+    condition_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
+    num_steps: PositiveInt = 10
+    solver: Method = "euler"
+    guidance: float = Field(default=0.7, ge=0.0)
+    normalize_latents: bool = False
+    compatibility: Literal["exact", "reference"] = "exact"
+
+    @model_validator(mode="after")
+    def _rates_divide(self) -> "FlowConfig":
+        if self.frame_rate % self.code_rate:
+            raise ValueError(f"frame_rate {self.frame_rate} must be a multiple of code_rate {self.code_rate}")
+        return self
+
+    @property
+    def ratio(self) -> int:
+        """Latent frames per code."""
+        return self.frame_rate // self.code_rate
+
+    @classmethod
+    def published(cls, frame_rate: int = 150) -> "FlowConfig":
+        """The published sizes (CHECKPOINTS.md 2): 150 frames a second for 48 kHz, 75 for 24 kHz."""
+        return cls(
+            codebook_size=4096,
+            code_rate=75,
+            frame_rate=frame_rate,
+            input_dim=256,
+            latent_dim=512,
+            encoder=ConformerConfig(dim=512, num_layers=3, num_heads=4, hidden_dim=1024),
+            regulator_layers=4,
+            estimator=UNetConfig(channels=(256, 256), num_blocks=4, num_mid_blocks=8, num_heads=8, head_dim=64),
+        )
+
+
+class Flow(nn.Module):
+    """Codes to latents: `condition`, `sample`, `loss`."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input_embedding = nn.Embedding(config.codebook_size, config.input_dim)
+        self.encoder = Conformer(config.input_dim, config.encoder)
+        self.length_regulator = LengthRegulator(config.encoder.dim, config.latent_dim, config.regulator_layers)
+        self.estimator = UNet(config.latent_dim, config.estimator)
+        if config.normalize_latents:
+            self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
+            self.register_buffer("latent_std", torch.ones(config.latent_dim))
+
+    def set_latent_statistics(self, mean: Float[Tensor, " D"], std: Float[Tensor, " D"]) -> None:
+        """Set, before training, what latents are normalised with.
+
+        Raises:
+            ValueError: the config has no `normalize_latents`, or a deviation is not positive.
+        """
+        if not self.config.normalize_latents:
+            raise ValueError("latent statistics need normalize_latents: true in the flow's config")
+        if not bool((std > 0).all()):
+            raise ValueError(f"latent deviations must be positive, the smallest is {std.min().item():g}")
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(std)
+
+    def condition(
+        self,
+        codes: Int[Tensor, "B T"],
+        length: int | None = None,
+        code_lengths: Int[Tensor, " B"] | None = None,
+        latent_lengths: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B D T2"]:
+        """Features of the codes at the rate of the latents.
+
+        Args:
+            codes: ids; padding may hold any id, or -1.
+            length: latent frames that come out; default T * ratio.
+            code_lengths: real codes per row of a padded batch; default all.
+            latent_lengths: real latent frames per row; default `code_lengths` * ratio.
+
+        Returns:
+            the condition mu, zero on padded frames.
+        """
+        length = codes.shape[1] * self.config.ratio if length is None else length
+        padding = self._padding(code_lengths, codes.shape[1])
+        features = self.encoder(self.input_embedding(codes.clamp(min=0)), padding)
+        if latent_lengths is None and code_lengths is not None:
+            latent_lengths = code_lengths * self.config.ratio
+        return self.length_regulator(features, length, padding, self._padding(latent_lengths, length))
+
+    def sample(
+        self,
+        codes: Int[Tensor, "B T"],
+        x_0: Float[Tensor, "B D T2"] | None = None,
+        *,
+        code_lengths: Int[Tensor, " B"] | None = None,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        solver: Method | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B D T2"]:
+        """Latents of the codes.
+
+        Args:
+            codes: ids.
+            x_0: standard normal noise of T * ratio frames; drawn from `generator` where it is not given.
+            code_lengths: real codes per row of a padded batch; default all.
+            num_steps: steps on the cosine grid; default of the config.
+            guidance: strength g of v = (1 + g) v(mu) - g v(0); 0 halves the work; default of the config.
+            solver: `euler` or `midpoint`; default of the config.
+            generator: source of the noise.
+
+        Returns:
+            latents for the codec's decoder, zero on padded frames.
+        """
+        mu = self.condition(codes, code_lengths=code_lengths)
+        if x_0 is None:
+            x_0 = _draw(torch.randn, mu.shape, mu, generator)
+        padding = self._padding(None if code_lengths is None else code_lengths * self.config.ratio, mu.shape[2])
+        x_1 = self.solve(
+            mu,
+            x_0,
+            padding,
+            num_steps=self.config.num_steps if num_steps is None else num_steps,
+            guidance=self.config.guidance if guidance is None else guidance,
+            solver=solver or self.config.solver,
+        )
+        if self.config.normalize_latents:
+            x_1 = x_1 * self.latent_std[:, None] + self.latent_mean[:, None]
+        return hide(x_1, padding)
+
+    def solve(
+        self,
+        mu: Float[Tensor, "B D T"],
+        x_0: Float[Tensor, "B D T"],
+        padding: Padding | None,
+        *,
+        num_steps: int,
+        guidance: float,
+        solver: Method,
+    ) -> Float[Tensor, "B D T"]:
+        """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch."""
+        times = cosine_grid(num_steps, mu.device)
+        if guidance == 0:
+            return solve(lambda x, t: self.estimator(x, mu, t[None], padding), x_0, times, solver)
+        both = torch.cat((mu, torch.zeros_like(mu)))
+        twice = None if padding is None else Padding(padding.frames.repeat(2, 1, 1), padding.reference)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            with_mu, without = self.estimator(x.repeat(2, 1, 1), both, t[None], twice).chunk(2)
+            return (1 + guidance) * with_mu - guidance * without
+
+        return solve(velocity, x_0, times, solver)
+
+    def loss(
+        self,
+        codes: Int[Tensor, "B T"],
+        latents: Float[Tensor, "B D T2"],
+        code_lengths: Int[Tensor, " B"] | None = None,
+        latent_lengths: Int[Tensor, " B"] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, ""]:
+        """Flow-matching loss of a batch, with random times, noise and dropped conditions.
+
+        Args:
+            codes: ids of the tokenizer.
+            latents: the codec's latents of the same audio; their rate need not be an exact multiple.
+            code_lengths: real codes per row; default all.
+            latent_lengths: real latent frames per row; default all.
+            generator: source of the draws; the default one of torch otherwise.
+
+        Returns:
+            mean squared error per real latent value.
+        """
+        mu = self.condition(codes, latents.shape[2], code_lengths, latent_lengths)
+        x_0 = _draw(torch.randn, latents.shape, latents, generator)
+        t = cosine_time(_draw(torch.rand, latents.shape[:1], latents, generator))
+        keep = _draw(torch.rand, latents.shape[:1], latents, generator) > self.config.condition_dropout
+        padding = self._padding(latent_lengths, latents.shape[2])
+        return self.velocity_loss(mu, self.normalize(latents), x_0, t, keep, padding)
+
+    def normalize(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
+        """x_1 of the codec's latents: standardised if the config says so."""
+        if not self.config.normalize_latents:
+            return latents
+        return (latents - self.latent_mean[:, None]) / self.latent_std[:, None]
+
+    def velocity_loss(
+        self,
+        mu: Float[Tensor, "B D T"],
+        x_1: Float[Tensor, "B D T"],
+        x_0: Float[Tensor, "B D T"],
+        t: Float[Tensor, " B"],
+        keep: Bool[Tensor, " B"],
+        padding: Padding | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss for given draws: how far the estimate is from the straight path's velocity.
+
+        Args:
+            mu: condition.
+            x_1: data.
+            x_0: noise.
+            t: times.
+            keep: rows that keep their condition.
+            padding: padded frames, which do not count.
+        """
+        shrink = 1 - self.config.sigma_min
+        t = t[:, None, None]
+        x_t = (1 - shrink * t) * x_0 + t * x_1
+        target = x_1 - shrink * x_0
+        estimate = self.estimator(x_t, mu * keep[:, None, None], t.flatten(), padding)
+        error = hide(estimate.float() - target, padding).square().sum()
+        frames = x_1.shape[0] * x_1.shape[2] if padding is None else padding.frames.sum()
+        return error / (frames * x_1.shape[1])
+
+    def _padding(self, lengths: Tensor | None, length: int) -> Padding | None:
+        if lengths is None:
+            return None
+        return Padding.of(lengths, length, reference=self.config.compatibility == "reference")
+
+
+def _draw(
+    distribution: Callable[..., Tensor], shape: torch.Size, like: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    # Drawn where the generator lives, so that a CPU seed gives the same numbers on every device.
+    device = like.device if generator is None else generator.device
+    return distribution(shape, generator=generator, device=device).to(like.device)

@@ -1,0 +1,241 @@
+"""The velocity estimator of the flow model: a one-dimensional U-Net with transformer blocks.
+
+The design of Matcha-TTS (arXiv 2309.03199), as in CHECKPOINTS.md 3.4: noisy latents and condition [B, D, T] each,
+and a time -> velocity [B, D, T]. Every level but the last halves the frame rate on the way down and doubles it
+on the way up; each has a residual block that sees the time, and transformer blocks that do not.
+"""
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from longplay.config import Config
+from longplay.nn.masking import MaskedGroupNorm, Padding, hide
+
+TIME_SCALE = 1000.0
+MAX_WAVELENGTH = 10_000.0
+
+
+class UNetConfig(Config):
+    """Sizes of the estimator: one entry of `channels` per level, `num_blocks` transformers in each."""
+
+    channels: tuple[PositiveInt, ...] = Field(min_length=1)
+    num_blocks: PositiveInt
+    num_mid_blocks: PositiveInt
+    num_heads: PositiveInt
+    head_dim: PositiveInt
+    hidden_multiple: PositiveInt = 4
+    time_multiple: PositiveInt = 4
+    num_groups: PositiveInt = 8
+
+    @model_validator(mode="after")
+    def _groups_divide_channels(self) -> "UNetConfig":
+        if any(width % self.num_groups for width in self.channels):
+            raise ValueError(f"channels {self.channels} must be multiples of num_groups {self.num_groups}")
+        return self
+
+
+class TimeEmbedding(nn.Module):
+    """A time in [0, 1] as sinusoids and two linear layers."""
+
+    def __init__(self, dim: int, time_dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.linear_1 = nn.Linear(dim, time_dim)
+        self.linear_2 = nn.Linear(time_dim, time_dim)
+
+    def sinusoids(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        """Sines, then cosines, of 1000 t at falling rates."""
+        half = self.dim // 2
+        steps = torch.arange(half, device=t.device, dtype=torch.float32)
+        angles = TIME_SCALE * t.float()[:, None] * torch.exp(steps * -(math.log(MAX_WAVELENGTH) / (half - 1)))
+        return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B E"]:
+        """One vector per time."""
+        return self.linear_2(F.silu(self.linear_1(self.sinusoids(t).to(self.linear_1.weight.dtype))))
+
+
+class ConvBlock(nn.Module):
+    """Convolution, group norm, Mish."""
+
+    def __init__(self, dim_in: int, dim_out: int, num_groups: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(dim_in, dim_out, 3, padding=1)
+        self.norm = MaskedGroupNorm(num_groups, dim_out)
+
+    def forward(self, x: Float[Tensor, "B C T"], padding: Padding | None) -> Float[Tensor, "B C2 T"]:
+        """The same number of frames."""
+        return hide(F.mish(self.norm(self.conv(hide(x, padding)), padding)), padding)
+
+
+class ResnetBlock(nn.Module):
+    """Two convolution blocks with the time added between them, around a 1x1 shortcut."""
+
+    def __init__(self, dim_in: int, dim_out: int, time_dim: int, num_groups: int) -> None:
+        super().__init__()
+        self.block1 = ConvBlock(dim_in, dim_out, num_groups)
+        self.time_proj = nn.Linear(time_dim, dim_out)
+        self.block2 = ConvBlock(dim_out, dim_out, num_groups)
+        self.res_conv = nn.Conv1d(dim_in, dim_out, 1)
+
+    def forward(
+        self, x: Float[Tensor, "B C T"], time: Float[Tensor, "B2 E"], padding: Padding | None
+    ) -> Float[Tensor, "B C2 T"]:
+        """`time` has one row, or one per row of `x`."""
+        h = self.block1(x, padding) + self.time_proj(F.mish(time))[:, :, None]
+        return self.block2(h, padding) + self.res_conv(hide(x, padding))
+
+
+class Attention(nn.Module):
+    """Self-attention over all frames, without positions: the convolutions around it know them."""
+
+    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(dim, num_heads * head_dim, bias=False)
+        self.to_k = nn.Linear(dim, num_heads * head_dim, bias=False)
+        self.to_v = nn.Linear(dim, num_heads * head_dim, bias=False)
+        self.to_out = nn.Linear(num_heads * head_dim, dim)
+
+    def forward(self, x: Float[Tensor, "B T C"], padding: Padding | None) -> Float[Tensor, "B T C"]:
+        """No mask is materialised where nothing is padded."""
+        query, key, value = (
+            proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for proj in (self.to_q, self.to_k, self.to_v)
+        )
+        mask = None if padding is None else padding.attention_mask(query.dtype)
+        return self.to_out(F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and feed-forward (exact GELU), each added to its input."""
+
+    def __init__(self, dim: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, config.num_heads, config.head_dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        hidden = dim * config.hidden_multiple
+        self.feed_forward = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Float[Tensor, "B T C"], padding: Padding | None) -> Float[Tensor, "B T C"]:
+        """One block over the whole window."""
+        x = x + self.attention(self.attention_norm(x), padding)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Level(nn.Module):
+    """A residual block and its transformers, and what leads from them to the next level.
+
+    `resample` (a strided convolution) leads to another frame rate, `conv` keeps it; middle levels have neither.
+    """
+
+    def __init__(
+        self,
+        dim_in: int,
+        dim_out: int,
+        time_dim: int,
+        config: UNetConfig,
+        resample: nn.Module | None = None,
+        conv: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.resnet = ResnetBlock(dim_in, dim_out, time_dim, config.num_groups)
+        self.transformers = nn.ModuleList(TransformerBlock(dim_out, config) for _ in range(config.num_blocks))
+        self.resample = resample
+        self.conv = conv
+
+    def forward(
+        self, x: Float[Tensor, "B C T"], time: Float[Tensor, "B2 E"], padding: Padding | None
+    ) -> Float[Tensor, "B C2 T"]:
+        """The same number of frames."""
+        x = self.resnet(x, time, padding).transpose(1, 2)
+        for transformer in self.transformers:
+            x = transformer(x, padding)
+        return x.transpose(1, 2)
+
+    def leave(self, x: Float[Tensor, "B C T"], padding: Padding | None) -> Float[Tensor, "B C T2"]:
+        """On to the next level, at its frame rate."""
+        layer = self.resample or self.conv
+        return x if layer is None else layer(hide(x, padding))
+
+
+def _down_level(dim_in: int, dim_out: int, time_dim: int, config: UNetConfig, last: bool) -> Level:
+    if last:
+        return Level(dim_in, dim_out, time_dim, config, conv=nn.Conv1d(dim_out, dim_out, 3, padding=1))
+    halve = nn.Conv1d(dim_out, dim_out, 3, stride=2, padding=1)
+    return Level(dim_in, dim_out, time_dim, config, resample=halve)
+
+
+def _up_level(dim_in: int, dim_out: int, time_dim: int, config: UNetConfig, last: bool) -> Level:
+    if last:
+        return Level(dim_in, dim_out, time_dim, config, conv=nn.Conv1d(dim_out, dim_out, 3, padding=1))
+    double = nn.ConvTranspose1d(dim_out, dim_out, 4, stride=2, padding=1)
+    return Level(dim_in, dim_out, time_dim, config, resample=double)
+
+
+class UNet(nn.Module):
+    """Velocity of the latents, given where they are, their condition and the time."""
+
+    def __init__(self, latent_dim: int, config: UNetConfig) -> None:
+        super().__init__()
+        widths = config.channels
+        time_dim = widths[0] * config.time_multiple
+        self.time_mlp = TimeEmbedding(2 * latent_dim, time_dim)
+        downs = list(pairwise((2 * latent_dim, *widths)))
+        self.down_blocks = nn.ModuleList(
+            _down_level(*pair, time_dim, config, last=index == len(downs) - 1) for index, pair in enumerate(downs)
+        )
+        self.mid_blocks = nn.ModuleList(
+            Level(widths[-1], widths[-1], time_dim, config) for _ in range(config.num_mid_blocks)
+        )
+        ups = list(pairwise((*reversed(widths), widths[0])))
+        self.up_blocks = nn.ModuleList(
+            _up_level(2 * dim_in, dim_out, time_dim, config, last=index == len(ups) - 1)  # twice: the skip is beside it
+            for index, (dim_in, dim_out) in enumerate(ups)
+        )
+        self.final_block = ConvBlock(widths[0], widths[0], config.num_groups)
+        self.final_proj = nn.Conv1d(widths[0], latent_dim, 1)
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "B D T"],
+        mu: Float[Tensor, "B D T"],
+        t: Float[Tensor, " B2"],
+        padding: Padding | None = None,
+    ) -> Float[Tensor, "B D T"]:
+        """Estimate the velocity.
+
+        Args:
+            x_t: latents on their way from noise to data.
+            mu: the condition, zero where there is none.
+            t: times in [0, 1], one for all rows or one per row.
+            padding: padded frames of the batch.
+
+        Returns:
+            velocities, zero on padded frames.
+        """
+        time = self.time_mlp(t)
+        x = torch.cat((x_t, mu), dim=1)
+        skips = []
+        for level in cast("Iterable[Level]", self.down_blocks):
+            x = level(x, time, padding)
+            skips.append((x, padding))
+            x = level.leave(x, padding)
+            if padding is not None and level.resample is not None:
+                padding = padding.halved()
+        for middle in self.mid_blocks:
+            x = middle(x, time, padding)
+        for level in cast("Iterable[Level]", self.up_blocks):
+            skip, padding = skips.pop()
+            x = level(torch.cat((x[:, :, : skip.shape[2]], skip), dim=1), time, padding)
+            x = level.leave(x, padding)
+        x = self.final_block(x, padding)
+        return hide(self.final_proj(hide(x, padding)), padding)
