@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]
         monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", fake.url)
         monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(modelscope, "client_installed", lambda: False)
         yield fake
 
 
@@ -151,3 +154,14 @@ def test_a_hub_that_is_down(server: FakeHub, name: HubName, monkeypatch: pytest.
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", dead)
     with pytest.raises(DownloadError, match=r"(?i)cannot (be reached|reach)"):
         download(name)
+
+
+@pytest.mark.skipif(not modelscope.client_installed(), reason="needs longplay[modelscope]")
+def test_the_modelscope_client_is_used_where_it_is_installed(server: FakeHub) -> None:
+    code = f"from longplay.checkpoint.hub import locate; print(locate('{LONG_MODELSCOPE}'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )  # it reads its settings once
+    directory = Path(done.stdout.splitlines()[-1])
+    assert (directory / "llm.pt").read_bytes() == FILES["llm.pt"]
+    assert not (directory / "model.safetensors").exists()

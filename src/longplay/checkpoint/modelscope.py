@@ -51,7 +51,7 @@ def download(repository: str, revision: str, ignore: Sequence[str] = (), offline
     Raises:
         DownloadError: no such model or revision, the hub cannot be reached, or a file arrived damaged.
     """
-    if importlib.util.find_spec("modelscope") is not None:
+    if client_installed():
         return _download_with_client(repository, revision, ignore, offline)
     directory = _cache() / "longplay" / repository / revision.replace("/", "--")
     if offline:
@@ -64,6 +64,11 @@ def download(repository: str, revision: str, ignore: Sequence[str] = (), offline
             _fetch(_file_url(repository, revision, item.path), item, target)
     _write_listing(directory, listed)
     return directory
+
+
+def client_installed() -> bool:
+    """Whether the extra `longplay[modelscope]` is there."""
+    return importlib.util.find_spec("modelscope") is not None
 
 
 def _download_with_client(repository: str, revision: str, ignore: Sequence[str], offline: bool) -> Path:
