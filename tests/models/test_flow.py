@@ -35,7 +35,7 @@ def golden_config(golden: Any, **changes: Any) -> FlowConfig:
         regulator_layers=len(golden.config["length_regulator"]["sampling_ratios"]),
         estimator=UNetConfig(
             channels=tuple(estimator["channels"]),
-            num_blocks=estimator["n_blocks"],
+            num_blocks=(estimator["n_blocks"],) * len(estimator["channels"]),
             num_mid_blocks=estimator["num_mid_blocks"],
             num_heads=estimator["num_heads"],
             head_dim=estimator["attention_head_dim"],

@@ -72,7 +72,7 @@ class FlowConfig(Config):
             latent_dim=512,
             encoder=ConformerConfig(dim=512, num_layers=3, num_heads=4, hidden_dim=1024),
             regulator_layers=4,
-            estimator=UNetConfig(channels=(256, 256), num_blocks=4, num_mid_blocks=8, num_heads=8, head_dim=64),
+            estimator=UNetConfig(channels=(256, 256), num_blocks=(4, 4), num_mid_blocks=8, num_heads=8, head_dim=64),
         )
 
 

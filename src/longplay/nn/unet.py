@@ -6,14 +6,13 @@ on the way up; each has a residual block that sees the time, and transformer blo
 """
 
 import math
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
@@ -24,11 +23,21 @@ MAX_WAVELENGTH = 10_000.0
 
 
 class UNetConfig(Config):
-    """Sizes of the estimator: one entry of `channels` per level, `num_blocks` transformers in each."""
+    """Sizes of the estimator.
+
+    Attributes:
+        channels: width of each level, from the full frame rate down.
+        num_blocks: transformers of each level; none at the full rate saves most of the time on long windows.
+        num_mid_blocks: levels in the middle, as wide and with as many transformers as the last of `channels`.
+        num_heads, head_dim: of the attention in every level.
+        hidden_multiple: width inside the feed-forward layers, in widths of the level.
+        time_multiple: width of the time embedding, in widths of the first level.
+        num_groups: groups of the group norms.
+    """
 
     channels: tuple[PositiveInt, ...] = Field(min_length=1)
-    num_blocks: PositiveInt
-    num_mid_blocks: PositiveInt
+    num_blocks: tuple[NonNegativeInt, ...]
+    num_mid_blocks: NonNegativeInt
     num_heads: PositiveInt
     head_dim: PositiveInt
     hidden_multiple: PositiveInt = 4
@@ -36,7 +45,9 @@ class UNetConfig(Config):
     num_groups: PositiveInt = 8
 
     @model_validator(mode="after")
-    def _groups_divide_channels(self) -> "UNetConfig":
+    def _levels_fit(self) -> "UNetConfig":
+        if len(self.num_blocks) != len(self.channels):
+            raise ValueError(f"num_blocks {self.num_blocks} must have one entry per level of channels {self.channels}")
         if any(width % self.num_groups for width in self.channels):
             raise ValueError(f"channels {self.channels} must be multiples of num_groups {self.num_groups}")
         return self
@@ -141,14 +152,15 @@ class Level(nn.Module):
         self,
         dim_in: int,
         dim_out: int,
-        time_dim: int,
+        num_blocks: int,
         config: UNetConfig,
         resample: nn.Module | None = None,
         conv: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        time_dim = config.channels[0] * config.time_multiple
         self.resnet = ResnetBlock(dim_in, dim_out, time_dim, config.num_groups)
-        self.transformers = nn.ModuleList(TransformerBlock(dim_out, config) for _ in range(config.num_blocks))
+        self.transformers = nn.ModuleList(TransformerBlock(dim_out, config) for _ in range(num_blocks))
         self.resample = resample
         self.conv = conv
 
@@ -167,18 +179,28 @@ class Level(nn.Module):
         return x if layer is None else layer(hide(x, padding))
 
 
-def _down_level(dim_in: int, dim_out: int, time_dim: int, config: UNetConfig, last: bool) -> Level:
-    if last:
-        return Level(dim_in, dim_out, time_dim, config, conv=nn.Conv1d(dim_out, dim_out, 3, padding=1))
-    halve = nn.Conv1d(dim_out, dim_out, 3, stride=2, padding=1)
-    return Level(dim_in, dim_out, time_dim, config, resample=halve)
+def _down_levels(dim_in: int, config: UNetConfig) -> Iterator[Level]:
+    for index, (dim_out, num_blocks) in enumerate(zip(config.channels, config.num_blocks, strict=True)):
+        if index == len(config.channels) - 1:
+            yield Level(dim_in, dim_out, num_blocks, config, conv=nn.Conv1d(dim_out, dim_out, 3, padding=1))
+        else:
+            halve = nn.Conv1d(dim_out, dim_out, 3, stride=2, padding=1)
+            yield Level(dim_in, dim_out, num_blocks, config, resample=halve)
+        dim_in = dim_out
 
 
-def _up_level(dim_in: int, dim_out: int, time_dim: int, config: UNetConfig, last: bool) -> Level:
-    if last:
-        return Level(dim_in, dim_out, time_dim, config, conv=nn.Conv1d(dim_out, dim_out, 3, padding=1))
-    double = nn.ConvTranspose1d(dim_out, dim_out, 4, stride=2, padding=1)
-    return Level(dim_in, dim_out, time_dim, config, resample=double)
+def _up_levels(config: UNetConfig) -> Iterator[Level]:
+    for index in reversed(range(len(config.channels))):
+        dim_in, dim_out, num_blocks = (
+            2 * config.channels[index],
+            config.channels[max(index - 1, 0)],
+            config.num_blocks[index],
+        )
+        if index == 0:
+            yield Level(dim_in, dim_out, num_blocks, config, conv=nn.Conv1d(dim_out, dim_out, 3, padding=1))
+        else:
+            double = nn.ConvTranspose1d(dim_out, dim_out, 4, stride=2, padding=1)
+            yield Level(dim_in, dim_out, num_blocks, config, resample=double)
 
 
 class UNet(nn.Module):
@@ -186,23 +208,15 @@ class UNet(nn.Module):
 
     def __init__(self, latent_dim: int, config: UNetConfig) -> None:
         super().__init__()
-        widths = config.channels
-        time_dim = widths[0] * config.time_multiple
-        self.time_mlp = TimeEmbedding(2 * latent_dim, time_dim)
-        downs = list(pairwise((2 * latent_dim, *widths)))
-        self.down_blocks = nn.ModuleList(
-            _down_level(*pair, time_dim, config, last=index == len(downs) - 1) for index, pair in enumerate(downs)
-        )
+        first, last = config.channels[0], config.channels[-1]
+        self.time_mlp = TimeEmbedding(2 * latent_dim, first * config.time_multiple)
+        self.down_blocks = nn.ModuleList(_down_levels(2 * latent_dim, config))
         self.mid_blocks = nn.ModuleList(
-            Level(widths[-1], widths[-1], time_dim, config) for _ in range(config.num_mid_blocks)
+            Level(last, last, config.num_blocks[-1], config) for _ in range(config.num_mid_blocks)
         )
-        ups = list(pairwise((*reversed(widths), widths[0])))
-        self.up_blocks = nn.ModuleList(
-            _up_level(2 * dim_in, dim_out, time_dim, config, last=index == len(ups) - 1)  # twice: the skip is beside it
-            for index, (dim_in, dim_out) in enumerate(ups)
-        )
-        self.final_block = ConvBlock(widths[0], widths[0], config.num_groups)
-        self.final_proj = nn.Conv1d(widths[0], latent_dim, 1)
+        self.up_blocks = nn.ModuleList(_up_levels(config))
+        self.final_block = ConvBlock(first, first, config.num_groups)
+        self.final_proj = nn.Conv1d(first, latent_dim, 1)
 
     def forward(
         self,
