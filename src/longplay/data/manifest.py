@@ -1,0 +1,93 @@
+"""The manifest: one line of JSON per track of a corpus, everything that training may know about it."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from longplay.config import Config
+from longplay.errors import ConfigError
+from longplay.prompt import Section
+
+MANIFEST = "manifest.jsonl"
+SAMPLE_RATE = 48000
+
+Split = Literal["train", "valid", "test"]
+
+
+class Chord(Config):
+    """A chord symbol and the second at which it starts."""
+
+    start: float = Field(ge=0)
+    name: str
+
+
+class Track(Config):
+    """One track: where its audio lies and what it is.
+
+    Attributes:
+        id: unique, and the stem of the audio file's name.
+        path: the audio file, relative to the manifest (mono 16-bit WAV at 48 kHz).
+        kind: "real" for a recording out of a package, "rendered" for one made here from notes.
+        source: package and path inside it, or the renderer with its groove and seed.
+        codec_ok: the source has at least 44.1 kHz and 100 kb/s, so that the 48 kHz codec may learn from it.
+        captions: several wordings of the same facts, from terse to a sentence.
+        sections, bpm, key, chords: exact where `kind` is "rendered", else estimated (see `measure`).
+    """
+
+    id: str
+    path: str
+    seconds: float = Field(gt=0)
+    split: Split
+    kind: Literal["real", "rendered"]
+    title: str
+    source: str
+    licence: str
+    author: str | None = None
+    codec_ok: bool
+    captions: tuple[str, ...]
+    sections: tuple[Section, ...] = ()
+    bpm: float | None = None
+    key: str | None = None
+    genre: str | None = None
+    instruments: tuple[str, ...] = ()
+    chords: tuple[Chord, ...] = ()
+
+
+def write_manifest(path: Path, tracks: Iterable[Track]) -> None:
+    """Write `tracks` as JSON lines, sorted by id; a reader never sees half a file."""
+    lines = [track.model_dump_json(exclude_defaults=True) for track in sorted(tracks, key=lambda track: track.id)]
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_manifest(path: Path) -> list[Track]:
+    """The tracks of a manifest.
+
+    Raises:
+        ConfigError: the file is missing, or a line is not a track (named by its number).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(
+            f"manifest {path}: {error.strerror}; build one with `longplay data corpus {path.parent}`"
+        ) from None
+    tracks = []
+    for number, line in enumerate(lines, 1):
+        try:
+            tracks.append(Track.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "line"
+            raise ConfigError(f"{path}:{number}: {where}: {first['msg']}; rebuild the manifest") from None
+    return tracks
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file in one step: it appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
