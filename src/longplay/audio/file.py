@@ -1,0 +1,131 @@
+"""Audio files: anything libsndfile reads -> float32 [C, S], and back as wav, flac (24 bit), ogg (Vorbis) or mp3."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from longplay.audio import tags
+from longplay.errors import AudioError
+
+Wav = npt.NDArray[np.float32]  # [C, S], in [-1, 1]
+
+FORMATS = {
+    ".wav": ("WAV", "PCM_24"),
+    ".flac": ("FLAC", "PCM_24"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+MAX_SECONDS = 7200.0
+MAX_VALUES = 2 * 48_000 * 7200  # two hours of 48 kHz stereo: 2.8 GB as float32
+BLOCK = 1 << 16  # the Vorbis encoder keeps a whole call on the stack and overflows it on long ones
+FULL_SCALE_24 = 1 << 23
+
+
+def read(path: Path | str) -> tuple[Wav, int]:
+    """Decode a file of any rate and number of channels.
+
+    Returns:
+        wav [C, S] and its sample rate in Hz.
+
+    Raises:
+        AudioError: the file is missing, broken, of an unknown format, empty, or longer than two hours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise AudioError(f"{path}: {kind}; give the path of an audio file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            _check_size(path, file.frames, file.samplerate, file.channels)
+            wav = np.ascontiguousarray(file.read(dtype="float32", always_2d=True).T)
+            rate = int(file.samplerate)
+    except (soundfile.LibsndfileError, OSError) as error:
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+        raise AudioError(
+            f"{path}: is broken or not audio ({reason}); give a WAV, FLAC, OGG, MP3, AIFF or AU file"
+        ) from None
+    if wav.shape[1] == 0:
+        raise AudioError(f"{path}: holds no samples; give a file with sound")
+    if not np.isfinite(wav).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples; export it again")
+    return wav, rate
+
+
+def _check_size(path: Path, frames: int, rate: int, channels: int) -> None:
+    if frames > MAX_SECONDS * rate or frames * channels > MAX_VALUES:
+        raise AudioError(
+            f"{path}: is too large ({frames / rate / 60:.0f} minutes, {channels} channels, {rate} Hz); "
+            f"cut it to at most {MAX_SECONDS / 60:.0f} minutes of 48 kHz stereo"
+        )
+
+
+def check_output(path: Path | str) -> Path:
+    """The path, if a file can be written there; call it before hours of work.
+
+    Raises:
+        AudioError: unknown extension, a missing or read-only folder, or a folder in the file's place.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise AudioError(f"{path}: unknown extension {path.suffix!r}; use one of {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise AudioError(f"{path}: the folder {path.parent} does not exist; create it first")
+    probe = _beside(path)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    return path
+
+
+def write(path: Path | str, wav: Wav, sample_rate: int, recipe: Mapping[str, Any] | None = None) -> None:
+    """Encode wav [C, S] in [-1, 1] in the format of the extension; the file appears complete or not at all.
+
+    24-bit samples are rounded here and not by libsndfile, whose scale of 2^23 - 1 would change samples that came from
+    a 16 or 24-bit file; so a file read and written again holds the same samples.
+
+    Args:
+        path: ends in .wav, .flac, .ogg or .mp3.
+        wav: [C, S].
+        sample_rate: Hz.
+        recipe: how the audio was made, JSON values only; stored in the tags.
+
+    Raises:
+        AudioError: the path cannot be written, or the format refuses the rate or number of channels.
+    """
+    path = check_output(path)
+    container, subtype = FORMATS[path.suffix.lower()]
+    part = _beside(path)
+    try:
+        with soundfile.SoundFile(part, "w", sample_rate, wav.shape[0], subtype, format=container) as file:
+            for start in range(0, wav.shape[1], BLOCK):
+                block = wav[:, start : start + BLOCK].T
+                file.write(to_24_bit(block) if subtype == "PCM_24" else np.ascontiguousarray(block))
+        if recipe is not None:
+            tags.write(part, container, recipe)
+        part.replace(path)
+    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+        raise AudioError(
+            f"{path}: cannot be written as {container}, {sample_rate} Hz, {wav.shape[0]} channels ({error}); "
+            "use .wav or .flac, or another place"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def to_24_bit(wav: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Samples as 24-bit integers in the upper bits of 32, as libsndfile takes them."""
+    scaled = np.rint(wav.astype(np.float64) * FULL_SCALE_24)
+    return np.ascontiguousarray(scaled.clip(-FULL_SCALE_24, FULL_SCALE_24 - 1).astype(np.int32) << 8)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}.part")

@@ -1,0 +1,74 @@
+"""Loudness, ceiling, fade and trim, each against what it promises."""
+
+import numpy as np
+import pytest
+
+from longplay.audio import Audio, Finish
+from longplay.audio.finish import PEAK, fade_out, measure_loudness, trim, true_peak
+
+RATE = 24_000
+
+
+def noise(seconds: float, level: float = 0.1, channels: int = 1) -> np.ndarray:
+    made = np.random.default_rng(0).standard_normal((channels, int(seconds * RATE)))
+    return (level * np.tanh(made)).astype(np.float32)
+
+
+@pytest.mark.parametrize("level", [0.001, 0.3])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_loudness_asked_for_is_met(level: float, channels: int) -> None:
+    made = Finish(loudness=-20, fade=0).apply(Audio(noise(4, level, channels), RATE))
+    assert made.wav.shape[0] == 2
+    assert measure_loudness(made.wav, RATE) == pytest.approx(-20, abs=0.1)
+
+
+def test_a_peak_of_minus_1_dbfs_wins_over_loudness() -> None:
+    clicks = noise(4, 0.01)
+    clicks[0, ::6000] = 0.9
+    made = Finish(loudness=-8, fade=0).apply(Audio(clicks, RATE))
+    assert true_peak(made.wav, RATE) == pytest.approx(PEAK, rel=1e-3)
+    assert measure_loudness(made.wav, RATE) < -10
+
+
+def test_peaks_between_the_samples_count() -> None:
+    wave = np.sin(2 * np.pi * RATE / 4 * np.arange(RATE) / RATE + np.pi / 4)[None].astype(np.float32)
+    assert np.abs(wave).max() == pytest.approx(0.707, abs=1e-3)
+    assert true_peak(wave, RATE) == pytest.approx(1, abs=0.02)
+
+
+def test_without_loudness_only_what_is_too_loud_changes() -> None:
+    settings = Finish(loudness=None, fade=0)
+    quiet = Audio(noise(1, 0.2, 2), RATE)
+    assert np.array_equal(settings.apply(quiet).wav, quiet.wav)
+    assert true_peak(settings.apply(Audio(noise(1, 3.0), RATE)).wav, RATE) <= PEAK * 1.001
+
+
+@pytest.mark.parametrize("wav", [np.zeros((1, RATE)), noise(0.1), np.full((1, 1), 0.5)])
+def test_silence_and_very_short_audio_pass(wav: np.ndarray) -> None:
+    made = Finish().apply(Audio(wav, RATE))
+    assert np.isfinite(made.wav).all()
+    assert made.peak <= PEAK
+
+
+def test_the_fade_is_the_published_line() -> None:
+    made = fade_out(np.ones((2, 3 * RATE), np.float32), RATE, 1.0)
+    assert np.all(made[:, : 2 * RATE] == 1)
+    np.testing.assert_allclose(made[0, 2 * RATE :], np.linspace(1, 0, RATE), atol=1e-6)
+    np.testing.assert_allclose(fade_out(np.ones((1, 5), np.float32), RATE, 1.0)[0], [1, 0.75, 0.5, 0.25, 0])
+
+
+def test_trim_cuts_where_the_music_ends() -> None:
+    def piece(*parts: tuple[float, float]) -> np.ndarray:
+        return np.concatenate([noise(seconds, level) for seconds, level in parts], axis=1)
+
+    ended = piece((3, 0.5), (1, 0.001), (1, 0.5))
+    assert trim(ended, RATE).shape[1] == pytest.approx(3 * RATE, abs=20)
+    assert trim(np.repeat(ended, 2, axis=0), RATE).shape == (2, trim(ended, RATE).shape[1])
+    for kept in (piece((3, 0.5), (0.7, 0.001), (1, 0.5)), piece((3, 0.5), (1, 0.03), (1, 0.5)), piece((2, 0.5))):
+        assert trim(kept, RATE).shape == kept.shape  # a short pause, a quiet passage, no pause
+    assert trim(piece((0.2, 0.5), (3, 0.0)), RATE).shape[1] == RATE  # never within the first second
+
+
+def test_the_recipe_tells_the_settings() -> None:
+    made = Finish(loudness=-16, trim=True).apply(Audio(noise(2), RATE, {"task": "generate"}))
+    assert made.recipe == {"task": "generate", "finish": {"loudness": -16.0, "fade": 1.0, "trim": True}}
