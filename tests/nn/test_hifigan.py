@@ -59,6 +59,7 @@ def test_a_window_with_that_much_context_decodes_as_the_whole() -> None:
     [
         ({"kernel_sizes": (8, 4)}, "kernel size 8 must exceed its stride 3 by an even number"),
         ({"kernel_sizes": (7,)}, "1 kernel_sizes for 2 strides"),
+        ({"resblock_kernel_sizes": (3, 4)}, "residual block kernel size 4 must be odd"),
         ({"resblock_dilations": ((1, 3),)}, "resblock_dilations needs one tuple for each"),
     ],
 )

@@ -44,6 +44,9 @@ class _HifiganConfig(Config):
             if kernel_size < stride or (kernel_size - stride) % 2:
                 # symmetric padding gives exactly `stride` samples per frame only then
                 raise ValueError(f"kernel size {kernel_size} must exceed its stride {stride} by an even number")
+        for kernel_size in self.resblock_kernel_sizes:
+            if kernel_size % 2 == 0:
+                raise ValueError(f"residual block kernel size {kernel_size} must be odd to keep the length")
         if len(self.resblock_dilations) != len(self.resblock_kernel_sizes):
             raise ValueError("resblock_dilations needs one tuple for each of resblock_kernel_sizes")
         return self
@@ -75,10 +78,11 @@ class HifiganEncoderConfig(_HifiganConfig):
 
 
 class HifiganGeneratorConfig(_HifiganConfig):
-    """Size of the generator; attributes as in `HifiganEncoderConfig`, and
+    """Size of the generator; its lists too are in the order of use.
 
     Attributes:
         channels: after the first convolution; every stage halves them.
+        (the others): as in `HifiganEncoderConfig`, for upsampling.
     """
 
     channels: int = Field(gt=0)
@@ -200,8 +204,10 @@ class HifiganGenerator(nn.Module):
         x = self.conv_pre(latents)
         for stage, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, self.config.slope))
-            blocks = self.resblocks[stage * per_stage : (stage + 1) * per_stage]
-            x = torch.stack([block(x) for block in blocks]).mean(0)
+            total = torch.zeros_like(x)
+            for index in range(stage * per_stage, (stage + 1) * per_stage):
+                total = total + self.resblocks[index](x)
+            x = total / per_stage
         return torch.tanh(self.conv_post(F.leaky_relu(x, self.config.slope)))
 
     @property
@@ -213,11 +219,10 @@ class HifiganGenerator(nn.Module):
             sum(_padding(kernel_size, dilation) + paired * _padding(kernel_size) for dilation in dilations)
             for kernel_size, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilations, strict=True)
         )
-        # walk back from the samples of frame 0 to the span of frames that they depend on
+        # by symmetry one side is enough: how far before sample 0, then before its frame, the input still counts
         end = _padding(config.end_kernel_size)
-        first, last = -end, config.hop_length - 1 + end
+        before = end
         for stride, kernel_size in reversed(list(zip(config.strides, config.kernel_sizes, strict=True))):
             padding = (kernel_size - stride) // 2
-            first = -((kernel_size - 1 - padding - first + reach) // stride)
-            last = (last + reach + padding) // stride
-        return max(-first, last) + end
+            before = (before + reach + kernel_size - 1 - padding) // stride
+        return before + end
