@@ -4,6 +4,7 @@ A config class stands beside the thing it configures (`models/lm.py` has `LMConf
 classes or code; unknown keys are errors.
 """
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -33,7 +34,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise ConfigError(f"{source}: {_describe(error, cls)}") from None
+            raise ConfigError(f"{source}: {describe(error, cls)}") from None
 
     @classmethod
     def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> Self:
@@ -96,7 +97,8 @@ def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
 
 
-def _describe(error: ValidationError, cls: type[BaseModel]) -> str:
+def describe(error: ValidationError, cls: type[BaseModel]) -> str:
+    """One line that names each wrong key of `cls`, its value (shortened) and what is allowed."""
     parts = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or cls.__name__
@@ -105,6 +107,6 @@ def _describe(error: ValidationError, cls: type[BaseModel]) -> str:
         elif item["type"] == "missing":
             parts.append(f"key {key!r} is missing")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            parts.append(f"{key} = {item['input']!r}: {message}")
+            message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            parts.append(f"{key} = {reprlib.repr(item['input'])}: {message}")
     return "; ".join(parts)

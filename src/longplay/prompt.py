@@ -1,20 +1,40 @@
-"""What a user asks for: `Prompt` (text and sections) and `GenerationOptions` (every knob, with its range)."""
+"""What a user asks for: `Prompt` (text and sections) and `GenerationOptions` (every knob, with its range).
 
-from typing import Literal, Self
+Wrong values raise `PromptError` wherever these classes are made: in Python, on the command line, from a recipe.
+"""
 
-from pydantic import Field, model_validator
+import secrets
+from typing import Any, Literal, Self
 
-from longplay.config import Config
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from longplay.config import Config, describe
 from longplay.errors import PromptError
 
 Label = Literal["intro", "verse", "chorus", "outro"]
 LABELS: tuple[Label, ...] = ("intro", "verse", "chorus", "outro")
 MAX_TEXT_LENGTH = 4000
 MAX_SECONDS = 7200.0
+DEFAULT_SECONDS = 30.0
+MAX_DRAWN_SEED = 2**31
 
 
-class Section(Config):
-    """One labelled stretch of the piece, in seconds from its start."""
+class _Asked(Config):
+    """A config whose wrong values are the asking user's: they raise `PromptError`, nested or not."""
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise PromptError(describe(error, type(self))) from None
+
+
+class Section(_Asked):
+    """One labelled stretch, in seconds from the start of the piece.
+
+    Raises:
+        PromptError: an unknown label, a negative or reversed time range, or one beyond two hours.
+    """
 
     label: Label
     start: float = Field(ge=0)
@@ -23,53 +43,93 @@ class Section(Config):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.end <= self.start:
-            raise ValueError(f"section {self.label}:{self.start:g}-{self.end:g} must end after it starts")
+            raise ValueError("must end after it starts")
         return self
 
     def __str__(self) -> str:
         return f"{self.label}:{self.start:g}-{self.end:g}"
 
 
-class Prompt(Config):
-    """A text description and the sections of the piece (empty: one section over its whole length)."""
+class Prompt(_Asked):
+    """A description in words and the sections of the piece (none: the model decides).
 
-    text: str = Field(default="", max_length=MAX_TEXT_LENGTH)
+    Raises:
+        PromptError: a text of more than 4,000 characters, or sections that overlap or are out of order.
+    """
+
+    text: str = ""
     sections: tuple[Section, ...] = ()
+
+    @field_validator("text")
+    @classmethod
+    def _bounded(cls, text: str) -> str:
+        if len(text) > MAX_TEXT_LENGTH:
+            raise ValueError(f"{len(text)} characters are too many; use at most {MAX_TEXT_LENGTH}")
+        return text
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
         for before, after in zip(self.sections, self.sections[1:], strict=False):
             if after.start < before.end:
-                raise ValueError(f"sections {before} and {after} overlap; order them and let each start after the last")
+                raise PromptError(
+                    f"sections {before} and {after} overlap or are out of order; let each start after the last ends"
+                )
         return self
+
+    def require_text(self) -> None:
+        """Refuse a prompt without words, where there is nothing else to go by.
+
+        Raises:
+            PromptError: the text is empty or blank.
+        """
+        if not self.text.strip():
+            raise PromptError("the prompt is empty; describe the music in a few words, e.g. 'calm piano, 80 bpm'")
 
 
 def parse_sections(text: str) -> tuple[Section, ...]:
     """Read `intro:0-15,verse:15-60`.
 
     Raises:
-        PromptError: an unknown label, a malformed or reversed time range.
+        PromptError: an unknown label, or a malformed, negative or reversed time range.
     """
-    sections = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        label, _, span = item.partition(":")
-        start, dash, end = span.partition("-")
-        if label not in LABELS:
-            raise PromptError(f"section {item!r}: unknown label {label!r}; use one of {', '.join(LABELS)}")
-        try:
-            times = float(start), float(end)
-        except ValueError:
-            raise PromptError(f"section {item!r}: expected label:start-end in seconds, e.g. verse:15-60") from None
-        if not dash or times[0] < 0 or times[1] <= times[0]:
-            raise PromptError(f"section {item!r}: needs 0 <= start < end, in seconds")
-        sections.append(Section(label=label, start=times[0], end=times[1]))
-    return tuple(sections)
+    return tuple(_parse_section(item.strip()) for item in text.split(","))
 
 
-class GenerationOptions(Config):
-    """Every option of a generation; the same words in Python, on the command line and over HTTP."""
+def _parse_section(item: str) -> Section:
+    label, _, span = item.partition(":")
+    start, _, end = span.partition("-")
+    if label not in LABELS:
+        raise PromptError(f"section {item!r}: unknown label {label!r}; use one of {', '.join(LABELS)}")
+    try:
+        return Section(label=label, start=float(start), end=float(end))
+    except (ValueError, PromptError):
+        raise PromptError(
+            f"section {item!r}: expected label:start-end with 0 <= start < end <= {MAX_SECONDS:g} seconds, "
+            "e.g. verse:15-60"
+        ) from None
 
-    seconds: float = Field(default=30.0, gt=0, le=MAX_SECONDS)
+
+class GenerationOptions(_Asked):
+    """Every option of a generation; the same words in Python, on the command line and over HTTP.
+
+    Attributes:
+        seconds: duration of what is made; None: as long as the sections, or 30 s without any.
+        guidance: weight of the prompt against the model's own taste in `lm` (classifier-free); 1 is off.
+        temperature: of sampling; 0 always takes the likeliest code.
+        top_k: sample from the k likeliest codes; 0 is off.
+        top_p: sample from the likeliest codes that hold this probability; 1 is off.
+        num_steps: of the flow's solver.
+        flow_guidance: as `guidance`, in `flow`; 0 is off.
+        seed: of all random numbers; None draws one, which the recipe then holds.
+        fast: without flow and codec: the tokenizer's own decoder, at its lower rate.
+        prompt_seconds: how much of the end of an audio prompt the model hears.
+        compatibility: `reference` imitates the published inference code where Longplay differs (CHECKPOINTS.md 7).
+
+    Raises:
+        PromptError: a value out of its range.
+    """
+
+    seconds: float | None = Field(default=None, gt=0, le=MAX_SECONDS)
     guidance: float = Field(default=3.0, ge=0, le=20)
     temperature: float = Field(default=1.0, ge=0, le=5)
     top_k: int = Field(default=350, ge=0)
@@ -78,4 +138,26 @@ class GenerationOptions(Config):
     flow_guidance: float = Field(default=0.7, ge=0, le=20)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     fast: bool = False
+    prompt_seconds: float = Field(default=10.0, ge=1, le=300)
     compatibility: Literal["none", "reference"] = "none"
+
+    def settle(self, prompt: Prompt) -> "SettledOptions":
+        """The same options with duration and seed decided.
+
+        Raises:
+            PromptError: the sections of `prompt` last longer than `seconds`.
+        """
+        sections = prompt.sections
+        labelled = sections[-1].end - sections[0].start if sections else None
+        seconds = self.seconds or labelled or DEFAULT_SECONDS
+        if labelled and labelled > seconds + 1e-6:
+            raise PromptError(f"the sections last {labelled:g} s, but seconds is {seconds:g}; ask for {labelled:g} s")
+        seed = secrets.randbelow(MAX_DRAWN_SEED) if self.seed is None else self.seed
+        return SettledOptions(**{**self.dump(), "seconds": seconds, "seed": seed})
+
+
+class SettledOptions(GenerationOptions):
+    """Options with a known duration and seed, as a recipe holds them."""
+
+    seconds: float = Field(gt=0, le=MAX_SECONDS)
+    seed: int = Field(ge=0, lt=2**63)
