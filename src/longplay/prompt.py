@@ -87,12 +87,12 @@ class Prompt(_Asked):
 
 
 def parse_sections(text: str) -> tuple[Section, ...]:
-    """Read `intro:0-15,verse:15-60`.
+    """Read `intro:0-15,verse:15-60`; a blank text is no section.
 
     Raises:
         PromptError: an unknown label, or a malformed, negative or reversed time range.
     """
-    return tuple(_parse_section(item.strip()) for item in text.split(","))
+    return tuple(_parse_section(item.strip()) for item in text.split(",")) if text.strip() else ()
 
 
 def _parse_section(item: str) -> Section:
