@@ -1,0 +1,207 @@
+"""Windows against one run over the whole, streamed against offline."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from longplay.engine.noise import FrameNoise
+from longplay.engine.windows import (
+    WindowPlan,
+    WindowStream,
+    decode_plan,
+    decode_window,
+    flow_plan,
+    flow_window,
+    run_windows,
+    stream_windows,
+)
+from longplay.models.flow import Flow, FlowConfig
+from longplay.nn.conformer import ConformerConfig
+from longplay.nn.hifigan import HifiganGenerator, HifiganGeneratorConfig
+from longplay.nn.spectral import SpectralDecoder, SpectralDecoderConfig
+from longplay.nn.unet import UNetConfig
+
+RATIO = 3
+RECEPTIVE_FIELD = 4
+
+
+class ToyDecoder(nn.Module):
+    """Convolutions over 4 frames on each side, then 3 samples per frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv1d(2, 8, 5, padding=2),
+            nn.Tanh(),
+            nn.Conv1d(8, 8, 5, padding=2),
+            nn.Tanh(),
+            nn.ConvTranspose1d(8, 1, 3, 3),
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        wav: Tensor = self.layers(frames)
+        return wav
+
+
+def whole(decode: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return decode(frames)
+
+
+@pytest.mark.parametrize("length", [1, 3, 10, 11, 14, 15, 40, 41])
+@pytest.mark.parametrize("fade", [0, 2])
+def test_windows_over_the_exact_receptive_field_equal_the_whole(length: int, fade: int) -> None:
+    decode, frames = ToyDecoder(), torch.randn(2, 2, length)
+    plan = WindowPlan(step=10, context=RECEPTIVE_FIELD, fade=fade, ratio=RATIO)
+    windowed = run_windows(decode_window(decode), frames, plan)
+    torch.testing.assert_close(windowed, whole(decode, frames), rtol=0, atol=1e-6)
+
+
+def test_one_frame_less_of_context_is_seen_at_the_joints() -> None:
+    decode, frames = ToyDecoder(), torch.randn(1, 2, 40)
+    plan = WindowPlan(step=10, context=RECEPTIVE_FIELD - 1, fade=0, ratio=RATIO)
+    wrong = (run_windows(decode_window(decode), frames, plan) - whole(decode, frames)).abs()[0, 0] > 1e-4
+    places = wrong.nonzero().flatten() // RATIO
+    assert set(places.tolist()) <= {9, 10, 19, 20, 29, 30}
+    assert len(places) > 0
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        SpectralDecoder(SpectralDecoderConfig(n_fft=32, dim=16, intermediate_dim=32, num_layers=2), 8, 4),
+        HifiganGenerator(
+            HifiganGeneratorConfig(
+                channels=16,
+                strides=(4, 2),
+                kernel_sizes=(8, 4),
+                resblock_kernel_sizes=(3, 5),
+                resblock_dilations=((1, 3), (1, 2)),
+            ),
+            4,
+        ),
+    ],
+    ids=lambda decoder: type(decoder).__name__,
+)
+def test_the_codecs_decoders_in_windows_equal_the_whole(decoder: SpectralDecoder | HifiganGenerator) -> None:
+    frames = torch.randn(1, 4, 103)
+    plan = decode_plan(frame_rate=10, hop_length=8, receptive_field=decoder.receptive_field, seconds=2.0)
+    assert plan.fade == 0
+    windowed = run_windows(decode_window(decoder), frames, plan)
+    torch.testing.assert_close(windowed, whole(decoder, frames), rtol=0, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(1, 60),
+    cuts=st.lists(st.integers(0, 60), max_size=8),
+    step=st.integers(3, 12),
+    context=st.integers(0, 6),
+    fade=st.integers(0, 3),
+    first_step=st.none() | st.integers(3, 12),
+)
+def test_streamed_equals_offline_exactly_however_the_frames_arrive(
+    length: int, cuts: list[int], step: int, context: int, fade: int, first_step: int | None
+) -> None:
+    frames = torch.randn(1, 2, length, generator=torch.Generator().manual_seed(length))
+    plan = WindowPlan(step, context, fade, 2, first_step)
+
+    def of_the_whole_window(window: Tensor, start: int) -> Tensor:
+        return (window + window.mean() + start).repeat_interleave(2, dim=-1)
+
+    bounds = [0, *sorted(min(cut, length) for cut in cuts), length]
+    pieces = [frames[..., a:b] for a, b in pairwise(bounds)]
+    streamed = torch.cat(list(stream_windows(of_the_whole_window, pieces, plan)), dim=-1)
+    assert streamed.shape[-1] == 2 * length
+    assert torch.equal(streamed, run_windows(of_the_whole_window, frames, plan))
+
+
+def test_a_window_comes_as_soon_as_its_frames_are_there() -> None:
+    stream = WindowStream(lambda frames, _: frames, WindowPlan(step=10, context=2, fade=1, ratio=1, first_step=4))
+    arrived = [sum(out.shape[-1] for out in stream.push(torch.zeros(1, 1))) for _ in range(30)]
+    assert [index + 1 for index, count in enumerate(arrived) if count] == [4 + 3, 14 + 3, 24 + 3]
+    assert sum(arrived) + sum(out.shape[-1] for out in stream.finish()) == 30
+
+
+def test_windows_stay_as_small_and_as_many_as_planned() -> None:
+    plan = WindowPlan(step=10, context=3, fade=2, ratio=1)
+    for length in (200, 2000):
+        sizes: list[int] = []
+
+        def run(frames: Tensor, start: int, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(frames.shape[-1])
+            return frames
+
+        run_windows(run, torch.zeros(1, length), plan)
+        assert len(sizes) == length // plan.step
+        assert max(sizes) == plan.step + 2 * plan.context + plan.fade
+
+
+def test_a_cross_fade_goes_from_one_window_to_the_next_and_weighs_one() -> None:
+    plan = WindowPlan(step=8, context=1, fade=4, ratio=2)
+    number = iter(range(10))
+    out = run_windows(
+        lambda frames, _: torch.full((1, 2 * frames.shape[-1]), float(next(number))), torch.zeros(1, 24), plan
+    )
+    assert torch.equal(out[0, :16], torch.zeros(16))
+    assert torch.equal(out[0, 16:24], (torch.arange(8) + 0.5) / 8)
+    assert torch.equal(out[0, 24:32], torch.ones(8))
+
+
+def test_wrong_plans_and_runs_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        WindowPlan(step=0, context=1, fade=0, ratio=1)
+    with pytest.raises(ValueError, match="fade must not be longer"):
+        WindowPlan(step=4, context=1, fade=5, ratio=1)
+    with pytest.raises(ValueError, match="no frames"):
+        run_windows(lambda frames, _: frames, torch.zeros(1, 0), WindowPlan(4, 0, 0, 1))
+    with pytest.raises(ValueError, match="a window of 3 frames gave 3"):
+        run_windows(lambda frames, _: frames, torch.zeros(1, 3), WindowPlan(4, 0, 0, 2))
+
+
+@pytest.fixture(scope="module")
+def flow() -> Flow:
+    torch.manual_seed(0)
+    config = FlowConfig(
+        codebook_size=16,
+        code_rate=10,
+        frame_rate=20,
+        input_dim=8,
+        latent_dim=4,
+        encoder=ConformerConfig(dim=16, num_layers=1, num_heads=2, hidden_dim=16),
+        regulator_layers=1,
+        estimator=UNetConfig(channels=(8, 8), num_blocks=(0, 1), num_mid_blocks=1, num_heads=2, head_dim=8),
+        num_steps=2,
+    )
+    return Flow(config).eval()
+
+
+def test_a_flow_that_fits_one_window_is_sampled_whole(flow: Flow) -> None:
+    codes = torch.randint(16, (2, 30))
+    windowed = run_windows(flow_window(flow, (7, 8)), codes, flow_plan(flow.config))
+    with torch.inference_mode():
+        assert torch.equal(windowed, flow.sample(codes, FrameNoise((7, 8), 4)(0, 60)))
+
+
+def test_a_streamed_flow_and_decoder_equal_the_offline_ones(flow: Flow) -> None:
+    codes = torch.randint(16, (1, 47))
+    decoder = nn.ConvTranspose1d(4, 1, 8, stride=8)
+    plan = flow_plan(flow.config, seconds=1.0, context_seconds=0.4, fade_seconds=0.2, first_seconds=0.4)
+    decode = decode_plan(flow.config.frame_rate, 8, receptive_field=0, seconds=0.5)
+    latents = run_windows(flow_window(flow, (7,)), codes, plan)
+    offline = run_windows(decode_window(decoder), latents, decode)
+    streamed = stream_windows(flow_window(flow, (7,)), codes.split(5, dim=-1), plan)
+    wav = torch.cat(list(stream_windows(decode_window(decoder), streamed, decode)), dim=-1)
+    assert wav.shape == (1, 1, 47 * 2 * 8)
+    assert torch.equal(wav, offline)
+
+
+def test_flow_windows_halve_their_rate_at_the_same_frames(flow: Flow) -> None:
+    plan = flow_plan(flow.config, seconds=0.5, context_seconds=0.3, fade_seconds=0.1)
+    assert (plan.step, plan.context, plan.fade, plan.ratio) == (6, 4, 2, 2)
