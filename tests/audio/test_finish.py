@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from longplay.audio import Audio, Finish
-from longplay.audio.finish import PEAK, fade_out, measure_loudness, trim, true_peak
+from longplay.audio.finish import PEAK, fade_out, fade_stream, measure_loudness, trim, true_peak
 
 RATE = 24_000
 
@@ -36,18 +36,35 @@ def test_peaks_between_the_samples_count() -> None:
     assert true_peak(wave, RATE) == pytest.approx(1, abs=0.02)
 
 
-def test_without_loudness_only_what_is_too_loud_changes() -> None:
-    settings = Finish(loudness=None, fade=0)
-    quiet = Audio(noise(1, 0.2, 2), RATE)
-    assert np.array_equal(settings.apply(quiet).wav, quiet.wav)
-    assert true_peak(settings.apply(Audio(noise(1, 3.0), RATE)).wav, RATE) <= PEAK * 1.001
+def test_without_loudness_the_level_stays() -> None:
+    for wav in (noise(1, 0.2, 2), noise(1, 3.0, 2)):
+        assert np.array_equal(Finish(loudness=None, fade=0).apply(Audio(wav, RATE)).wav, wav)
+
+
+def test_a_protected_start_is_neither_trimmed_nor_faded() -> None:
+    piece = np.concatenate([noise(2), np.zeros((1, 2 * RATE), np.float32), noise(2)], axis=1)
+    settings = Finish(loudness=None, trim=True, fade=3)
+    assert settings.apply(Audio(piece, RATE)).seconds == pytest.approx(2, abs=0.01)
+    made = settings.apply(Audio(piece, RATE), protect=5)
+    assert made.wav.shape[1] == 6 * RATE
+    assert np.array_equal(made.wav[:, : 5 * RATE], np.repeat(piece[:, : 5 * RATE], 2, axis=0))
+    assert abs(made.wav[0, -1]) < 1e-6
+
+
+@pytest.mark.parametrize("size", [100, RATE, 10 * RATE])
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 9.0])
+def test_a_streamed_fade_equals_a_whole_one(size: int, seconds: float) -> None:
+    piece = noise(3, channels=2)
+    chunks = [piece[:, start : start + size] for start in range(0, piece.shape[1], size)]
+    made = np.concatenate(list(fade_stream(chunks, RATE, seconds)), axis=1)
+    assert np.array_equal(made, fade_out(piece, RATE, seconds))
 
 
 @pytest.mark.parametrize("wav", [np.zeros((1, RATE)), noise(0.1), np.full((1, 1), 0.5)])
 def test_silence_and_very_short_audio_pass(wav: np.ndarray) -> None:
     made = Finish().apply(Audio(wav, RATE))
     assert np.isfinite(made.wav).all()
-    assert made.peak <= PEAK
+    assert made.peak <= PEAK * 1.001
 
 
 def test_the_fade_is_the_published_line() -> None:

@@ -1,6 +1,7 @@
 """What happens to a finished piece before it is written: trim, fade-out, two channels, loudness."""
 
 import warnings
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyloudnorm
@@ -23,7 +24,7 @@ class Finish(Config):
 
     Attributes:
         loudness: integrated loudness in LUFS (ITU-R BS.1770), as near to it as a true peak of -1 dBFS allows; nothing
-            is compressed. None: the level stays, only peaks above -1 dBFS are scaled down.
+            is compressed. None: the level stays as it is.
         fade: seconds of linear fade-out, the whole piece if it is shorter (CHECKPOINTS.md 3.7).
         trim: cut at the first pause of 0.8 s, i.e. where the music has ended.
     """
@@ -32,28 +33,32 @@ class Finish(Config):
     fade: float = Field(default=1.0, ge=0, le=60)
     trim: bool = False
 
-    def apply(self, audio: Audio) -> Audio:
-        """A new piece, with at least two channels, and with these settings in its recipe."""
+    def apply(self, audio: Audio, protect: float = 0.0) -> Audio:
+        """A new piece, with at least two channels, and with these settings in its recipe.
+
+        Args:
+            audio: the piece.
+            protect: seconds at its start that neither trim nor fade may touch: those of an audio prompt.
+        """
         rate = audio.sample_rate
-        wav = trim(audio.wav, rate) if self.trim else audio.wav
-        wav = fade_out(wav, rate, self.fade)
-        channels = 2 if wav.shape[0] == 1 else wav.shape[0]
-        gain = PEAK / max(true_peak(wav, rate), PEAK)
+        kept = round(protect * rate)
+        wav = trim(audio.wav, rate, kept) if self.trim else audio.wav
+        wav = np.concatenate([wav[:, :kept], fade_out(wav[:, kept:], rate, self.fade)], axis=1)
+        channels = max(2, wav.shape[0])
         if self.loudness is not None:
-            gain = level(wav, rate, self.loudness, channels)
-        wav = np.broadcast_to(wav * np.float32(gain), (channels, wav.shape[1]))
+            wav = wav * np.float32(gain(wav, rate, self.loudness, channels))
         recipe = None if audio.recipe is None else {**audio.recipe, "finish": self.dump()}
-        return Audio(wav, rate, recipe)
+        return Audio(np.broadcast_to(wav, (channels, wav.shape[1])), rate, recipe)
 
 
-def trim(wav: Wav, sample_rate: int) -> Wav:
-    """Cut [C, S] at the first pause of 0.8 s that starts after its first second.
+def trim(wav: Wav, sample_rate: int, protect: int = 0) -> Wav:
+    """Cut [C, S] at the first pause of 0.8 s that starts after its first second, and after `protect` samples.
 
     The published rule (|x| < 0.05 on every sample; it slices channels instead of time, so it never acts) would cut at
     any quiet passage; here a pause is 40 dB below the peak of the piece.
     """
     quiet = np.abs(wav).max(axis=0) < TRIM_LEVEL * np.abs(wav).max()
-    first = int(TRIM_AFTER_SECONDS * sample_rate)
+    first = max(int(TRIM_AFTER_SECONDS * sample_rate), protect)
     edges = np.flatnonzero(np.diff(quiet[first:].astype(np.int8), prepend=0, append=0)) + first
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         if end - start >= TRIM_SECONDS * sample_rate:
@@ -70,8 +75,21 @@ def fade_out(wav: Wav, sample_rate: int, seconds: float) -> Wav:
     return faded
 
 
-def level(wav: Wav, sample_rate: int, loudness: float, channels: int) -> float:
-    """The gain that brings [C, S], played on `channels` equal or given channels, to `loudness` LUFS below the ceiling.
+def fade_stream(chunks: Iterable[Wav], sample_rate: int, seconds: float) -> Iterator[Wav]:
+    """`fade_out` for a piece that comes in chunks [C, S]: the last `seconds` are held back until it is known to end."""
+    count = int(seconds * sample_rate)
+    held: Wav | None = None
+    for chunk in chunks:
+        held = chunk if held is None else np.concatenate([held, chunk], axis=1)
+        if held.shape[1] > count:
+            ready, held = np.split(held, [held.shape[1] - count], axis=1)
+            yield ready
+    if held is not None:
+        yield fade_out(held, sample_rate, seconds)
+
+
+def gain(wav: Wav, sample_rate: int, loudness: float, channels: int) -> float:
+    """The factor that brings [C, S], played on `channels` equal or given channels, to `loudness` below the ceiling.
 
     Audio shorter than 0.4 s or below the gate of -70 LUFS has no loudness and gets only the ceiling.
     """
