@@ -13,7 +13,7 @@ from longplay.train.loop import LoopConfig, train
 
 
 def config(steps: int, **changes: Any) -> AudioStageConfig:
-    spectral = {"n_fft": 64, "dim": 16, "intermediate_dim": 24, "num_layers": 1}
+    spectral = {"kind": "spectral", "n_fft": 64, "dim": 16, "intermediate_dim": 24, "num_layers": 1}
     data = {
         "stage": "tokenizer",
         "tokenizer": {
@@ -25,6 +25,7 @@ def config(steps: int, **changes: Any) -> AudioStageConfig:
             "decoder": spectral,
         },
         "batch_size": 4,
+        "quantize_from_step": 2,
         "crop_seconds": 0.1,
         "held_out_crops": 4,
         "held_out_seconds": 0.5,

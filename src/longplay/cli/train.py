@@ -47,9 +47,17 @@ def tokens(
     import logging
 
     import torch
+
+    from longplay.checkpoint.system import load_system
+    from longplay.errors import CheckpointError
     from longplay.train.tokens import prepare_tokens
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if threads:
         torch.set_num_threads(threads)
-    prepare_tokens(manifest, out, Path(model))
+    system = load_system(model)
+    if system.tokenizer is None or system.codec is None:
+        raise CheckpointError(
+            f"{model}: encoding a corpus needs a tokenizer and a codec, this model has {system.config.present}"
+        )
+    prepare_tokens(manifest, out, system.tokenizer, system.codec)

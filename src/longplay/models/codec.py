@@ -103,9 +103,13 @@ class Codec(nn.Module):
         """Audio of latents (quantized, or made by the flow)."""
         return self.decoder(latents)
 
-    def forward(self, wav: Float[Tensor, "B 1 S"]) -> tuple[Tensor, Quantized]:
-        """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss."""
-        quantized = self.quantizer(self.encoder(wav))
+    def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
+        """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.
+
+        With `quantize` off the latents go through as they are (codes are then zeros): how a run starts.
+        """
+        latents = self.encoder(wav)
+        quantized = self.quantizer(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
         return self.decode(quantized.values), quantized
 
 

@@ -82,9 +82,13 @@ class Tokenizer(nn.Module):
         """Audio [B, 1, T * hop_length] of codes."""
         return self.decoder(self.project_out(self.codebook.decode(codes)))
 
-    def forward(self, wav: Float[Tensor, "B 1 S"]) -> tuple[Tensor, Quantized]:
-        """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, 1, T] and loss."""
-        quantized = self.codebook(self.project_in(self.encoder(wav)))
+    def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
+        """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, 1, T] and loss.
+
+        With `quantize` off the latents go through as they are (codes are then zeros): how a run starts.
+        """
+        latents = self.project_in(self.encoder(wav))
+        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, num_codebooks=1)
         return self.decoder(self.project_out(quantized.values)), quantized
 
 

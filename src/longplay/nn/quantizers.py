@@ -22,6 +22,12 @@ class Quantized(NamedTuple):
     codes: Tensor
     loss: Tensor
 
+    @classmethod
+    def bypass(cls, latents: Tensor, num_codebooks: int) -> "Quantized":
+        """Latents [B, D, T] as they are, with codes of zero and no loss."""
+        codes = torch.zeros(len(latents), num_codebooks, latents.shape[-1], dtype=torch.long, device=latents.device)
+        return cls(latents, codes, torch.zeros((), device=latents.device))
+
 
 class CodebookConfig(Config):
     """One codebook of `size` vectors of `dim`.

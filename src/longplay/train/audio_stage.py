@@ -4,7 +4,7 @@ Both models share one interface here: `forward(wav)` gives the reconstruction an
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from longplay.models.codec import Codec, CodecConfig
 from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.train.export import export_model
-from longplay.train.loop import LoopConfig, adamw, update
+from longplay.train.loop import LoopConfig, adamw, autocast, update
 from longplay.train.losses import (
     ReconstructionConfig,
     ReconstructionLoss,
@@ -38,13 +38,18 @@ class AdversarialConfig(Config):
 
 
 class AudioStageConfig(Config):
-    """Everything of a `tokenizer` or `codec` run."""
+    """Everything of a `tokenizer` or `codec` run.
+
+    Before `quantize_from_step` the latents pass unquantized. The codebooks then start on latents that already mean
+    something; started at step 0 they collapse to a dozen codes (docs/experiments.md, 2026-11-22).
+    """
 
     stage: Literal["tokenizer", "codec"]
     tokenizer: TokenizerConfig | None = None
     codec: CodecConfig | None = None
     crop_seconds: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=16, gt=0)
+    quantize_from_step: int = Field(default=300, ge=0)
     held_out_crops: int = Field(default=16, gt=0)
     held_out_seconds: float = Field(default=4.0, gt=0)
     loss: ReconstructionConfig = ReconstructionConfig()
@@ -85,8 +90,8 @@ class AudioStage:
     def train_step(self, step: int, rate: float) -> dict[str, float]:
         """One update of the model, and of the discriminators once they have started."""
         wav = self.crops.batch(self.config.loop.seed, step, self.config.batch_size)
-        with self._autocast():
-            estimate, quantized = self.model(wav)
+        with autocast(self.config.loop):
+            estimate, quantized = self.model(wav, quantize=step >= self.config.quantize_from_step)
         estimate = estimate[..., : wav.shape[-1]]
         terms = self.reconstruction(estimate, wav) | {"quantizer": quantized.loss}
         gan = self.config.adversarial
@@ -102,13 +107,13 @@ class AudioStage:
         self, gan: AdversarialConfig, wav: Tensor, estimate: Tensor, rate: float, metrics: dict[str, float]
     ) -> dict[str, Tensor]:
         discriminators = self.others["discriminators"]
-        with self._autocast():
+        with autocast(self.config.loop):
             loss = discriminator_loss(discriminators(wav), discriminators(estimate.detach()))
         scale = rate / self.config.loop.learning_rate
         update(self.optimizers["discriminators"], loss, gan.learning_rate * scale, self.config.loop.grad_clip)
         metrics["discriminator"] = float(loss.detach())
         discriminators.requires_grad_(False)
-        with self._autocast():
+        with autocast(self.config.loop):
             with torch.no_grad():
                 real = discriminators(wav)
             fake = discriminators(estimate)
@@ -142,9 +147,6 @@ class AudioStage:
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model."""
         export_model(self.name, model, self.config.model, directory)
-
-    def _autocast(self) -> Any:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.loop.precision == "bfloat16")
 
 
 def usage(codes: Tensor, size: int) -> dict[str, float]:

@@ -118,6 +118,11 @@ def update(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, grad_cli
     return norm
 
 
+def autocast(config: LoopConfig) -> torch.autocast:
+    """The context of the forward pass: bfloat16 where the config asks for it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
 def train(stage: Stage, config: LoopConfig, run: Path, budget_seconds: float = math.inf) -> int:
     """Train `stage` in the directory `run` until `config.steps`, the budget, or SIGINT/SIGTERM; resume what is there.
 

@@ -1,0 +1,90 @@
+"""Stage `flow`: from the tokenizer's codes to the codec's latents, by flow matching on crops of token shards."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from longplay.config import Config
+from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.models.codec import Codec
+from longplay.models.flow import Flow, FlowConfig
+from longplay.train.export import export_model
+from longplay.train.loop import LoopConfig, adamw, autocast, update
+from longplay.train.samples import write_sample
+
+
+class FlowStageConfig(Config):
+    """Everything of a `flow` run; `codec` is the model directory whose latents are learnt."""
+
+    stage: Literal["flow"]
+    flow: FlowConfig
+    codec: Path
+    crop_seconds: float = Field(default=5.0, gt=0)
+    batch_size: int = Field(default=8, gt=0)
+    held_out_crops: int = Field(default=16, gt=0)
+    loop: LoopConfig
+
+
+class FlowStage:
+    """Trains the flow; the codec only turns acoustic codes into latents, and latents into samples to listen to."""
+
+    def __init__(
+        self, config: FlowStageConfig, codec: Codec, train_tracks: list[TokenTrack], held_out_tracks: list[TokenTrack]
+    ) -> None:
+        self.name = "flow"
+        self.config = config
+        self.codec = codec
+        self.model = Flow(config.flow)
+        frames = round(config.crop_seconds * config.flow.code_rate)
+        self.windows = TokenWindows(train_tracks, frames)
+        self.held_out = TokenWindows(held_out_tracks, frames)
+        self.others = nn.ModuleDict()
+        self.optimizers = {"model": adamw(self.model, config.loop)}
+        if config.flow.normalize_latents:
+            _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
+            self.model.set_latent_statistics(latents.mean((0, 2)), latents.std((0, 2)).clamp_min(1e-3))
+
+    def train_step(self, step: int, rate: float) -> dict[str, float]:
+        """One update."""
+        loop = self.config.loop
+        codes, latents = self._tensors(self.windows.batch(loop.seed, step, self.config.batch_size))
+        with autocast(loop):
+            loss = self.model.loss(codes, latents)
+        norm = update(self.optimizers["model"], loss, rate, loop.grad_clip)
+        return {"loss": float(loss.detach()), "norm": norm}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """The loss on fixed crops, with fixed noise and times."""
+        assert isinstance(model, Flow)
+        codes, latents = self._tensors(self.held_out.batch(1, 0, self.config.held_out_crops))
+        return {"loss": float(model.loss(codes, latents, generator=torch.Generator().manual_seed(1)))}
+
+    def sample(self, model: nn.Module, directory: Path) -> None:
+        """The codec's own decoding of two held-out crops, and what the flow makes of their codes."""
+        assert isinstance(model, Flow)
+        codes, latents = self._tensors(self.held_out.batch(2, 0, 2))
+        made = self.codec.decode(model.sample(codes, generator=torch.Generator().manual_seed(2)))
+        original = self.codec.decode(latents)
+        for index in range(len(codes)):
+            write_sample(directory / f"{index}", original[index, 0], made[index, 0], self.codec.config.sample_rate)
+
+    def export(self, model: nn.Module, directory: Path) -> None:
+        """Native model directory with this one model."""
+        export_model(self.name, model, self.config.flow, directory)
+
+    def _tensors(self, windows: list[TokenWindow]) -> tuple[Tensor, Tensor]:
+        """Codes [B, T] and latents [B, D, T * ratio] of windows."""
+        codes = np.stack([window.semantic for window in windows]).astype(np.int64)
+        acoustic = np.stack([self._acoustic(window) for window in windows]).astype(np.int64)
+        return torch.from_numpy(codes), self.codec.embed(torch.from_numpy(acoustic))
+
+    def _acoustic(self, window: TokenWindow) -> np.ndarray:
+        ratio = self.config.flow.ratio
+        start, length = window.start * ratio, len(window.semantic) * ratio
+        part = window.track.acoustic[:, start : start + length]
+        # the last hop of the tokenizer may be only half filled: the codec then has a frame less
+        return np.pad(part, ((0, 0), (0, length - part.shape[1])), mode="edge")

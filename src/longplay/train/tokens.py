@@ -1,0 +1,113 @@
+"""From audio to token shards: every track encoded once by the tokenizer and the codec.
+
+A shard is a parquet file of whole tracks with the published columns (CHECKPOINTS.md 5: `utt, text, chorus, time_start,
+time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a whole piece, `captions`, `sections`
+(`label:start-end,...`) and `split`. Long tracks are encoded in windows with the encoders' exact context: no seams.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile as sf
+import soxr
+import torch
+from torch import Tensor
+
+from longplay.data.manifest import Track, read_manifest
+from longplay.errors import TrainingError
+from longplay.models.codec import Codec
+from longplay.models.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+TRACKS_PER_SHARD = 32
+WINDOW_SECONDS = 30.0
+
+
+def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec) -> int:
+    """Encode every track of `manifest` that no shard in `out` holds yet; returns how many were encoded.
+
+    A shard appears complete or not at all, so a killed run goes on where it was, with nothing lost or doubled.
+
+    Raises:
+        TrainingError: the manifest has no track.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tracks = read_manifest(manifest)
+    if not tracks:
+        raise TrainingError(f"{manifest}: has no track; build a corpus first")
+    shards = sorted(out.glob("*.parquet"))
+    done = {utt for shard in shards for utt in pq.read_table(shard, columns=["utt"])["utt"].to_pylist()}
+    missing = [track for track in tracks if track.id not in done]
+    logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
+    number = len(shards)
+    for start in range(0, len(missing), TRACKS_PER_SHARD):
+        batch = missing[start : start + TRACKS_PER_SHARD]
+        rows = [_encode_track(track, manifest.parent / track.path, tokenizer, codec) for track in batch]
+        path = out / f"{number:05d}.parquet"
+        part = path.with_suffix(".part")
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
+        part.replace(path)
+        number += 1
+        logger.info("%s: %d of %d tracks", path.name, min(start + TRACKS_PER_SHARD, len(missing)), len(missing))
+    return len(missing)
+
+
+SCHEMA = pa.schema(
+    [
+        ("utt", pa.string()),
+        ("text", pa.string()),
+        ("chorus", pa.string()),
+        ("time_start", pa.float64()),
+        ("time_end", pa.float64()),
+        ("semantic_token", pa.list_(pa.list_(pa.int64()))),
+        ("acoustic_token", pa.list_(pa.list_(pa.int64()))),
+        ("captions", pa.list_(pa.string())),
+        ("sections", pa.string()),
+        ("split", pa.string()),
+    ],
+    metadata={"longplay_schema": "1"},
+)
+
+
+def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec) -> dict[str, Any]:
+    wav, rate = sf.read(path, dtype="float32", always_2d=True)
+    mono = wav.mean(1)
+    semantic = _encode(mono, rate, tokenizer, lambda x: tokenizer.encode(x).unsqueeze(1))
+    acoustic = _encode(mono, rate, codec, codec.encode)
+    return {
+        "utt": track.id,
+        "text": track.captions[0],
+        "chorus": ",".join(section.label for section in track.sections),
+        "time_start": 0.0,
+        "time_end": track.seconds,
+        "semantic_token": semantic.tolist(),
+        "acoustic_token": acoustic.T.tolist(),
+        "captions": list(track.captions),
+        "sections": ",".join(map(str, track.sections)),
+        "split": track.split,
+    }
+
+
+@torch.inference_mode()
+def _encode(mono: np.ndarray, rate: int, model: Tokenizer | Codec, encode: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Codes [K, T] of a whole track, window by window."""
+    config = model.config
+    wav = soxr.resample(mono, rate, config.sample_rate, quality="HQ") if rate != config.sample_rate else mono
+    hop, context = config.hop_length, model.encoder.receptive_field
+    parts = []
+    for first, last, left in _windows(-(-len(wav) // hop), round(WINDOW_SECONDS * config.frame_rate), context):
+        window = torch.from_numpy(wav[(first - left) * hop : (last + context) * hop]).view(1, 1, -1)
+        parts.append(encode(window)[0, :, left : left + last - first])
+    return torch.cat(parts, dim=1).numpy()
+
+
+def _windows(frames: int, length: int, context: int) -> Iterator[tuple[int, int, int]]:
+    """(first, last, frames of left context) of windows that tile `frames`."""
+    for first in range(0, frames, length):
+        yield first, min(first + length, frames), min(context, first)
