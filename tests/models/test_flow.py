@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from longplay.checkpoint.names import is_unused, to_native
+from longplay.config import override
+from longplay.errors import ConfigError
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerConfig, relative_positions
 from longplay.nn.masking import Padding, hide
 from longplay.nn.ode import cosine_grid, cosine_time
 from longplay.nn.unet import UNetConfig
+from published_tables import published_table
 
 TOLERANCE = 1e-4
 
@@ -142,3 +145,152 @@ def test_training_loss_equals_the_published_one(reference: Any, kind: str, dropp
     keep = inputs[f"train.cfg_uniform_{dropped}"] > flow.config.condition_dropout
     loss = flow.velocity_loss(mu, x_1, x_0, t, keep, Padding.of(lengths, x_1.shape[2], reference=True))
     close(loss, reference.outputs[f"train.{kind}.loss_{dropped}"])
+
+
+def test_published_names_and_shapes() -> None:
+    with torch.device("meta"):
+        flow = Flow(FlowConfig.published())
+    ours = {name: tuple(tensor.shape) for name, tensor in flow.state_dict().items()}
+    table = published_table("4.2")
+    assert ours == {to_native("flow", name): shape for name, shape in table.items() if not is_unused("flow", name)}
+
+
+def small_config(**changes: Any) -> FlowConfig:
+    return FlowConfig(
+        codebook_size=16,
+        code_rate=75,
+        frame_rate=150,
+        input_dim=8,
+        latent_dim=6,
+        encoder=ConformerConfig(dim=16, num_layers=2, num_heads=2, hidden_dim=32, dropout=0.0),
+        regulator_layers=2,
+        estimator=UNetConfig(channels=(16, 24, 32), num_blocks=(0, 1, 2), num_mid_blocks=1, num_heads=2, head_dim=8),
+    ).model_copy(update=changes)
+
+
+def small_flow(**changes: Any) -> Flow:
+    torch.manual_seed(0)
+    return Flow(small_config(**changes)).eval()
+
+
+@torch.no_grad()
+def test_padded_rows_equal_single_ones() -> None:
+    flow, lengths = small_flow(), torch.tensor([13, 9, 4])
+    codes, x_0 = torch.randint(16, (3, 13)), torch.randn(3, 6, 26)
+    codes[1, 9:], codes[2, 4:] = -1, -1
+    batch = flow.sample(codes, x_0, code_lengths=lengths)
+    for row, length in enumerate(lengths.tolist()):
+        single = flow.sample(codes[row : row + 1, :length], x_0[row : row + 1, :, : 2 * length])
+        torch.testing.assert_close(batch[row : row + 1, :, : 2 * length], single, rtol=0, atol=1e-5)
+        assert not batch[row, :, 2 * length :].any()
+
+
+@torch.no_grad()
+def test_a_padded_loss_weighs_the_single_ones_by_their_frames() -> None:
+    flow, lengths = small_flow(), torch.tensor([20, 11])
+    codes, x_1, x_0 = torch.randint(16, (2, 10)), torch.randn(2, 6, 20), torch.randn(2, 6, 20)
+    t, keep = torch.tensor([0.3, 0.8]), torch.tensor([True, True])
+    mu = flow.condition(codes, 20, torch.tensor([10, 6]), lengths)
+    batch = flow.velocity_loss(mu, x_1, x_0, t, keep, Padding.of(lengths, 20))
+    singles = []
+    for row, (n_codes, n) in enumerate([(10, 20), (6, 11)]):
+        one = slice(row, row + 1)
+        mu = flow.condition(codes[one, :n_codes], n)
+        singles.append(flow.velocity_loss(mu, x_1[one, :, :n], x_0[one, :, :n], t[one], keep[one]))
+    close(batch, (20 * singles[0] + 11 * singles[1]) / 31)
+
+
+@torch.no_grad()
+def test_the_reference_treatment_of_padding_is_another_one() -> None:
+    codes, x_0, lengths = torch.randint(16, (2, 8)), torch.randn(2, 6, 16), torch.tensor([8, 5])
+    exact, reference = (
+        small_flow(compatibility=compatibility).sample(codes, x_0, code_lengths=lengths)
+        for compatibility in ("exact", "reference")
+    )
+    torch.testing.assert_close(exact[0], reference[0], rtol=0, atol=1e-5)
+    assert (exact[1] - reference[1]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_guidance_weighs_the_two_velocities() -> None:
+    flow, codes, x_0 = small_flow(), torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
+    mu, t = flow.condition(codes), torch.zeros(1)
+    conditional, unconditional = flow.estimator(x_0, mu, t), flow.estimator(x_0, torch.zeros_like(mu), t)
+    for guidance in (0.0, 0.7, 2.0):
+        one_step = flow.sample(codes, x_0, num_steps=1, guidance=guidance)
+        close(one_step, x_0 + (1 + guidance) * conditional - guidance * unconditional)
+
+
+@torch.no_grad()
+def test_a_seed_fixes_the_sample() -> None:
+    flow, codes = small_flow(), torch.randint(16, (1, 5))
+    first, again, other = (flow.sample(codes, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_loss_is_fixed_by_its_generator_and_leaves_the_global_one_alone() -> None:
+    flow, codes, latents = small_flow(), torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
+    state = torch.get_rng_state()
+    losses = [flow.loss(codes, latents, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_normalised_latents_make_the_loss_and_the_samples_free_of_scale() -> None:
+    plain, scaled = small_flow(), small_flow(normalize_latents=True)
+    mean, std = torch.linspace(-5, 5, 6), torch.linspace(0.1, 9, 6)
+    scaled.set_latent_statistics(mean, std)
+    codes, x_1, x_0 = torch.randint(16, (2, 5)), torch.randn(2, 6, 10), torch.randn(2, 6, 10)
+    stretched = x_1 * std[:, None] + mean[:, None]
+    losses = [
+        flow.loss(codes, latents, generator=torch.Generator().manual_seed(0))
+        for flow, latents in ((plain, x_1), (scaled, stretched))
+    ]
+    close(losses[1], losses[0])
+    with torch.no_grad():
+        close(scaled.sample(codes, x_0), plain.sample(codes, x_0) * std[:, None] + mean[:, None])
+    assert {"latent_mean", "latent_std"} == scaled.state_dict().keys() - plain.state_dict().keys()
+
+
+def test_wrong_latent_statistics_are_refused() -> None:
+    with pytest.raises(ValueError, match="need normalize_latents"):
+        small_flow().set_latent_statistics(torch.zeros(6), torch.ones(6))
+    with pytest.raises(ValueError, match="must be positive"):
+        small_flow(normalize_latents=True).set_latent_statistics(torch.zeros(6), torch.zeros(6))
+
+
+def test_wrong_sizes_are_refused_by_name() -> None:
+    sizes = small_config().dump()
+    with pytest.raises(ConfigError, match="frame_rate 100 must be a multiple of code_rate 75"):
+        FlowConfig.parse(sizes | {"frame_rate": 100})
+    with pytest.raises(ConfigError, match="num_blocks .* one entry per level"):
+        FlowConfig.parse(override(sizes, ["estimator.num_blocks=[1]"]))
+    with pytest.raises(ConfigError, match="multiples of num_groups 5"):
+        FlowConfig.parse(override(sizes, ["estimator.num_groups=5"]))
+    with pytest.raises(ConfigError, match="dim 16 must be even and a multiple of num_heads 3"):
+        FlowConfig.parse(override(sizes, ["encoder.num_heads=3"]))
+
+
+def test_it_overfits_one_batch() -> None:
+    flow = small_flow().train()
+    codes, latents = torch.randint(16, (2, 8)), torch.randn(2, 6, 16)
+    many = codes.repeat(16, 1), latents.repeat(16, 1, 1)  # more times and noises per step
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(80):
+        loss = flow.loss(*many, generator=generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    flow.eval()
+    with torch.no_grad():
+        error = (flow.sample(codes, guidance=0.0, generator=generator) - latents).square().mean()
+    assert error < 0.15 * latents.square().mean()
+
+
+def test_every_weight_gets_a_gradient() -> None:
+    flow = small_flow().train()
+    flow.loss(torch.randint(16, (4, 16)), torch.randn(4, 6, 32)).backward()
+    assert [name for name, weight in flow.named_parameters() if weight.grad is None or not weight.grad.any()] == []
