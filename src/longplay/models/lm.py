@@ -1,0 +1,291 @@
+"""`lm`: text, times, structure and codes so far -> the next code, by a Qwen2.5 decoder (arXiv 2412.15115).
+
+One row of input vectors, concatenated along time (CHECKPOINTS.md 3.2):
+
+    [sos] [start x S] [end x S] [label x S] [text x L] [task] [audio x T]
+
+with S segments of the piece. The state at `task` predicts the first code, the state at code n the one after it, and
+after the last comes eos = `codebook_size`. Published models saw S = 1 and whole pieces of up to `context_frames` codes
+or so; our own are trained on windows of a piece, with times counted from the start of the piece.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from longplay.config import Config
+from longplay.nn.attention import Attention, Context, KVCache, Rotary
+
+IGNORED = -1
+_SOS, _TASK = 0, 1
+_INIT_STD = 0.02
+
+
+class LMConfig(Config):
+    """Sizes of the language model.
+
+    Attributes:
+        text_vocab_size: rows of the text embedding; may exceed what the text tokenizer uses.
+        codebook_size: of the tokenizer; eos is the class after the last code.
+        code_rate: codes per second.
+        num_labels: rows of the structure embedding.
+        unlabelled: label id of a stretch without a section; published models know no better than intro.
+        text_dropout: share of rows that train without their text, which is what guidance needs.
+        float16_time: round time vectors to float16, as the published models do (CHECKPOINTS.md 7, item 3).
+        context_frames: codes of history that the model was trained on; None: a whole piece.
+    """
+
+    text_vocab_size: PositiveInt
+    codebook_size: PositiveInt
+    code_rate: PositiveInt
+    num_labels: PositiveInt
+    dim: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    intermediate_dim: PositiveInt
+    rope_theta: float = Field(default=1e6, gt=1.0)
+    norm_eps: float = Field(default=1e-6, gt=0.0)
+    unlabelled: int = Field(default=0, ge=0)
+    text_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
+    float16_time: bool = False
+    context_frames: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LMConfig":
+        if self.dim % (2 * self.num_heads):
+            raise ValueError(f"dim {self.dim} must be a multiple of twice num_heads {self.num_heads}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
+        if self.unlabelled >= self.num_labels:
+            raise ValueError(f"unlabelled {self.unlabelled} must be below num_labels {self.num_labels}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.num_heads
+
+    @property
+    def eos(self) -> int:
+        """The class that ends a piece."""
+        return self.codebook_size
+
+    @classmethod
+    def published(cls, size: Literal["base", "1.5b"]) -> "LMConfig":
+        """The published sizes (CHECKPOINTS.md 2.3)."""
+        base = size == "base"
+        return cls(
+            text_vocab_size=151936,
+            codebook_size=4096,
+            code_rate=75,
+            num_labels=5,
+            dim=896 if base else 1536,
+            num_layers=24 if base else 28,
+            num_heads=14 if base else 12,
+            num_kv_heads=2,
+            intermediate_dim=4864 if base else 8960,
+            float16_time=True,
+        )
+
+
+@dataclass(frozen=True)
+class LMBatch:
+    """Pieces or windows of pieces to train on; everything right-padded, padding of `ids` and `codes` holds any id.
+
+    Attributes:
+        ids, id_lengths: text.
+        codes, code_lengths: audio.
+        starts, ends: seconds of each segment; a start of -1 marks padding.
+        labels: label id of each segment.
+        complete: whether eos follows the last code; false for a window that stops before its piece does.
+    """
+
+    ids: Int[Tensor, "B L"]
+    id_lengths: Int[Tensor, " B"]
+    codes: Int[Tensor, "B T"]
+    code_lengths: Int[Tensor, " B"]
+    starts: Float[Tensor, "B S"]
+    ends: Float[Tensor, "B S"]
+    labels: Int[Tensor, "B S"]
+    complete: Bool[Tensor, " B"]
+
+
+class LMLoss(NamedTuple):
+    """Mean over all labelled positions, eos included: cross-entropy in nats, share of correct argmax."""
+
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
+
+
+class MLP(nn.Module):
+    """SwiGLU (arXiv 2002.05202)."""
+
+    def __init__(self, dim: int, intermediate_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, intermediate_dim, bias=False)
+        self.up_proj = nn.Linear(dim, intermediate_dim, bias=False)
+        self.down_proj = nn.Linear(intermediate_dim, dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Per position."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and MLP, each added to its input."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.self_attn = Attention(config.dim, config.num_heads, config.num_kv_heads, config.head_dim)
+        self.post_attention_layernorm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.mlp = MLP(config.dim, config.intermediate_dim)
+
+    def forward(self, x: Float[Tensor, "B N D"], index: int, context: Context) -> Float[Tensor, "B N D"]:
+        """The residual stream after this layer, which is number `index`."""
+        x = x + self.self_attn(self.input_layernorm(x), index, context)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class LM(nn.Module):
+    """The decoder and its embeddings: `structure`, `assemble`, `forward`, `audio_head`, `loss`."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_embedding = nn.Embedding(config.text_vocab_size, config.dim)
+        self.audio_embedding = nn.Embedding(config.codebook_size, config.dim)
+        self.structure_embedding = nn.Embedding(config.num_labels, config.dim)
+        self.task_embedding = nn.Embedding(2, config.dim)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.audio_head = nn.Linear(config.dim, config.codebook_size + 1)
+        self.rotary = Rotary(config.head_dim, config.rope_theta)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        residual_std = _INIT_STD / math.sqrt(2 * self.config.num_layers)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                nn.init.normal_(
+                    parameter, std=residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else _INIT_STD
+                )
+
+    def cache(self, batch_size: int, capacity: int) -> KVCache:
+        """An empty cache for `batch_size` rows of at most `capacity` positions."""
+        config, like = self.config, self.audio_head.bias
+        shape = (config.num_layers, 2, batch_size, config.num_kv_heads, capacity, config.head_dim)
+        lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
+        return KVCache(like.new_zeros(shape), lengths)
+
+    def time_embedding(self, seconds: Float[Tensor, " S"]) -> Float[Tensor, "S D"]:
+        """Sinusoids of unscaled seconds: sines first, then cosines."""
+        half = self.config.dim // 2
+        steps = torch.arange(half, dtype=torch.float32, device=seconds.device)
+        angles = seconds[:, None] * torch.exp(steps * -(math.log(10000.0) / (half - 1)))
+        embedding = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        if self.config.float16_time:
+            embedding = embedding.half()
+        return embedding.to(self.audio_head.weight)
+
+    def structure(
+        self, starts: Float[Tensor, " S"], ends: Float[Tensor, " S"], labels: Int[Tensor, " S"]
+    ) -> Float[Tensor, "N D"]:
+        """The 3 S vectors of S segments: all starts, all ends, all labels."""
+        return torch.cat([self.time_embedding(starts), self.time_embedding(ends), self.structure_embedding(labels)])
+
+    def assemble(
+        self, structure: Float[Tensor, "S D"], ids: Int[Tensor, " L"], codes: Int[Tensor, " T"]
+    ) -> Float[Tensor, "N D"]:
+        """One row of input; no ids is what training calls dropped text."""
+        sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
+        return torch.cat([sos, structure, self.text_embedding(ids), task, self.audio_embedding(codes)])
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "B N D"],
+        cache: KVCache | None = None,
+        counts: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """States that `audio_head` turns into logits.
+
+        Args:
+            inputs: vectors of the next positions, right-padded.
+            cache: history; the inputs are added to it.
+            counts: real inputs per row, where a cache is given; default all.
+
+        Returns:
+            states after the final norm; those of padding mean nothing.
+        """
+        context = self._context(inputs, cache)
+        x = inputs
+        for index, layer in enumerate(self.layers):
+            x = layer(x, index, context)
+        if cache is not None:
+            cache.advance(inputs.shape[1], counts)
+        return self.norm(x)
+
+    def _context(self, inputs: Tensor, cache: KVCache | None) -> Context:
+        count = inputs.shape[1]
+        if cache is None:
+            positions = torch.arange(count, device=inputs.device)[None]
+            cosine, sine = (angle.to(inputs.dtype) for angle in self.rotary(positions))
+            return Context(positions, cosine, sine)
+        positions = cache.positions(count)
+        cosine, sine = (angle.to(inputs.dtype) for angle in self.rotary(positions))
+        if cache.longest == 0:
+            return Context(positions, cosine, sine, cache=cache)
+        slots = torch.arange(cache.longest + count, device=inputs.device)
+        mask = slots <= positions[:, None, :, None]
+        return Context(positions, cosine, sine, mask, cache)
+
+    def draw_dropped(self, batch_size: int, generator: torch.Generator) -> Bool[Tensor, " B"]:
+        """Which rows of a batch train without text; depends on the state of `generator` (on the CPU) alone."""
+        return torch.rand(batch_size, generator=generator) < self.config.text_dropout
+
+    def rows(
+        self, batch: LMBatch, dropped: Bool[Tensor, " B"] | None = None
+    ) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N"]]:
+        """Inputs and targets of a batch, padded with vectors of -1 (as published) and `IGNORED`."""
+        inputs, targets = [], []
+        id_lengths = (
+            batch.id_lengths.tolist()
+            if dropped is None
+            else batch.id_lengths.where(~dropped.to(batch.id_lengths.device), 0).tolist()
+        )
+        for row, (id_length, code_length) in enumerate(zip(id_lengths, batch.code_lengths.tolist(), strict=True)):
+            real = batch.starts[row] >= 0
+            structure = self.structure(batch.starts[row][real], batch.ends[row][real], batch.labels[row][real])
+            codes = batch.codes[row, :code_length]
+            inputs.append(self.assemble(structure, batch.ids[row, :id_length], codes))
+            target = torch.full((len(inputs[-1]),), IGNORED, dtype=torch.long, device=codes.device)
+            target[-1 - code_length : -1] = codes
+            target[-1] = torch.where(batch.complete[row], self.config.eos, IGNORED)
+            targets.append(target)
+        return (
+            pad_sequence(inputs, batch_first=True, padding_value=-1.0),
+            pad_sequence(targets, batch_first=True, padding_value=IGNORED),
+        )
+
+    def loss(self, batch: LMBatch, dropped: Bool[Tensor, " B"] | None = None) -> LMLoss:
+        """Next-code cross-entropy of a batch; no label smoothing.
+
+        Args:
+            batch: what to learn.
+            dropped: rows whose text is left out (`draw_dropped`); default none.
+        """
+        inputs, targets = self.rows(batch, dropped)
+        labelled = targets != IGNORED
+        logits = self.audio_head(self(inputs)[labelled])
+        target = targets[labelled]
+        return LMLoss(F.cross_entropy(logits, target), (logits.argmax(-1) == target).float().mean())
