@@ -1,0 +1,106 @@
+"""From a config and tensors to a module, without ever holding the weights twice.
+
+Layers are made with their parameters on the meta device, the loaded tensors take their places, and only a
+dtype or device change copies them, one model at a time.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from longplay.errors import CheckpointError
+from longplay.nn.conv import fold_weight_norm
+
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C")
+_SHOWN = 3
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Sends `torch.empty` to the meta device, and nothing else.
+
+    Parameters of torch layers start as `torch.empty`, so they cost nothing; small buffers that are computed in a
+    constructor and not stored (windows, frequencies) become real, which under `torch.device("meta")` they would not.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.empty:
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+def build(
+    model_class: Callable[[C], M],
+    config: C,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    dtype: torch.dtype | None = None,
+    fold: bool = True,
+) -> M:
+    """A model in evaluation mode with `tensors` as its weights.
+
+    Args:
+        model_class: one of the four models; called with `config` only.
+        config: its config.
+        tensors: the complete state dict, native names, any float dtype.
+        source: what to call the origin of `tensors` in an error message.
+        dtype: of all floating-point weights; None takes the widest that is stored.
+        fold: turn weight-normed convolutions into plain ones and freeze the weights, for inference; training
+            needs them as stored.
+
+    Raises:
+        CheckpointError: missing, surplus or mis-shaped tensors.
+    """
+    model = skeleton(model_class, config)
+    check(model.state_dict(), tensors, source)
+    if dtype is None:
+        stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+        dtype = functools.reduce(torch.promote_types, stored)
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    model.load_state_dict(cast, strict=True, assign=True)
+    if fold:
+        fold_weight_norm(model)
+        model.requires_grad_(False)
+    return model.eval()
+
+
+def skeleton(model_class: Callable[[C], M], config: C) -> M:
+    """A model whose parameters have shapes but no memory."""
+    with _EmptyOnMeta():
+        return model_class(config)
+
+
+def check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: naming the first few tensors that are missing, surplus or have the wrong shape.
+    """
+    problems = []
+    if missing := sorted(expected.keys() - found.keys()):
+        problems.append(f"misses {_some(missing)}")
+    if surplus := sorted(found.keys() - expected.keys()):
+        problems.append(f"has unknown {_some(surplus)}")
+    wrong = [
+        f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if wrong:
+        problems.append(f"has wrong shapes: {_some(wrong)}")
+    if problems:
+        raise CheckpointError(
+            f"{source}: does not match its config: {'; '.join(problems)}; use the config and weights of one model"
+        )
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more

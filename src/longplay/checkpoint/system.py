@@ -1,0 +1,178 @@
+"""A complete model in memory: `load_system` opens any model directory or name, whatever its layout."""
+
+import functools
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from tokenizers import Tokenizer as TextTokenizer
+from torch import Tensor, nn
+
+from longplay.checkpoint import published, store
+from longplay.checkpoint.build import build
+from longplay.checkpoint.hub import locate
+from longplay.checkpoint.names import ModelName
+from longplay.checkpoint.published_config import codec_config, flow_config, lm_config, published_name, tokenizer_config
+from longplay.checkpoint.published_text import read_text_tokenizer
+from longplay.checkpoint.store import SystemConfig
+from longplay.errors import CheckpointError
+from longplay.models.codec import Codec
+from longplay.models.flow import Flow
+from longplay.models.lm import LM
+from longplay.models.tokenizer import Tokenizer
+
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class System:
+    """The four models, ready for inference, with what they were loaded from; a model that is absent is None.
+
+    Attributes:
+        config: of the whole directory.
+        directory: where it lies.
+        weight_files: its weight files, in a fixed order.
+        device: where the models are.
+    """
+
+    config: SystemConfig
+    directory: Path
+    weight_files: tuple[Path, ...]
+    device: torch.device
+    tokenizer: Tokenizer | None = None
+    lm: LM | None = None
+    flow: Flow | None = None
+    codec: Codec | None = None
+    text_tokenizer: TextTokenizer | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over the weight files, hex; read on first use, which takes about a second per GB."""
+        return digest(self.weight_files)
+
+
+def load_system(
+    name_or_path: str | Path = "nano",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    offline: bool = False,
+) -> System:
+    """Open a model for inference.
+
+    Args:
+        name_or_path: `nano`, a native or published directory, or a name on a hub (`checkpoint/hub.py`).
+        device: where the models go.
+        dtype: of the lm. None: float32 on the CPU, elsewhere the widest dtype that is stored. The other three
+            always compute in float32.
+        offline: never ask a hub, only its cache.
+
+    Raises:
+        CheckpointError: no model there, or it is incomplete, damaged or inconsistent.
+        DownloadError: a hub cannot be reached.
+    """
+    directory = locate(name_or_path, offline=offline)
+    target = torch.device(device)
+    if dtype is None and target.type == "cpu":
+        dtype = torch.float32
+    config = load_config(directory)
+    system = System(
+        config=config,
+        directory=directory,
+        weight_files=weight_files(directory, config),
+        device=target,
+        tokenizer=_open(Tokenizer, config.tokenizer, directory, "tokenizer", target, torch.float32),
+        lm=_open(LM, config.lm, directory, "lm", target, dtype),
+        flow=_open(Flow, config.flow, directory, "flow", target, torch.float32),
+        codec=_open(Codec, config.codec, directory, "codec", target, torch.float32),
+        text_tokenizer=load_text_tokenizer(directory),
+    )
+    logger.info("loaded %s from %s: %s", config.name, directory, ", ".join(config.present))
+    return system
+
+
+def load_config(directory: Path) -> SystemConfig:
+    """The config of a native or published directory.
+
+    Raises:
+        CheckpointError: it is neither, or a config file is missing or wrong.
+    """
+    if store.is_native(directory):
+        return store.load_config(directory)
+    if not published.is_published(directory):
+        raise CheckpointError(
+            f"{directory}: is not a model; expected {store.CONFIG_FILE} (native) or inspiremusic.yaml (published) in it"
+        )
+    tokenizer, codec = tokenizer_config(directory), codec_config(directory)
+    name = published_name(directory)
+    return SystemConfig(
+        name=name,
+        licence="as stated by the publisher of the checkpoint",
+        provenance=f"published InspireMusic checkpoint {name}",
+        tokenizer=tokenizer,
+        lm=lm_config(directory, tokenizer.frame_rate),
+        flow=flow_config(directory, codec.frame_rate),
+        codec=codec,
+    )
+
+
+def load_text_tokenizer(directory: Path) -> TextTokenizer | None:
+    """The text side of a native or published directory; None where a native one has none.
+
+    Raises:
+        CheckpointError: it is damaged, or missing in a published directory.
+    """
+    if not store.is_native(directory):
+        return read_text_tokenizer(directory)
+    path = directory / store.TEXT_FILE
+    if not path.is_file():
+        return None
+    try:
+        return TextTokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises bare Exception
+        raise CheckpointError(f"{path}: is not a tokenizer file ({error}); convert or download it again") from None
+
+
+def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:
+    """Memory-mapped tensors of one model of a native or published directory, native names, stored dtypes.
+
+    Raises:
+        CheckpointError: a weight file is missing, cut or damaged.
+    """
+    return (
+        store.load_weights(directory, model) if store.is_native(directory) else published.read_weights(directory, model)
+    )
+
+
+def weight_files(directory: Path, config: SystemConfig) -> tuple[Path, ...]:
+    """The files that hold the weights, in a fixed order."""
+    if store.is_native(directory):
+        return tuple(store.weights_file(directory, model) for model in config.present)
+    return tuple(directory / file for file in published.WEIGHT_FILES)
+
+
+def digest(files: tuple[Path, ...]) -> str:
+    """SHA-256, hex, over the contents of `files` in order."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _open(
+    model_class: Callable[[C], M],
+    section: C | None,
+    directory: Path,
+    model: ModelName,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> M | None:
+    if section is None:
+        return None
+    return build(model_class, section, load_weights(directory, model), f"{directory} {model}", dtype).to(device)

@@ -1,0 +1,110 @@
+"""A complete model of very small width with random weights: pipelines run on it in a moment."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer as TextTokenizer
+from tokenizers import models, pre_tokenizers
+
+from longplay.checkpoint.names import ModelName
+from longplay.checkpoint.store import SystemConfig, save_native
+from longplay.checkpoint.system import System, load_system
+from longplay.models.codec import Codec, CodecConfig
+from longplay.models.flow import Flow, FlowConfig
+from longplay.models.lm import LM, LMConfig
+from longplay.models.tokenizer import Tokenizer, TokenizerConfig
+from longplay.nn.conformer import ConformerConfig
+from longplay.nn.quantizers import CodebookConfig, GroupResidualConfig
+from longplay.nn.spectral import SpectralDecoderConfig, SpectralEncoderConfig
+from longplay.nn.unet import UNetConfig
+
+CODEBOOK_SIZE = 64
+LATENT_DIM = 16
+
+
+def tiny_config() -> SystemConfig:
+    """Spectral tokenizer (24 kHz, 75 Hz) and codec (48 kHz, 150 Hz), an lm of width 32, a flow of width 16."""
+    sizes = {"dim": 16, "intermediate_dim": 32, "num_layers": 1}
+    encoder, decoder = SpectralEncoderConfig(n_fft=640, **sizes), SpectralDecoderConfig(n_fft=640, **sizes)
+    return SystemConfig(
+        name="tiny",
+        licence="none: random numbers",
+        provenance="tests",
+        tokenizer=TokenizerConfig(
+            sample_rate=24000,
+            hop_length=320,
+            latent_dim=LATENT_DIM,
+            codebook=CodebookConfig(size=CODEBOOK_SIZE, dim=8),
+            encoder=encoder,
+            decoder=decoder,
+        ),
+        lm=LMConfig(
+            text_vocab_size=300,
+            codebook_size=CODEBOOK_SIZE,
+            code_rate=75,
+            num_labels=5,
+            dim=32,
+            num_layers=2,
+            num_heads=4,
+            num_kv_heads=2,
+            intermediate_dim=48,
+        ),
+        flow=FlowConfig(
+            codebook_size=CODEBOOK_SIZE,
+            code_rate=75,
+            frame_rate=150,
+            input_dim=8,
+            latent_dim=LATENT_DIM,
+            encoder=ConformerConfig(dim=16, num_layers=1, num_heads=2, hidden_dim=32),
+            regulator_layers=1,
+            estimator=UNetConfig(channels=(16, 16), num_blocks=(0, 1), num_mid_blocks=1, num_heads=2, head_dim=8),
+        ),
+        codec=CodecConfig(
+            sample_rate=48000,
+            hop_length=320,
+            quantizer=GroupResidualConfig(codebook=CodebookConfig(size=32, dim=LATENT_DIM // 2)),
+            encoder=encoder,
+            decoder=decoder,
+        ),
+    )
+
+
+def tiny_models(seed: int = 0) -> dict[ModelName, torch.nn.Module]:
+    """The four models of `tiny_config`, randomly initialised."""
+    config = tiny_config()
+    assert config.tokenizer is not None
+    assert config.lm is not None
+    assert config.flow is not None
+    assert config.codec is not None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return {
+            "tokenizer": Tokenizer(config.tokenizer).eval(),
+            "lm": LM(config.lm).eval(),
+            "flow": Flow(config.flow).eval(),
+            "codec": Codec(config.codec).eval(),
+        }
+
+
+def tiny_weights(seed: int = 0) -> dict[ModelName, dict[str, torch.Tensor]]:
+    """State dicts of `tiny_models`."""
+    return {name: dict(model.state_dict()) for name, model in tiny_models(seed).items()}
+
+
+def tiny_text_tokenizer() -> TextTokenizer:
+    """One id for each byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = TextTokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
+
+
+def save_tiny(directory: Path, seed: int = 0) -> Path:
+    """Write the tiny model as a native directory."""
+    save_native(directory, tiny_config(), tiny_weights(seed), tiny_text_tokenizer().to_str().encode())
+    return directory
+
+
+def tiny_system(directory: Path, seed: int = 0) -> System:
+    """The tiny model, saved to the new `directory` and loaded from there."""
+    return load_system(save_tiny(directory, seed))
