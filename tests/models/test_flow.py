@@ -200,6 +200,16 @@ def test_a_padded_loss_weighs_the_single_ones_by_their_frames() -> None:
     close(batch, (20 * singles[0] + 11 * singles[1]) / 31)
 
 
+def test_the_lengths_of_the_latents_follow_from_those_of_the_codes() -> None:
+    flow, codes, latents = small_flow(), torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
+    lengths = torch.tensor([5, 3])
+    given, derived = (
+        flow.loss(codes, latents, lengths, latent_lengths, generator=torch.Generator().manual_seed(0))
+        for latent_lengths in (2 * lengths, None)
+    )
+    assert torch.equal(given, derived)
+
+
 @torch.no_grad()
 def test_the_reference_treatment_of_padding_is_another_one() -> None:
     codes, x_0, lengths = torch.randint(16, (2, 8)), torch.randn(2, 6, 16), torch.tensor([8, 5])
@@ -236,6 +246,24 @@ def test_the_loss_is_fixed_by_its_generator_and_leaves_the_global_one_alone() ->
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[0], losses[2])
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_condition_is_dropped_as_often_as_configured() -> None:
+    latents, codes = torch.randn(2, 6, 10), [torch.full((2, 5), 1), torch.full((2, 5), 2)]
+    for dropout in (0.0, 1.0):
+        flow = small_flow(condition_dropout=dropout)
+        first, second = (flow.loss(c, latents, generator=torch.Generator().manual_seed(0)) for c in codes)
+        assert torch.equal(first, second) == (dropout == 1.0)
+
+
+def test_it_trains_under_bfloat16_autocast() -> None:
+    flow, codes, latents = small_flow(), torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
+    lengths = torch.tensor([5, 3])
+    exact = flow.loss(codes, latents, lengths, 2 * lengths, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = flow.loss(codes, latents, lengths, 2 * lengths, generator=torch.Generator().manual_seed(0))
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0)
 
 
 def test_normalised_latents_make_the_loss_and_the_samples_free_of_scale() -> None:

@@ -15,10 +15,11 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
+from longplay.nn import ode
 from longplay.nn.conformer import Conformer, ConformerConfig
 from longplay.nn.length_regulator import LengthRegulator
 from longplay.nn.masking import Padding, hide
-from longplay.nn.ode import Method, cosine_grid, cosine_time, solve
+from longplay.nn.ode import Method, cosine_grid, cosine_time
 from longplay.nn.unet import UNet, UNetConfig
 
 
@@ -127,9 +128,8 @@ class Flow(nn.Module):
         length = codes.shape[1] * self.config.ratio if length is None else length
         padding = self._padding(code_lengths, codes.shape[1])
         features = self.encoder(self.input_embedding(codes.clamp(min=0)), padding)
-        if latent_lengths is None and code_lengths is not None:
-            latent_lengths = code_lengths * self.config.ratio
-        return self.length_regulator(features, length, padding, self._padding(latent_lengths, length))
+        padding_out = self._padding(self._stretched(code_lengths, latent_lengths), length)
+        return self.length_regulator(features, length, padding, padding_out)
 
     def sample(
         self,
@@ -159,7 +159,7 @@ class Flow(nn.Module):
         mu = self.condition(codes, code_lengths=code_lengths)
         if x_0 is None:
             x_0 = _draw(torch.randn, mu.shape, mu, generator)
-        padding = self._padding(None if code_lengths is None else code_lengths * self.config.ratio, mu.shape[2])
+        padding = self._padding(self._stretched(code_lengths), mu.shape[2])
         x_1 = self.solve(
             mu,
             x_0,
@@ -185,7 +185,7 @@ class Flow(nn.Module):
         """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch."""
         times = cosine_grid(num_steps, mu.device)
         if guidance == 0:
-            return solve(lambda x, t: self.estimator(x, mu, t[None], padding), x_0, times, solver)
+            return ode.solve(lambda x, t: self.estimator(x, mu, t[None], padding), x_0, times, solver)
         both = torch.cat((mu, torch.zeros_like(mu)))
         twice = None if padding is None else Padding(padding.frames.repeat(2, 1, 1), padding.reference)
 
@@ -193,7 +193,7 @@ class Flow(nn.Module):
             with_mu, without = self.estimator(x.repeat(2, 1, 1), both, t[None], twice).chunk(2)
             return (1 + guidance) * with_mu - guidance * without
 
-        return solve(velocity, x_0, times, solver)
+        return ode.solve(velocity, x_0, times, solver)
 
     def loss(
         self,
@@ -210,7 +210,7 @@ class Flow(nn.Module):
             codes: ids of the tokenizer.
             latents: the codec's latents of the same audio; their rate need not be an exact multiple.
             code_lengths: real codes per row; default all.
-            latent_lengths: real latent frames per row; default all.
+            latent_lengths: real latent frames per row; default `code_lengths` * ratio.
             generator: source of the draws; the default one of torch otherwise.
 
         Returns:
@@ -220,7 +220,7 @@ class Flow(nn.Module):
         x_0 = _draw(torch.randn, latents.shape, latents, generator)
         t = cosine_time(_draw(torch.rand, latents.shape[:1], latents, generator))
         keep = _draw(torch.rand, latents.shape[:1], latents, generator) > self.config.condition_dropout
-        padding = self._padding(latent_lengths, latents.shape[2])
+        padding = self._padding(self._stretched(code_lengths, latent_lengths), latents.shape[2])
         return self.velocity_loss(mu, self.normalize(latents), x_0, t, keep, padding)
 
     def normalize(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
@@ -256,6 +256,11 @@ class Flow(nn.Module):
         error = hide(estimate.float() - target, padding).square().sum()
         frames = x_1.shape[0] * x_1.shape[2] if padding is None else padding.frames.sum()
         return error / (frames * x_1.shape[1])
+
+    def _stretched(self, code_lengths: Tensor | None, latent_lengths: Tensor | None = None) -> Tensor | None:
+        if latent_lengths is None and code_lengths is not None:
+            return code_lengths * self.config.ratio
+        return latent_lengths
 
     def _padding(self, lengths: Tensor | None, length: int) -> Padding | None:
         if lengths is None:

@@ -43,10 +43,11 @@ class LengthRegulator(nn.Module):
         """
         hidden = None if padding_out is None or padding_out.reference else padding_out
         x = x.transpose(1, 2)
-        if padding is None or hidden is None:
+        if hidden is None:
             x = _stretch(x, length)
         else:
-            rows = zip(x, padding.lengths.tolist(), hidden.lengths.tolist(), strict=True)
+            lengths = [x.shape[2]] * len(x) if padding is None else padding.lengths.tolist()
+            rows = zip(x, lengths, hidden.lengths.tolist(), strict=True)
             x = torch.cat([F.pad(_stretch(row[None, :, :n], m), (0, length - m)) for row, n, m in rows])
         for layer in self.model:
             if isinstance(layer, nn.Conv1d):
