@@ -61,3 +61,25 @@ def tokens(
             f"{model}: encoding a corpus needs a tokenizer and a codec, this model has {system.config.present}"
         )
     prepare_tokens(manifest, out, system.tokenizer, system.codec)
+
+
+@app.command("release")
+def release(
+    out: Annotated[Path, typer.Argument(help="The new model directory.")],
+    tokenizer: Annotated[Path, typer.Option(help="Directory with the tokenizer.")],
+    codec: Annotated[Path, typer.Option(help="Directory with the codec.")],
+    lm: Annotated[Path, typer.Option(help="Directory with the lm and its text tokenizer.")],
+    flow: Annotated[Path, typer.Option(help="Directory with the flow.")],
+    name: Annotated[str, typer.Option(help="What the model is called.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")],
+    provenance: Annotated[str, typer.Option(help="Who trained it, on what.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the directory if it is there.")] = False,
+) -> None:
+    """Join finished runs into one model directory, in half precision."""
+    from longplay.checkpoint.names import ModelName
+    from longplay.train.release import release as join
+
+    parts: dict[ModelName, Path] = {"tokenizer": tokenizer, "codec": codec, "lm": lm, "flow": flow}
+    join(parts, out, name=name, licence=licence, provenance=provenance, overwrite=overwrite)
+    total = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    typer.echo(f"{out}: {total / 1e6:.1f} MB of weights")

@@ -52,15 +52,14 @@ def read_token_tracks(folder: Path, split: str) -> list[TokenTrack]:
 
 def _read_shard(path: Path, split: str) -> Iterator[TokenTrack]:
     table = pq.read_table(path, filters=[("split", "=", split)])
-    for row in table.select(["utt", "captions", "sections"]).to_pylist():
-        index = table["utt"].to_pylist().index(row["utt"])
-        semantic = table["semantic_token"][index].values.values.to_numpy(zero_copy_only=False)
+    for index, row in enumerate(table.select(["utt", "captions", "sections"]).to_pylist()):
+        semantic = table["semantic_token"][index].values.flatten().to_numpy(zero_copy_only=False)
         acoustic = table["acoustic_token"][index].values
         width = len(acoustic[0])
         yield TokenTrack(
             utt=row["utt"],
             semantic=semantic.astype(np.int16),
-            acoustic=acoustic.values.to_numpy(zero_copy_only=False).reshape(-1, width).T.astype(np.int16),
+            acoustic=acoustic.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).T.astype(np.int16),
             captions=tuple(row["captions"]),
             sections=parse_sections(row["sections"]),
         )

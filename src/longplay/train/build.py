@@ -7,14 +7,24 @@ from pathlib import Path
 import torch
 import yaml
 
+from longplay.checkpoint.system import System, load_system
 from longplay.config import override, read_yaml
 from longplay.data.manifest import Split, read_manifest
-from longplay.errors import ConfigError
+from longplay.data.token_windows import TokenTrack, read_token_tracks
+from longplay.errors import CheckpointError, ConfigError
+from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
+from longplay.train.flow_stage import FlowStage, FlowStageConfig
+from longplay.train.lm_stage import LMStage, LMStageConfig
 from longplay.train.loop import Stage
 
-StageConfig = AudioStageConfig
-CONFIGS: dict[str, type[StageConfig]] = {"tokenizer": AudioStageConfig, "codec": AudioStageConfig}
+StageConfig = AudioStageConfig | LMStageConfig | FlowStageConfig
+CONFIGS: dict[str, type[AudioStageConfig] | type[LMStageConfig] | type[FlowStageConfig]] = {
+    "tokenizer": AudioStageConfig,
+    "codec": AudioStageConfig,
+    "lm": LMStageConfig,
+    "flow": FlowStageConfig,
+}
 
 
 def load_stage_config(name: str, overrides: Sequence[str] = ()) -> StageConfig:
@@ -42,14 +52,31 @@ def load_stage_config(name: str, overrides: Sequence[str] = ()) -> StageConfig:
 def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
     """The stage of `config` over `data`; its config is written to `run/run.yaml`.
 
+    Args:
+        config: of any stage.
+        data: a manifest (tokenizer, codec) or a folder of token shards (lm, flow).
+        run: the run directory.
+
     Raises:
+        CheckpointError: a model that the stage stands on is missing.
         ConfigError: the data cannot be read.
         TrainingError: the data holds nothing to train on.
     """
     torch.manual_seed(config.loop.seed)
     run.mkdir(parents=True, exist_ok=True)
     (run / "run.yaml").write_text(yaml.safe_dump(config.dump(), sort_keys=False), encoding="utf-8")
-    return AudioStage(config, audio_files(data, "train", config.stage), audio_files(data, "valid", config.stage))
+    if isinstance(config, AudioStageConfig):
+        return AudioStage(config, audio_files(data, "train", config.stage), audio_files(data, "valid", config.stage))
+    train, held_out = read_token_tracks(data, "train"), read_token_tracks(data, "valid")
+    if isinstance(config, FlowStageConfig):
+        codec = load_system(config.codec).codec
+        if codec is None:
+            raise CheckpointError(f"{config.codec}: holds no codec; give the model directory of a codec run")
+        return FlowStage(config, codec, train, held_out)
+    system: System = load_system(config.tokenizer)
+    if system.tokenizer is None:
+        raise CheckpointError(f"{config.tokenizer}: holds no tokenizer; give the model directory of a tokenizer run")
+    return LMStage(config, system.tokenizer, _text_tokenizer(run, train, config.lm.text_vocab_size), train, held_out)
 
 
 def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, float]]:
@@ -59,3 +86,11 @@ def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, fl
         for track in read_manifest(manifest)
         if track.split == split and (track.codec_ok or stage != "codec")
     ]
+
+
+def _text_tokenizer(run: Path, tracks: list[TokenTrack], vocab_size: int) -> TextTokenizer:
+    """The run's text tokenizer, learnt once from the training captions."""
+    path = run / "text_tokenizer.json"
+    if not path.exists():
+        TextTokenizer.train((caption for track in tracks for caption in track.captions), vocab_size).save(path)
+    return TextTokenizer.load(path)

@@ -2,7 +2,7 @@
 
 A shard is a parquet file of whole tracks with the published columns (CHECKPOINTS.md 5: `utt, text, chorus, time_start,
 time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a whole piece, `captions`, `sections`
-(`label:start-end,...`) and `split`. Long tracks are encoded in windows with the encoders' exact context: no seams.
+(`label:start-end,...`) and `split`. Spectral encoders take long tracks in windows with their exact context: no seams.
 """
 
 import logging
@@ -22,6 +22,7 @@ from longplay.data.manifest import Track, read_manifest
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
+from longplay.nn.spectral import SpectralEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +100,13 @@ def _encode(mono: np.ndarray, rate: int, model: Tokenizer | Codec, encode: Calla
     """Codes [K, T] of a whole track, window by window."""
     config = model.config
     wav = soxr.resample(mono, rate, config.sample_rate, quality="HQ") if rate != config.sample_rate else mono
-    hop, context = config.hop_length, model.encoder.receptive_field
+    hop, frames = config.hop_length, -(-len(wav) // config.hop_length)
+    if isinstance(model.encoder, SpectralEncoder):
+        length, context = round(WINDOW_SECONDS * config.frame_rate), model.encoder.receptive_field
+    else:  # the published encoders see the whole piece: no window would give the same codes
+        length, context = frames, 0
     parts = []
-    for first, last, left in _windows(-(-len(wav) // hop), round(WINDOW_SECONDS * config.frame_rate), context):
+    for first, last, left in _windows(frames, length, context):
         window = torch.from_numpy(wav[(first - left) * hop : (last + context) * hop]).view(1, 1, -1)
         parts.append(encode(window)[0, :, left : left + last - first])
     return torch.cat(parts, dim=1).numpy()

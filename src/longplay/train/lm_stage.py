@@ -1,0 +1,110 @@
+"""Stage `lm`: next-code prediction on windows of token shards, with captions, times and structure labels."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from longplay.config import Config
+from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.models.lm import LM, LMBatch, LMConfig
+from longplay.models.segments import window_segments
+from longplay.models.tokenizer import Tokenizer
+from longplay.text import TextTokenizer
+from longplay.train.export import export_model
+from longplay.train.loop import LoopConfig, adamw, autocast, update
+
+
+class LMStageConfig(Config):
+    """Everything of an `lm` run; `tokenizer` is the model directory that turns codes into samples to listen to.
+
+    The model trains on windows of `lm.context_frames` codes.
+    """
+
+    stage: Literal["lm"]
+    lm: LMConfig
+    tokenizer: Path
+    batch_size: int = Field(default=8, gt=0)
+    held_out_windows: int = Field(default=16, gt=0)
+    sample_seconds: float = Field(default=10.0, gt=0)
+    loop: LoopConfig
+
+
+class LMStage:
+    """Trains the language model."""
+
+    def __init__(
+        self,
+        config: LMStageConfig,
+        tokenizer: Tokenizer,
+        text: TextTokenizer,
+        train_tracks: list[TokenTrack],
+        held_out_tracks: list[TokenTrack],
+    ) -> None:
+        if config.lm.context_frames is None:
+            raise ValueError("stage lm trains on windows: set lm.context_frames")
+        self.name = "lm"
+        self.config = config
+        self.tokenizer = tokenizer
+        self.text = text
+        self.model = LM(config.lm)
+        self.windows = TokenWindows(train_tracks, config.lm.context_frames)
+        self.held_out = TokenWindows(held_out_tracks, config.lm.context_frames)
+        self.others = nn.ModuleDict()
+        self.optimizers = {"model": adamw(self.model, config.loop)}
+
+    def train_step(self, step: int, rate: float) -> dict[str, float]:
+        """One update."""
+        loop = self.config.loop
+        batch = self._batch(self.windows.batch(loop.seed, step, self.config.batch_size))
+        dropped = self.model.draw_dropped(self.config.batch_size, torch.Generator().manual_seed(step))
+        with autocast(loop):
+            loss, accuracy = self.model.loss(batch, dropped)
+        norm = update(self.optimizers["model"], loss, rate, loop.grad_clip)
+        return {"loss": float(loss.detach()), "accuracy": float(accuracy), "norm": norm}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it."""
+        assert isinstance(model, LM)
+        rows = []
+        for window in self.held_out.batch(1, 0, self.config.held_out_windows):
+            batch = self._batch([window])
+            loss, accuracy = model.loss(batch)
+            without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
+            rows.append([float(loss), float(accuracy), float(without)])
+        loss_, accuracy_, without_ = np.mean(rows, axis=0)
+        return {"loss": float(loss_), "accuracy": float(accuracy_), "loss_without_text": float(without_)}
+
+    def export(self, model: nn.Module, directory: Path) -> None:
+        """Native model directory with this one model and its text tokenizer."""
+        export_model(self.name, model, self.config.lm, directory)
+        self.text.save(directory / "text_tokenizer.json")
+
+    def _batch(self, windows: list[TokenWindow]) -> LMBatch:
+        rate = self.config.lm.code_rate
+        segments = [
+            window_segments(
+                w.track.sections, w.start / rate, (w.start + len(w.semantic)) / rate, self.config.lm.unlabelled
+            )
+            for w in windows
+        ]
+        ids = [self.text.encode(window.caption) for window in windows]
+        codes = torch.from_numpy(np.stack([window.semantic for window in windows]).astype(np.int64))
+        return LMBatch(
+            ids=_padded(ids, 0, torch.long),
+            id_lengths=torch.tensor([len(row) for row in ids]),
+            codes=codes,
+            code_lengths=torch.full((len(windows),), codes.shape[1]),
+            starts=_padded([[segment.start for segment in row] for row in segments], -1, torch.float32),
+            ends=_padded([[segment.end for segment in row] for row in segments], -1, torch.float32),
+            labels=_padded([[segment.label for segment in row] for row in segments], 0, torch.long),
+            complete=torch.tensor([window.ends for window in windows]),
+        )
+
+
+def _padded(rows: list[list[int]] | list[list[float]], value: int, dtype: torch.dtype) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
