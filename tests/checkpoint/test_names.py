@@ -7,6 +7,8 @@ from published_tables import published_table
 PUBLISHED: list[tuple[ModelName, str, str]] = [
     ("tokenizer", "4.1", ""),
     ("flow", "4.2", ""),
+    ("lm", "4.3", ""),
+    ("lm", "4.4", ""),
     ("codec", "4.5", "encoder."),
     ("codec", "4.6", "quantizer."),
     ("codec", "4.7", "generator."),

@@ -41,7 +41,15 @@ TABLES: dict[ModelName, list[tuple[str, str]]] = {
         ("decoder.**", "backbone.**"),
     ],
     # CHECKPOINTS.md 4.3 and 4.4
-    "lm": [],
+    "lm": [
+        ("structure_embedding.*", "chorus_embedding.*"),
+        ("task_embedding.*", "llm_embedding.*"),
+        ("text_embedding.*", "text_embedding.*"),
+        ("audio_embedding.*", "speech_embedding.*"),
+        ("layers.**", "llm.model.model.layers.**"),
+        ("norm.*", "llm.model.model.norm.*"),
+        ("audio_head.*", "llm_decoder.*"),
+    ],
     # CHECKPOINTS.md 4.2
     "flow": [
         ("input_embedding.*", "input_embedding.*"),
@@ -80,7 +88,8 @@ TABLES: dict[ModelName, list[tuple[str, str]]] = {
 UNUSED: dict[ModelName, list[str]] = {
     # The EnCodec decoder was trained away from; the Vocos decoder replaces it.
     "tokenizer": ["feature_extractor.encodec.decoder.**"],
-    "lm": [],
+    # Tied copies of the text embedding, the second as Qwen's own output head, and a projection that is never applied.
+    "lm": ["llm.model.model.embed_tokens.*", "llm.model.lm_head.*", "spk_embed_affine_layer.*"],
     # A projection that is never applied, and a copy of the codec's quantizer.
     "flow": ["encoder_proj.*", "quantizer.**"],
     "codec": [],
