@@ -116,3 +116,10 @@ def test_settled_options_keep_the_rest() -> None:
     options = GenerationOptions(guidance=2.0, fast=True, top_p=0.9)
     settled = options.settle(Prompt())
     assert settled.dump() == {**options.dump(), "seconds": 30.0, "seed": settled.seed}
+
+
+def test_sections_of_a_continuation_count_from_the_start_of_the_recording() -> None:
+    prompt = Prompt(sections=parse_sections("verse:0-20,chorus:20-45"))
+    assert GenerationOptions().settle(prompt, after=12).seconds == 33
+    with pytest.raises(PromptError, match="the last section, chorus:20-45, ends within the 50 s of the audio prompt"):
+        GenerationOptions().settle(prompt, after=50)

@@ -141,17 +141,29 @@ class GenerationOptions(_Asked):
     prompt_seconds: float = Field(default=10.0, ge=1, le=300)
     compatibility: Literal["none", "reference"] = "none"
 
-    def settle(self, prompt: Prompt) -> "SettledOptions":
+    def settle(self, prompt: Prompt, after: float = 0.0) -> "SettledOptions":
         """The same options with duration and seed decided.
 
+        Args:
+            prompt: whose sections may set the duration.
+            after: seconds of the piece that an audio prompt already holds.
+
         Raises:
-            PromptError: the sections of `prompt` last longer than `seconds`.
+            PromptError: the sections of `prompt` last longer than `seconds`, or do not reach beyond `after`.
         """
-        sections = prompt.sections
-        labelled = sections[-1].end - sections[0].start if sections else None
+        labelled = None
+        if prompt.sections:
+            labelled = prompt.sections[-1].end - max(prompt.sections[0].start, after)
+            if labelled <= 0:
+                raise PromptError(
+                    f"the last section, {prompt.sections[-1]}, ends within the {after:g} s of the audio prompt; "
+                    "times count from its start"
+                )
         seconds = self.seconds or labelled or DEFAULT_SECONDS
         if labelled and labelled > seconds + 1e-6:
-            raise PromptError(f"the sections last {labelled:g} s, but seconds is {seconds:g}; ask for {labelled:g} s")
+            raise PromptError(
+                f"the sections last {labelled:g} s, but seconds is {seconds:g}; ask for {labelled:g} s, or none"
+            )
         seed = secrets.randbelow(MAX_DRAWN_SEED) if self.seed is None else self.seed
         return SettledOptions(**{**self.dump(), "seconds": seconds, "seed": seed})
 
@@ -161,3 +173,7 @@ class SettledOptions(GenerationOptions):
 
     seconds: float = Field(gt=0, le=MAX_SECONDS)
     seed: int = Field(ge=0, lt=2**63)
+
+    def with_seed(self, seed: int) -> "SettledOptions":
+        """The same options with another seed."""
+        return SettledOptions(**{**self.dump(), "seed": seed})

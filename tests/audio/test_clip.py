@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from longplay.audio import Audio
+from longplay.audio.resample import resample, resample_stream
 from longplay.errors import AudioError
 
 
@@ -41,3 +42,15 @@ def test_resampling_keeps_pitch_level_and_duration(source: int, target: int) -> 
     assert (made.sample_rate, made.wav.shape, made.recipe) == (target, (1, target), {"task": "x"})
     middle = slice(target // 4, -target // 4)
     assert np.allclose(made.wav[:, middle], tone(target)[:, middle], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 777, 24_000])
+@pytest.mark.parametrize("target", [24_000, 44_100])
+def test_streamed_resampling_equals_whole(size: int, target: int) -> None:
+    wav = np.random.default_rng(0).standard_normal((1, 9_000)).astype(np.float32)
+    chunks = [wav[:, start : start + size] for start in range(0, 9_000, size)]
+    made = np.concatenate(list(resample_stream(chunks, 24_000, target)), axis=1)
+    whole = resample(wav, 24_000, target)
+    assert abs(made.shape[1] - whole.shape[1]) <= 1
+    shared = min(made.shape[1], whole.shape[1])
+    np.testing.assert_allclose(made[:, :shared], whole[:, :shared], atol=2e-4)

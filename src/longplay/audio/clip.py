@@ -1,5 +1,6 @@
 """`Audio`: samples and their rate, checked once, never changed in place."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Mapping
@@ -8,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 
 from longplay.audio import file, tags
 from longplay.audio.file import Wav
+from longplay.audio.resample import resample
 from longplay.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,12 @@ class Audio:
         return float(max(self.wav.max(), -self.wav.min()))
 
     @property
+    def digest(self) -> str:
+        """SHA-256 over rate, shape and samples, hex."""
+        head = f"{self.sample_rate} {self.wav.shape}".encode()
+        return hashlib.sha256(head + self.wav.astype("<f4").tobytes()).hexdigest()
+
+    @property
     def silent(self) -> bool:
         """Whether nothing can be heard."""
         return self.peak < SILENCE
@@ -108,13 +115,3 @@ class Audio:
     def with_wav(self, wav: Wav, sample_rate: int | None = None) -> "Audio":
         """The same recipe over other samples."""
         return replace(self, wav=wav, sample_rate=sample_rate or self.sample_rate)
-
-
-def resample(wav: Wav, source: int, target: int) -> Wav:
-    """[C, S] at `source` Hz to [C, round(S * target / source)] at `target` Hz."""
-    if source == target:
-        return wav
-    length = max(1, round(wav.shape[1] * target / source))
-    made = soxr.resample(np.ascontiguousarray(wav.T), source, target).astype(np.float32)
-    padded = np.pad(made, ((0, max(0, length - len(made))), (0, 0)))
-    return np.ascontiguousarray(padded[:length].T)

@@ -7,8 +7,9 @@ import numpy as np
 import pyloudnorm
 from pydantic import Field
 
-from longplay.audio.clip import Audio, resample
+from longplay.audio.clip import Audio
 from longplay.audio.file import Wav
+from longplay.audio.resample import resample
 from longplay.config import Config
 
 PEAK = 10 ** (-1 / 20)  # -1 dBFS: room for what lossy encoders and converters add between samples

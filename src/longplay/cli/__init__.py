@@ -1,0 +1,56 @@
+"""The command `longplay`: thin commands over the package; nothing heavy is imported before a command runs."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from longplay import __version__
+from longplay.cli import models, train
+from longplay.cli.continue_ import continue_
+from longplay.cli.generate import generate
+from longplay.cli.reconstruct import reconstruct
+from longplay.cli.upscale import upscale
+from longplay.errors import LongplayError
+
+app = typer.Typer(
+    name="longplay",
+    help="Text and audio prompts in, coherent 48 kHz music out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(generate)
+app.command("continue")(continue_)
+app.command()(reconstruct)
+app.command()(upscale)
+app.add_typer(models.app, name="models")
+app.add_typer(train.app, name="train")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, to stderr.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Longplay: text and audio prompts in, coherent 48 kHz music of eight minutes and more out."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors of the user are one line on stderr and exit code 2.
+
+    Args:
+        arguments: default: those of the process.
+    """
+    try:
+        app(arguments)
+    except LongplayError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(error.exit_code) from None

@@ -1,0 +1,49 @@
+"""The options of the commands, each word and help text once. Values that are not given stay None."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="nano, a model directory, or a name on a hub. [default: nano]")
+]
+DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to compute. [default: auto]")]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", help="A .wav, .flac, .ogg or .mp3 file, or - for a WAV stream. [default: longplay-SEED.wav]"
+    ),
+]
+FromOption = Annotated[Path | None, typer.Option("--from", help="Make this file again; other options change it.")]
+SectionsOption = Annotated[
+    str | None, typer.Option(help="Parts of the piece, e.g. intro:0-15,verse:15-60,chorus:60-90,outro:90-100.")
+]
+SecondsOption = Annotated[
+    float | None, typer.Option(help="Duration of what is made. [default: that of the sections, or 30]")
+]
+GuidanceOption = Annotated[float | None, typer.Option(help="Weight of the prompt; 1 is off. [default: 3.0]")]
+TemperatureOption = Annotated[float | None, typer.Option(help="Of sampling; 0 takes the likeliest. [default: 1.0]")]
+TopKOption = Annotated[int | None, typer.Option(help="Sample from the k likeliest codes; 0: all. [default: 350]")]
+TopPOption = Annotated[float | None, typer.Option(help="Sample from the likeliest of this sum. [default: 1.0]")]
+NumStepsOption = Annotated[int | None, typer.Option(help="Steps of the flow's solver. [default: 10]")]
+FlowGuidanceOption = Annotated[float | None, typer.Option(help="Weight of the codes in the flow. [default: 0.7]")]
+SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
+CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces; seeds count up.")]
+FastOption = Annotated[
+    bool | None, typer.Option("--fast/--full", help="Skip flow and codec: 24 kHz, much sooner. [default: full]")
+]
+CompatibilityOption = Annotated[
+    Literal["none", "reference"] | None,
+    typer.Option(help="reference: imitate the published inference code. [default: none]"),
+]
+LoudnessOption = Annotated[
+    str | None, typer.Option(help="LUFS, or off. [default: -14, off when continuing or streaming]")
+]
+FadeOption = Annotated[float | None, typer.Option(help="Seconds of fade-out. [default: 1]")]
+TrimOption = Annotated[bool | None, typer.Option("--trim/--no-trim", help="Cut where the music has ended.")]
+PromptSecondsOption = Annotated[
+    float | None, typer.Option(help="How much of the end of the audio prompt the model hears. [default: 10]")
+]

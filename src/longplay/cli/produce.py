@@ -1,0 +1,105 @@
+"""Run a request to its files, or to a player on stdout; what is finished survives Ctrl-C."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from longplay.audio import Audio, Finish
+from longplay.audio.file import check_output
+from longplay.audio.finish import fade_stream
+from longplay.cli.player import write_wav_stream
+from longplay.cli.progress import Bar, status
+from longplay.cli.request import Request
+from longplay.errors import CheckpointError, PromptError
+from longplay.pipeline import Pipeline, Stream, stages
+from longplay.prompt import SettledOptions
+
+STDOUT = "-"
+
+
+def produce(request: Request, output: str | None, count: int, audio: Audio | None = None) -> None:
+    """Make `count` pieces with seeds that count up.
+
+    Args:
+        request: what to make.
+        output: file, `-` for stdout, or None for a name with the seed; numbered where `count` > 1.
+        count: number of pieces.
+        audio: an audio prompt.
+
+    Raises:
+        PromptError, AudioError, CheckpointError, DownloadError: see `Pipeline.load` and `Pipeline.stream`.
+    """
+    prompt_seconds = audio.seconds if audio else 0.0
+    first = request.options.settle(request.prompt, after=prompt_seconds)
+    pieces = [first.with_seed(first.seed + number) for number in range(count)]
+    if output == STDOUT:
+        _check_streamable(request, count)
+    paths = _paths(output, pieces)
+    with status("loading the model"):
+        pipeline = Pipeline.load(request.model, device=request.device, dtype=request.dtype)
+    _check_remake(request, pipeline, audio)
+    for options, path in zip(pieces, paths, strict=True):
+        with Bar(stages(options.fast), options.seconds) as bar:
+            stream = pipeline.stream(request.prompt, options, audio, progress=bar.update)
+            if path is None:
+                chunks = fade_stream(stream, stream.sample_rate, request.finish.fade)
+                write_wav_stream(sys.stdout.buffer, chunks, stream.sample_rate)
+            else:
+                _save(stream, path, request.finish, protect=prompt_seconds)
+        if path is not None:
+            say(f"{path}: {options.seconds:g} s made in {bar.elapsed:.1f} s, seed {options.seed}")
+
+
+def say(message: str) -> None:
+    """One line for the user; stdout belongs to audio."""
+    typer.echo(message, err=True)
+
+
+def _save(stream: Stream, path: Path, finish: Finish, protect: float) -> None:
+    chunks: list[np.ndarray] = []
+    try:
+        for chunk in stream:
+            chunks.append(chunk)
+    except KeyboardInterrupt:
+        if not chunks:
+            say("stopped: nothing was finished yet")
+            raise
+        audio = finish.apply(stream.join(chunks), protect)
+        audio.save(path)
+        say(f"stopped: {path} keeps the {audio.seconds:.1f} s that were finished")
+        raise
+    finish.apply(stream.join(chunks), protect).save(path)
+
+
+def _paths(output: str | None, pieces: list[SettledOptions]) -> list[Path | None]:
+    if output == STDOUT:
+        return [None]
+    if output is None:
+        return [check_output(f"longplay-{options.seed}.wav") for options in pieces]
+    path = Path(output)
+    if len(pieces) == 1:
+        return [check_output(path)]
+    width = len(str(len(pieces)))
+    return [check_output(path.with_stem(f"{path.stem}-{n:0{width}d}")) for n in range(1, len(pieces) + 1)]
+
+
+def _check_streamable(request: Request, count: int) -> None:
+    if request.finish.trim or request.loudness_given:
+        raise PromptError("--output -: loudness and trim need the whole piece; leave them out or write a file")
+    if count > 1:
+        raise PromptError(f"--output -: {count} pieces cannot share one stream; leave out --count or write files")
+
+
+def _check_remake(request: Request, pipeline: Pipeline, audio: Audio | None) -> None:
+    recipe = request.remake
+    if recipe is None:
+        return
+    if recipe.digest != pipeline.digest:
+        raise CheckpointError(
+            f"model {request.model!r}: its weights ({pipeline.digest[:12]}) are not those of the recipe "
+            f"({recipe.digest[:12]}, longplay {recipe.version}); give the right ones, or --model to use these"
+        )
+    if audio is not None and recipe.audio_prompt != audio.digest:
+        raise PromptError("the audio prompt is not the one of the recipe; give the same file, or leave out --from")

@@ -1,0 +1,31 @@
+"""`longplay reconstruct`: a recording through the models and back, to hear what they keep."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from longplay.cli import options
+
+
+def reconstruct(
+    audio: Annotated[Path, typer.Argument(help="A recording, at least 1 s.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file.")],
+    through: Annotated[
+        Literal["tokenizer", "codec", "both"],
+        typer.Option(help="tokenizer (24 kHz), codec (48 kHz), or both: tokenizer, flow and codec."),
+    ] = "codec",
+    num_steps: options.NumStepsOption = None,
+    flow_guidance: options.FlowGuidanceOption = None,
+    seed: options.SeedOption = None,
+    model: options.ModelOption = None,
+    device: options.DeviceOption = None,
+) -> None:
+    """Encode a recording and decode it again.
+
+    `longplay reconstruct song.wav --through tokenizer -o heard.wav`
+    """
+    from longplay.cli.transform import transform
+
+    given = {"num_steps": num_steps, "flow_guidance": flow_guidance, "seed": seed}
+    transform(audio, output, through, given, model, device, upscaling=False)

@@ -1,0 +1,106 @@
+"""What the words of a command line ask for, checked, before anything is loaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longplay.audio import Finish
+from longplay.errors import ConfigError, PromptError
+from longplay.pipeline.recipe import DType, Recipe, Task, read_recipe
+from longplay.prompt import GenerationOptions, Prompt, parse_sections
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request.
+
+    Attributes:
+        prompt: text and sections.
+        options: of the generation.
+        finish: of the finished piece.
+        loudness_given: whether the user asked for a loudness, which a stream cannot have.
+        model: name or directory.
+        device: name.
+        dtype: of the LM; None is the device's default.
+        remake: the recipe that must be repeated with the very same weights, if any.
+    """
+
+    prompt: Prompt
+    options: GenerationOptions
+    finish: Finish
+    loudness_given: bool
+    model: str
+    device: str
+    dtype: DType | None
+    remake: Recipe | None
+
+
+def build_request(
+    task: Task,
+    text: str | None,
+    sections: str | None,
+    options: Mapping[str, Any],
+    finish: Mapping[str, Any],
+    source: Path | None,
+    model: str | None,
+    device: str | None,
+) -> Request:
+    """Put together what is given, over the recipe of `source`, over the defaults.
+
+    Args:
+        task: the command.
+        text: the prompt in words.
+        sections: as on the command line.
+        options: words of `GenerationOptions`; None is not given.
+        finish: words of `Finish`; None is not given, loudness may be `off`.
+        source: a file whose recipe to start from.
+        model: name or directory; a recipe asks for its own weights unless this is given.
+        device: name.
+
+    Raises:
+        PromptError: a wrong prompt or option.
+        AudioError: `source` carries no recipe.
+    """
+    recipe = read_recipe(source) if source is not None else None
+    if recipe is not None and recipe.task != task:
+        raise PromptError(f"{source}: was made by `longplay {recipe.task}`; use that command with --from")
+    prompt = (recipe.prompt if recipe else Prompt()).dump()
+    if text is not None:
+        prompt["text"] = text
+    if sections is not None:
+        prompt["sections"] = parse_sections(sections)
+    base = recipe.options.dump() if recipe else {}
+    if recipe and options.get("seconds") is None and sections is not None:
+        base["seconds"] = None
+    asked = Request(
+        prompt=Prompt(**prompt),
+        options=GenerationOptions(**base | _given(options)),
+        finish=_finish(task, recipe, finish),
+        loudness_given=finish.get("loudness") not in (None, "off"),
+        model=model or (recipe.model if recipe else "nano"),
+        device=device or (recipe.device if recipe else "auto"),
+        dtype=recipe.dtype if recipe else None,
+        remake=recipe if model is None else None,
+    )
+    if task == "generate":
+        asked.prompt.require_text()
+    return asked
+
+
+def _given(words: Mapping[str, Any]) -> dict[str, Any]:
+    return {word: value for word, value in words.items() if value is not None}
+
+
+def _finish(task: Task, recipe: Recipe | None, words: Mapping[str, Any]) -> Finish:
+    given = _given(words)
+    if given.get("loudness") == "off":
+        given["loudness"] = None
+    # An audio prompt must come through untouched, so its level stays unless a loudness is asked for.
+    base = {"loudness": None} if task == "continue" else {}
+    if recipe and recipe.finish:
+        base = recipe.finish.dump()
+    try:
+        return Finish.parse(base | given, source="options")
+    except ConfigError as error:
+        raise PromptError(str(error).removeprefix("options: ")) from None

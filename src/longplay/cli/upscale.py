@@ -1,0 +1,27 @@
+"""`longplay upscale`: a recording of 24 kHz or less to the codec's rate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longplay.cli import options
+
+
+def upscale(
+    audio: Annotated[Path, typer.Argument(help="A recording at 24 kHz or less, at least 1 s.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file.")],
+    num_steps: options.NumStepsOption = None,
+    flow_guidance: options.FlowGuidanceOption = None,
+    seed: options.SeedOption = None,
+    model: options.ModelOption = None,
+    device: options.DeviceOption = None,
+) -> None:
+    """Give a dull recording its highs: tokenizer, flow, codec.
+
+    `longplay upscale old.wav -o bright.flac`
+    """
+    from longplay.cli.transform import transform
+
+    given = {"num_steps": num_steps, "flow_guidance": flow_guidance, "seed": seed}
+    transform(audio, output, "both", given, model, device, upscaling=True)

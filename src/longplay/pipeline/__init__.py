@@ -1,0 +1,168 @@
+"""The pipeline: prompt in, music out. `generate` and `stream` are the same code.
+
+```
+prompt (text, sections, seconds) ─┐
+audio prompt ─ tokenizer.encode ──┴─> lm ─> codes ─> flow ─> latents ─> codec.decode ─> wav (48 kHz)
+                                             └────── tokenizer.decode (fast) ─────────> wav (24 kHz)
+```
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from longplay import __version__
+from longplay.audio import Audio
+from longplay.checkpoint.system import System, load_system
+from longplay.errors import PromptError
+from longplay.pipeline.continuation import check_sound, go_on, hear
+from longplay.pipeline.device import resolve_device
+from longplay.pipeline.recipe import DType, Recipe, read_recipe
+from longplay.pipeline.steps import Steps
+from longplay.pipeline.stream import Progress, Stage, Stream, silent
+from longplay.prompt import GenerationOptions, Prompt
+
+__all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Through", "read_recipe"]
+
+Through = Literal["tokenizer", "codec", "both"]
+
+
+class Pipeline:
+    """A loaded model and the tasks it can do."""
+
+    def __init__(self, system: System, name: str, dtype: DType | None = None) -> None:
+        self.system = system
+        self.name = name
+        self.dtype = dtype
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "nano", device: str = "auto", dtype: DType | None = None) -> "Pipeline":
+        """Open a model.
+
+        Args:
+            name_or_path: `nano`, a native or published model directory, or a name on a hub.
+            device: auto, cpu, cuda or mps.
+            dtype: of the LM; None: float32 on the CPU, else as stored.
+
+        Raises:
+            CheckpointError: no model there, or it is incomplete or damaged.
+            DownloadError: a hub cannot be reached.
+            UserError: this machine has no such device.
+        """
+        system = load_system(name_or_path, resolve_device(device), getattr(torch, dtype) if dtype else None)
+        return cls(system, str(name_or_path), dtype)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the weights, hex."""
+        return self.system.digest
+
+    def generate(
+        self, prompt: Prompt | str, options: GenerationOptions | None = None, progress: Progress = silent
+    ) -> Audio:
+        """Text to music: mono, at the codec's rate (with `fast`, the tokenizer's), with its recipe.
+
+        Raises:
+            PromptError: no text, or options out of range.
+            CheckpointError: the model lacks a part that the task needs.
+            AudioError: the model made NaN.
+        """
+        stream = self.stream(prompt, options, progress=progress)
+        return stream.join(list(stream))
+
+    def continue_(
+        self,
+        audio: Audio,
+        prompt: Prompt | str = "",
+        options: GenerationOptions | None = None,
+        progress: Progress = silent,
+    ) -> Audio:
+        """The recording, untouched, and `options.seconds` more, at its own rate and channels.
+
+        Args:
+            audio: at least 1 s, of any rate and channels.
+            prompt: may be empty; times of sections count from the start of `audio`.
+            options: of the generation.
+            progress: hears how far each stage is.
+
+        Raises:
+            PromptError: `audio` is silent or too short, or options are out of range.
+            CheckpointError, AudioError: as for `generate`.
+        """
+        stream = self.stream(prompt, options, audio, progress)
+        return stream.join(list(stream))
+
+    def stream(
+        self,
+        prompt: Prompt | str,
+        options: GenerationOptions | None = None,
+        audio: Audio | None = None,
+        progress: Progress = silent,
+    ) -> Stream:
+        """What `generate`, or `continue_` if there is `audio`, returns, in chunks as they are made.
+
+        Raises:
+            PromptError, CheckpointError: at once, as for `generate` and `continue_`.
+            AudioError: while iterating, if the model makes NaN.
+        """
+        prompt = Prompt(text=prompt) if isinstance(prompt, str) else prompt
+        if audio is None:
+            prompt.require_text()
+        else:
+            check_sound(audio)
+        settled = (options or GenerationOptions()).settle(prompt, after=audio.seconds if audio else 0.0)
+        steps = Steps(self.system, self.name, settled, progress)
+        recipe = Recipe(
+            task="generate" if audio is None else "continue",
+            prompt=prompt,
+            options=settled,
+            model=self.name,
+            digest=self.digest,
+            device=self.system.device.type,
+            dtype=self.dtype,
+            version=__version__,
+            audio_prompt=None if audio is None else audio.digest,
+        )
+        if audio is None:
+            return Stream(steps.sample_rate, recipe, steps.decode(steps.generate(prompt)))
+        heard = hear(audio, settled.prompt_seconds, steps.tokenizer.config)
+        rendered = steps.decode(steps.generate(prompt, heard), skip=heard.seconds)
+        return Stream(audio.sample_rate, recipe, go_on(audio, heard, rendered, steps.sample_rate))
+
+    def reconstruct(
+        self,
+        audio: Audio,
+        through: Through = "codec",
+        options: GenerationOptions | None = None,
+        progress: Progress = silent,
+    ) -> Audio:
+        """A recording through the tokenizer, the codec, or both (tokenizer, flow, codec), each channel by itself.
+
+        Raises:
+            PromptError: `audio` is silent or shorter than 1 s.
+            CheckpointError, AudioError: as for `generate`.
+        """
+        check_sound(audio)
+        settled = (options or GenerationOptions(seed=0)).settle(Prompt())
+        settled = settled.model_copy(update={"fast": through == "tokenizer"})
+        steps = Steps(self.system, self.name, settled, progress)
+        return steps.reconstruct(audio, latents=through == "codec")
+
+    def upscale(self, audio: Audio, options: GenerationOptions | None = None, progress: Progress = silent) -> Audio:
+        """A recording at the tokenizer's rate or less, at the codec's rate.
+
+        Raises:
+            PromptError: `audio` is silent, shorter than 1 s, or at a higher rate.
+            CheckpointError, AudioError: as for `generate`.
+        """
+        steps = Steps(self.system, self.name, GenerationOptions(seed=0).settle(Prompt()), progress)
+        limit = steps.tokenizer.config.sample_rate
+        if audio.sample_rate > limit:
+            raise PromptError(f"the audio has {audio.sample_rate} Hz already; upscale takes {limit} Hz or less")
+        return self.reconstruct(audio, "both", options, progress)
+
+
+def stages(fast: bool) -> tuple[Stage, ...]:
+    """The stages of a generation, in order, as `progress` hears of them."""
+    return ("lm", "tokenizer") if fast else ("lm", "flow", "codec")

@@ -1,0 +1,155 @@
+"""The steps of the figure as streams of tensors, in windows, each telling how far it is.
+
+Which windows run depends on the length alone, not on how the frames arrive: a stream and a whole piece are the same.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longplay.audio import Audio
+from longplay.audio.file import Wav
+from longplay.audio.resample import fit
+from longplay.checkpoint.system import System
+from longplay.engine.windows import (
+    WindowPlan,
+    decode_plan,
+    decode_window,
+    flow_plan,
+    flow_window,
+    run_windows,
+    stream_windows,
+)
+from longplay.errors import AudioError, CheckpointError
+from longplay.models.codec import Codec
+from longplay.models.flow import Flow
+from longplay.models.tokenizer import Tokenizer
+from longplay.nn.spectral import SpectralEncoder
+from longplay.pipeline.stream import Progress, Stage
+from longplay.prompt import SettledOptions
+
+M = TypeVar("M", bound=nn.Module)
+
+FIRST_SECONDS = 2.0  # a shorter first window, so that sound starts early
+ENCODE_SECONDS = 30.0
+UNBOUNDED_SECONDS = 5.0  # what an encoder hears around a window where its receptive field has no end
+PIECE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The models of a system at work on one piece.
+
+    Attributes:
+        system: the models.
+        name: what messages call the system.
+        options: of this piece.
+        progress: hears the seconds that each stage has made.
+    """
+
+    system: System
+    name: str
+    options: SettledOptions
+    progress: Progress
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises CheckpointError where the model has none, as its siblings do."""
+        return self._need(self.system.tokenizer, "tokenizer")
+
+    @property
+    def flow(self) -> Flow:
+        """See `tokenizer`."""
+        return self._need(self.system.flow, "flow")
+
+    @property
+    def codec(self) -> Codec:
+        """See `tokenizer`."""
+        return self._need(self.system.codec, "codec")
+
+    @property
+    def decoder(self) -> Tokenizer | Codec:
+        """The model that makes the audio."""
+        return self.tokenizer if self.options.fast else self.codec
+
+    @property
+    def sample_rate(self) -> int:
+        """Of what `decode` makes, in Hz."""
+        return self.decoder.config.sample_rate
+
+    def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Iterator[Wav]:
+        """Audio [1, S] of the lm's codes [1, T] as they come; `skip` seconds at the start are not counted as made."""
+        if self.options.fast:
+            return self._audio(codes, skip)
+        return self._audio(self._latents(codes, skip), skip)
+
+    def reconstruct(self, audio: Audio, latents: bool) -> Audio:
+        """A recording encoded and decoded, channel by channel.
+
+        Args:
+            audio: of any rate and channels.
+            latents: through the codec alone; else from the tokenizer's codes.
+        """
+        encoder = self.codec if latents else self.tokenizer
+        made = []
+        for channel in audio.wav:
+            wav = Audio(channel[None], audio.sample_rate).resample(encoder.config.sample_rate).wav
+            codes = encode(encoder, torch.from_numpy(wav)[None].to(self.system.device))
+            pieces = codes.split(round(PIECE_SECONDS * encoder.config.frame_rate), dim=-1)
+            chunks = self._audio(map(self.codec.embed, pieces), 0.0) if latents else self.decode(pieces)
+            made.append(np.concatenate(list(chunks), axis=1))
+        return Audio(fit(np.concatenate(made), round(audio.seconds * self.sample_rate)), self.sample_rate)
+
+    def _latents(self, codes: Iterable[Tensor], skip: float) -> Iterator[Tensor]:
+        options, flow = self.options, self.flow
+        run = flow_window(flow, (options.seed,), num_steps=options.num_steps, guidance=options.flow_guidance)
+        latents = stream_windows(run, codes, flow_plan(flow.config, first_seconds=FIRST_SECONDS))
+        return self.metered(latents, "flow", flow.config.frame_rate, skip)
+
+    def _audio(self, frames: Iterable[Tensor], skip: float) -> Iterator[Wav]:
+        config = self.decoder.config
+        plan = decode_plan(
+            config.frame_rate, config.hop_length, self.decoder.decoder.receptive_field, first_seconds=FIRST_SECONDS
+        )
+        wav = stream_windows(decode_window(self.decoder.decode), frames, plan)
+        return map(_numpy, self.metered(wav, "tokenizer" if self.options.fast else "codec", config.sample_rate, skip))
+
+    def metered(self, tensors: Iterable[Tensor], stage: Stage, rate: float, skip: float = 0.0) -> Iterator[Tensor]:
+        """The same tensors [..., T] at `rate`, telling `progress` how many seconds beyond `skip` have passed."""
+        count = 0
+        for tensor in tensors:
+            count += tensor.shape[-1]
+            self.progress(stage, max(0.0, count / rate - skip))
+            yield tensor
+
+    def _need(self, model: M | None, part: str) -> M:
+        if model is None:
+            present = ", ".join(self.system.config.present)
+            raise CheckpointError(f"model {self.name!r}: has no {part}, which this task needs (it has {present})")
+        return model
+
+
+def encode(model: Tokenizer | Codec, wav: Tensor) -> Tensor:
+    """Codes [1, T] (tokenizer) or [1, K, T] (codec) of mono audio [1, 1, S] of any length, in windows."""
+    config, hop = model.config, model.config.hop_length
+    frames = nn.functional.pad(wav[0, 0], (0, -wav.shape[-1] % hop)).view(1, -1, hop).transpose(1, 2)  # [1, hop, T]
+    context = round(UNBOUNDED_SECONDS * config.frame_rate)
+    if isinstance(model.encoder, SpectralEncoder):
+        context = model.encoder.receptive_field
+    plan = WindowPlan(round(ENCODE_SECONDS * config.frame_rate), context, fade=0, ratio=1)
+
+    def run(window: Tensor, _: int) -> Tensor:
+        return model.encode(window.transpose(1, 2).reshape(1, 1, -1))
+
+    return run_windows(run, frames, plan)
+
+
+def _numpy(wav: Tensor) -> Wav:
+    made = wav[0].float().cpu().numpy()
+    if not np.isfinite(made).all():
+        raise AudioError("the model made NaN or infinite samples; load it with dtype float32, or check it")
+    return made
