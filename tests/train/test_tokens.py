@@ -130,3 +130,11 @@ def test_what_is_missing_is_named(tmp_path: Path, manifest: Path, models: Any) -
         read_token_tracks(tmp_path / "tokens", "test")
     with pytest.raises(TrainingError, match="none of 4 pieces has 9999 codes"):
         TokenWindows(read_token_tracks(tmp_path / "tokens", "train"), frames=9999)
+
+
+def test_without_a_codec_there_are_codes_for_the_lm_alone(manifest: Path, tmp_path: Path, models: Any) -> None:
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", models[0], None)
+    tokens.prepare_tokens(manifest, tmp_path / "both", *models)
+    without, both = (read_token_tracks(tmp_path / name, "train")[0] for name in ("tokens", "both"))
+    assert np.array_equal(without.semantic, both.semantic)
+    assert without.acoustic.shape == (0, 0)

@@ -56,10 +56,8 @@ def tokens(
     if threads:
         torch.set_num_threads(threads)
     system = load_system(model)
-    if system.tokenizer is None or system.codec is None:
-        raise CheckpointError(
-            f"{model}: encoding a corpus needs a tokenizer and a codec, this model has {system.config.present}"
-        )
+    if system.tokenizer is None:
+        raise CheckpointError(f"{model}: has no tokenizer to encode with, only {', '.join(system.config.present)}")
     prepare_tokens(manifest, out, system.tokenizer, system.codec)
 
 

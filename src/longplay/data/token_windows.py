@@ -13,7 +13,10 @@ from longplay.prompt import Section, parse_sections
 
 @dataclass(frozen=True)
 class TokenTrack:
-    """One piece: `semantic` [T] at the tokenizer's rate, `acoustic` [K, T'] at the codec's, and what is said of it."""
+    """One piece: `semantic` [T] at the tokenizer's rate, `acoustic` [K, T'] at the codec's, and what is said of it.
+
+    K is 0 where the shard was made without a codec.
+    """
 
     utt: str
     semantic: np.ndarray
@@ -55,11 +58,11 @@ def _read_shard(path: Path, split: str) -> Iterator[TokenTrack]:
     for index, row in enumerate(table.select(["utt", "captions", "sections"]).to_pylist()):
         semantic = table["semantic_token"][index].values.flatten().to_numpy(zero_copy_only=False)
         acoustic = table["acoustic_token"][index].values
-        width = len(acoustic[0])
+        width = len(acoustic[0]) if len(acoustic) else 0
         yield TokenTrack(
             utt=row["utt"],
             semantic=semantic.astype(np.int16),
-            acoustic=acoustic.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).T.astype(np.int16),
+            acoustic=acoustic.flatten().to_numpy(zero_copy_only=False).reshape(len(acoustic), width).T.astype(np.int16),
             captions=tuple(row["captions"]),
             sections=parse_sections(row["sections"]),
         )

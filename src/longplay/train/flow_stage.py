@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.train.export import export_model
@@ -40,6 +41,11 @@ class FlowStage:
         self.codec = codec
         self.model = Flow(config.flow)
         frames = round(config.crop_seconds * config.flow.code_rate)
+        missing = [track.utt for track in [*train_tracks, *held_out_tracks] if not len(track.acoustic)]
+        if missing:
+            raise TrainingError(
+                f"{len(missing)} pieces have no acoustic codes ({missing[0]}); encode them with a codec"
+            )
         self.windows = TokenWindows(train_tracks, frames)
         self.held_out = TokenWindows(held_out_tracks, frames)
         self.others = nn.ModuleDict()

@@ -30,8 +30,10 @@ TRACKS_PER_SHARD = 32
 WINDOW_SECONDS = 30.0
 
 
-def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec) -> int:
+def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec | None) -> int:
     """Encode every track of `manifest` that no shard in `out` holds yet; returns how many were encoded.
+
+    Without a codec `acoustic_token` stays empty, which is all that stage `lm` needs.
 
     A shard appears complete or not at all, so a killed run goes on where it was, with nothing lost or doubled.
 
@@ -76,11 +78,11 @@ SCHEMA = pa.schema(
 )
 
 
-def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec) -> dict[str, Any]:
+def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec | None) -> dict[str, Any]:
     wav, rate = sf.read(path, dtype="float32", always_2d=True)
     mono = wav.mean(1)
     semantic = _encode(mono, rate, tokenizer, lambda x: tokenizer.encode(x).unsqueeze(1))
-    acoustic = _encode(mono, rate, codec, codec.encode)
+    acoustic = [] if codec is None else _encode(mono, rate, codec, codec.encode).T.tolist()
     return {
         "utt": track.id,
         "text": track.captions[0],
@@ -88,7 +90,7 @@ def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec) 
         "time_start": 0.0,
         "time_end": track.seconds,
         "semantic_token": semantic.tolist(),
-        "acoustic_token": acoustic.T.tolist(),
+        "acoustic_token": acoustic,
         "captions": list(track.captions),
         "sections": ",".join(map(str, track.sections)),
         "split": track.split,
