@@ -24,8 +24,8 @@ LATENT_DIM = 16
 
 def tiny_config() -> SystemConfig:
     """Spectral tokenizer (24 kHz, 75 Hz) and codec (48 kHz, 150 Hz), an lm of width 32, a flow of width 16."""
-    sizes = {"dim": 16, "intermediate_dim": 32, "num_layers": 1}
-    encoder, decoder = SpectralEncoderConfig(n_fft=640, **sizes), SpectralDecoderConfig(n_fft=640, **sizes)
+    encoder = SpectralEncoderConfig(n_fft=640, dim=16, intermediate_dim=32, num_layers=1)
+    decoder = SpectralDecoderConfig(n_fft=640, dim=16, intermediate_dim=32, num_layers=1)
     return SystemConfig(
         name="tiny",
         licence="none: random numbers",

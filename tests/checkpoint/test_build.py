@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from longplay.checkpoint.build import build, skeleton
+from longplay.checkpoint.store import save_tensors
 from longplay.config import Config
 from longplay.errors import CheckpointError
 from longplay.nn.conv import WeightNormConv1d
@@ -98,6 +99,27 @@ def test_tensors_that_do_not_match_are_named(
         build(Small, SmallConfig(dim=8), weights, "small")
 
 
+SKELETONS = """
+import sys
+from longplay.checkpoint.build import skeleton
+from longplay.models.codec import Codec, CodecConfig
+from longplay.models.flow import Flow, FlowConfig
+from longplay.models.lm import LM, LMConfig
+from longplay.models.tokenizer import Tokenizer, TokenizerConfig
+
+skeleton(Tokenizer, TokenizerConfig.published())
+skeleton(LM, LMConfig.published("1.5b"))
+skeleton(Flow, FlowConfig.published())
+skeleton(Codec, CodecConfig.published(48000))
+print("sympy" in sys.modules)
+"""
+
+
+def test_skeletons_do_not_wake_the_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", SKELETONS], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
 MEASURE = """
 import re, sys, torch
 from torch import nn
@@ -131,8 +153,6 @@ print((peak() - before) / size)
 def test_peak_memory_is_near_the_size_of_the_weights(
     tmp_path: Path, suffix: str, stored: torch.dtype, most: float
 ) -> None:
-    from longplay.checkpoint.store import save_tensors
-
     weights = {
         f"{index}.{name}": torch.ones(shape, dtype=stored)
         for index in range(12)

@@ -18,13 +18,21 @@ from longplay.nn.conv import fold_weight_norm
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C")
 _SHOWN = 3
+_INITIALISERS = (
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_uniform_,
+)
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Sends `torch.empty` to the meta device, and nothing else.
+    """Sends `torch.empty` to the meta device, and leaves meta tensors uninitialised.
 
     Parameters of torch layers start as `torch.empty`, so they cost nothing; small buffers that are computed in a
     constructor and not stored (windows, frequencies) become real, which under `torch.device("meta")` they would not.
+    Some functions of meta tensors make torch import its library of decompositions, for seconds; they are avoided.
     """
 
     def __torch_function__(
@@ -32,7 +40,13 @@ class _EmptyOnMeta(TorchFunctionMode):
     ) -> Any:
         options = dict(kwargs or {})
         if func is torch.empty:
-            options["device"] = "meta"
+            return func(*args, **{**options, "device": "meta"})
+        first = args[0] if args else options.get("tensor")
+        if isinstance(first, Tensor) and first.is_meta:
+            if func in _INITIALISERS:
+                return first
+            if func is torch.linalg.vector_norm:  # of a weight-normed convolution, which keeps its dimensions
+                return first.new_empty([1 if axis in options["dim"] else size for axis, size in enumerate(first.shape)])
         return func(*args, **options)
 
 
