@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer as TextTokenizer
-from tokenizers import models, pre_tokenizers
 
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import SystemConfig, save_native
@@ -17,6 +15,7 @@ from longplay.nn.conformer import ConformerConfig
 from longplay.nn.quantizers import CodebookConfig, GroupResidualConfig
 from longplay.nn.spectral import SpectralDecoderConfig, SpectralEncoderConfig
 from longplay.nn.unet import UNetConfig
+from longplay.text import TextTokenizer
 
 CODEBOOK_SIZE = 64
 LATENT_DIM = 16
@@ -92,16 +91,13 @@ def tiny_weights(seed: int = 0) -> dict[ModelName, dict[str, torch.Tensor]]:
 
 
 def tiny_text_tokenizer() -> TextTokenizer:
-    """One id for each byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = TextTokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return tokenizer
+    """Bytes and a few merges."""
+    return TextTokenizer.train(["calm piano and strings", "fast drums and bass"] * 4, vocab_size=280)
 
 
 def save_tiny(directory: Path, seed: int = 0) -> Path:
     """Write the tiny model as a native directory."""
-    save_native(directory, tiny_config(), tiny_weights(seed), tiny_text_tokenizer().to_str().encode())
+    save_native(directory, tiny_config(), tiny_weights(seed), tiny_text_tokenizer().to_json().encode())
     return directory
 
 

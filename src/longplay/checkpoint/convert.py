@@ -33,7 +33,7 @@ def _to_native(source: Path, destination: Path) -> None:
     text_tokenizer = load_text_tokenizer(source)
     weights = {model: load_weights(source, model) for model in config.present}
     with store.new_directory(destination) as part:
-        text = None if text_tokenizer is None else text_tokenizer.to_str().encode()
+        text = None if text_tokenizer is None else text_tokenizer.to_json().encode()
         store.write_native(part, config, weights, text)
         carried.carry(source, weights, part)
 

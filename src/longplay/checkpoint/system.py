@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from tokenizers import Tokenizer as TextTokenizer
 from torch import Tensor, nn
 
 from longplay.checkpoint import published, store
@@ -17,13 +16,13 @@ from longplay.checkpoint.build import build
 from longplay.checkpoint.hub import locate
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.published_config import codec_config, flow_config, lm_config, published_name, tokenizer_config
-from longplay.checkpoint.published_text import read_text_tokenizer
 from longplay.checkpoint.store import SystemConfig
 from longplay.errors import CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
 from longplay.models.lm import LM
 from longplay.models.tokenizer import Tokenizer
+from longplay.text import TextTokenizer
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C")
@@ -128,14 +127,9 @@ def load_text_tokenizer(directory: Path) -> TextTokenizer | None:
         CheckpointError: it is damaged, or missing in a published directory.
     """
     if not store.is_native(directory):
-        return read_text_tokenizer(directory)
+        return TextTokenizer.load_published(directory)
     path = directory / store.TEXT_FILE
-    if not path.is_file():
-        return None
-    try:
-        return TextTokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises bare Exception
-        raise CheckpointError(f"{path}: is not a tokenizer file ({error}); convert or download it again") from None
+    return TextTokenizer.load(path) if path.is_file() else None
 
 
 def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:

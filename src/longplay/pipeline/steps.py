@@ -5,6 +5,7 @@ Which windows run depends on the length alone, not on how the frames arrive: a s
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.resample import fit
 from longplay.checkpoint.system import System
+from longplay.engine.decode import generate
+from longplay.engine.piece import REFERENCE_PROMPT_SECONDS, Piece
 from longplay.engine.windows import (
     WindowPlan,
     decode_plan,
@@ -27,14 +30,20 @@ from longplay.engine.windows import (
 from longplay.errors import AudioError, CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
+from longplay.models.lm import LM
 from longplay.models.tokenizer import Tokenizer
 from longplay.nn.spectral import SpectralEncoder
+from longplay.pipeline.continuation import Heard
 from longplay.pipeline.stream import Progress, Stage
-from longplay.prompt import SettledOptions
+from longplay.prompt import Prompt, SettledOptions
+from longplay.text import TextTokenizer
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M")
 
-FIRST_SECONDS = 2.0  # a shorter first window, so that sound starts early
+# A shorter first window, so that sound starts early; the decoder's ends before the flow's does, or it had to wait for
+# the flow's second one.
+FLOW_FIRST_SECONDS = 2.0
+DECODE_FIRST_SECONDS = 1.5
 ENCODE_SECONDS = 30.0
 UNBOUNDED_SECONDS = 5.0  # what an encoder hears around a window where its receptive field has no end
 PIECE_SECONDS = 1.0
@@ -62,6 +71,16 @@ class Steps:
         return self._need(self.system.tokenizer, "tokenizer")
 
     @property
+    def lm(self) -> LM:
+        """See `tokenizer`."""
+        return self._need(self.system.lm, "lm")
+
+    @property
+    def text_tokenizer(self) -> TextTokenizer:
+        """See `tokenizer`."""
+        return self._need(self.system.text_tokenizer, "text tokenizer")
+
+    @property
     def flow(self) -> Flow:
         """See `tokenizer`."""
         return self._need(self.system.flow, "flow")
@@ -80,6 +99,36 @@ class Steps:
     def sample_rate(self) -> int:
         """Of what `decode` makes, in Hz."""
         return self.decoder.config.sample_rate
+
+    @property
+    def heard_seconds(self) -> float:
+        """How much of an audio prompt to hear; the published code hears no more than 5 s."""
+        if self.options.compatibility == "reference":
+            return min(self.options.prompt_seconds, REFERENCE_PROMPT_SECONDS)
+        return self.options.prompt_seconds
+
+    def generate(self, prompt: Prompt, heard: Heard | None = None) -> Iterator[Tensor]:
+        """Codes [1, T] of what is heard, then those that the lm makes, as it makes them.
+
+        Args:
+            prompt: text and sections.
+            heard: the end of a recording to go on from.
+        """
+        lm, options = self.lm, self.options
+        rate = lm.config.code_rate
+        before = self._encode_heard(heard) if heard else []
+        frames = max(1, round(options.seconds * rate))
+        piece = Piece(
+            ids=tuple(self.text_tokenizer.encode(prompt.text)),
+            frames=frames,
+            seed=options.seed,
+            sections=prompt.sections,
+            prompt=before[0][0] if before else torch.zeros(0, dtype=torch.long),
+            offset=heard.start if heard else prompt.start,
+            min_frames=None if options.compatibility == "reference" else frames,
+        )
+        new = generate(lm, [piece], options)
+        return chain(before, self.metered(new, "lm", rate))
 
     def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Iterator[Wav]:
         """Audio [1, S] of the lm's codes [1, T] as they come; `skip` seconds at the start are not counted as made."""
@@ -104,16 +153,22 @@ class Steps:
             made.append(np.concatenate(list(chunks), axis=1))
         return Audio(fit(np.concatenate(made), round(audio.seconds * self.sample_rate)), self.sample_rate)
 
+    def _encode_heard(self, heard: Heard) -> list[Tensor]:
+        return [encode(self.tokenizer, torch.from_numpy(heard.wav)[None].to(self.system.device))]
+
     def _latents(self, codes: Iterable[Tensor], skip: float) -> Iterator[Tensor]:
         options, flow = self.options, self.flow
         run = flow_window(flow, (options.seed,), num_steps=options.num_steps, guidance=options.flow_guidance)
-        latents = stream_windows(run, codes, flow_plan(flow.config, first_seconds=FIRST_SECONDS))
+        latents = stream_windows(run, codes, flow_plan(flow.config, first_seconds=FLOW_FIRST_SECONDS))
         return self.metered(latents, "flow", flow.config.frame_rate, skip)
 
     def _audio(self, frames: Iterable[Tensor], skip: float) -> Iterator[Wav]:
         config = self.decoder.config
         plan = decode_plan(
-            config.frame_rate, config.hop_length, self.decoder.decoder.receptive_field, first_seconds=FIRST_SECONDS
+            config.frame_rate,
+            config.hop_length,
+            self.decoder.decoder.receptive_field,
+            first_seconds=DECODE_FIRST_SECONDS,
         )
         wav = stream_windows(decode_window(self.decoder.decode), frames, plan)
         return map(_numpy, self.metered(wav, "tokenizer" if self.options.fast else "codec", config.sample_rate, skip))
