@@ -56,7 +56,7 @@ class LMConfig(Config):
     unlabelled: int = Field(default=0, ge=0)
     text_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
     float16_time: bool = False
-    context_frames: PositiveInt | None = None
+    context_frames: int | None = Field(default=None, ge=2)
 
     @model_validator(mode="after")
     def _consistent(self) -> "LMConfig":
@@ -246,7 +246,8 @@ class LM(nn.Module):
         if cache.longest == 0:
             return Context(positions, cosine, sine, cache=cache)
         slots = torch.arange(cache.longest + count, device=inputs.device)
-        mask = slots <= positions[:, None, :, None]
+        hidden = slots > positions[:, None, :, None]
+        mask = torch.zeros_like(hidden, dtype=inputs.dtype).masked_fill_(hidden, -torch.inf)
         return Context(positions, cosine, sine, mask, cache)
 
     def draw_dropped(self, batch_size: int, generator: torch.Generator) -> Bool[Tensor, " B"]:

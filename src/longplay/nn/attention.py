@@ -8,7 +8,7 @@ Whatever a row holds beyond its length (padding of a prefill) is overwritten bef
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -108,14 +108,15 @@ class Context:
     Attributes:
         positions: of the inputs.
         cosine, sine: their rotation angles, in the dtype of the queries.
-        mask: which of the visible slots each input sees; None where plain causality or seeing all says the same.
+        mask: added to the scores: 0 for the filled slots that an input sees, minus infinity for others; None where
+            plain causality says the same.
         cache: None in training.
     """
 
     positions: Int[Tensor, "#B N"]
     cosine: Float[Tensor, "#B 1 N D"]
     sine: Float[Tensor, "#B 1 N D"]
-    mask: Bool[Tensor, "B 1 N M"] | None = None
+    mask: Float[Tensor, "B 1 N M"] | None = None
     cache: KVCache | None = None
 
 
