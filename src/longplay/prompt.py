@@ -76,6 +76,11 @@ class Prompt(_Asked):
                 )
         return self
 
+    @property
+    def start(self) -> float:
+        """Where the piece starts in the song that the sections describe, in seconds."""
+        return self.sections[0].start if self.sections else 0.0
+
     def require_text(self) -> None:
         """Refuse a prompt without words, where there is nothing else to go by.
 
@@ -153,7 +158,7 @@ class GenerationOptions(_Asked):
         """
         labelled = None
         if prompt.sections:
-            labelled = prompt.sections[-1].end - max(prompt.sections[0].start, after)
+            labelled = prompt.sections[-1].end - max(prompt.start, after)
             if labelled <= 0:
                 raise PromptError(
                     f"the last section, {prompt.sections[-1]}, ends within the {after:g} s of the audio prompt; "

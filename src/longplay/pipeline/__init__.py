@@ -126,7 +126,7 @@ class Pipeline:
         )
         if audio is None:
             return Stream(steps.sample_rate, recipe, steps.decode(steps.generate(prompt)))
-        heard = hear(audio, settled.prompt_seconds, steps.tokenizer.config)
+        heard = hear(audio, steps.heard_seconds, steps.tokenizer.config)
         rendered = steps.decode(steps.generate(prompt, heard), skip=heard.seconds)
         return Stream(audio.sample_rate, recipe, go_on(audio, heard, rendered, steps.sample_rate))
 

@@ -42,11 +42,13 @@ class Heard:
         wav: mono [1, T * hop_length] at the tokenizer's rate, ending where the recording ends.
         samples: the length of the same stretch in the recording.
         seconds: its duration.
+        start: where it starts in the recording, in seconds.
     """
 
     wav: Wav
     samples: int
     seconds: float
+    start: float
 
 
 def hear(audio: Audio, seconds: float, config: TokenizerConfig) -> Heard:
@@ -57,7 +59,8 @@ def hear(audio: Audio, seconds: float, config: TokenizerConfig) -> Heard:
     samples = min(round(length * audio.sample_rate / sample_rate), audio.wav.shape[1])
     end = audio.with_wav(audio.wav[:, -samples:])
     wav = fit(Audio(end.mono(), audio.sample_rate).resample(sample_rate).wav, length)
-    return Heard(wav, samples, length / sample_rate)
+    seconds = length / sample_rate
+    return Heard(wav, samples, seconds, max(0.0, audio.seconds - seconds))
 
 
 def go_on(audio: Audio, heard: Heard, rendered: Iterable[Wav], sample_rate: int) -> Iterator[Wav]:
@@ -89,11 +92,11 @@ def go_on(audio: Audio, heard: Heard, rendered: Iterable[Wav], sample_rate: int)
 
 
 def _gain(audio: Audio, rendered: Wav) -> Wav:
-    """Per channel, the level of the recording's end over that of its rendering [C, 1]."""
+    """Per channel, the level of the recording's end over that of its rendering [C, 1]; their ratios always stay."""
     count = round(LEVEL_SECONDS * audio.sample_rate)
     real, own = (_rms(wav[:, -count:]) for wav in (audio.wav, rendered))
-    silent = own < 1e-6
-    return np.where(silent, 1.0, np.minimum(real / np.where(silent, 1.0, own), MAX_GAIN)).astype(np.float32)
+    gain = real / np.maximum(own, 1e-9)
+    return (gain * min(1.0, MAX_GAIN / gain.max())).astype(np.float32)
 
 
 def _rms(wav: Wav) -> Wav:

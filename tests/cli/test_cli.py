@@ -1,0 +1,67 @@
+"""The entry point: help, version, start-up, and what every command shares."""
+
+import subprocess
+import sys
+
+import pytest
+
+from longplay import __version__
+
+
+def test_help_names_every_command(run) -> None:
+    outcome = run("--help")
+    assert outcome.code == 0
+    for command in ("generate", "continue", "reconstruct", "upscale", "models", "data", "train", "evaluate"):
+        assert command in outcome.out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from longplay.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'soundfile', 'tokenizers'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_installed_command_reports_errors_on_one_line_with_code_2() -> None:
+    command = [sys.executable, "-c", "from longplay.cli import main; main()", "generate", ""]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "error: the prompt is empty; describe the music in a few words, e.g. 'calm piano, 80 bpm'\n"
+
+
+def test_version(run) -> None:
+    assert run("--version").out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compose",),
+        ("generate", "x", "--tempo", "90"),
+        ("generate", "x", "--seconds", "long"),
+        ("generate", "x", "--device", "tpu"),
+        ("generate", "x", "--count", "0"),
+        ("reconstruct", "x.wav"),
+        ("reconstruct", "x.wav", "-o", "y.wav", "--through", "lm"),
+        ("continue",),
+    ],
+)
+def test_wrong_usage_is_code_2(run, arguments) -> None:
+    outcome = run(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "Error" in outcome.err
+
+
+def test_an_interrupt_is_code_130(run, monkeypatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("longplay.checkpoint.manage.list_models", interrupted)
+    assert run("models", "list").code == 130

@@ -1,0 +1,198 @@
+"""The tasks over a tiny random model: durations, rates, seeds, streams, recipes, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from longplay import Audio, GenerationOptions, Pipeline, Prompt
+from longplay.errors import AudioError, CheckpointError, PromptError, UserError
+from longplay.pipeline import read_recipe, stages
+from longplay.pipeline.device import resolve_device
+from longplay.prompt import parse_sections
+from recordings import chord
+
+
+def test_text_to_music_has_the_asked_length_at_the_codec_s_rate(pipeline: Pipeline, options: GenerationOptions) -> None:
+    audio = pipeline.generate("calm piano", options)
+    assert (audio.sample_rate, audio.wav.shape) == (48_000, (1, 76_800))
+    assert not audio.silent
+
+
+def test_fast_mode_skips_flow_and_codec(pipeline: Pipeline, options: GenerationOptions) -> None:
+    heard = set()
+    fast = options.model_copy(update={"fast": True})
+    audio = pipeline.generate("calm piano", fast, progress=lambda stage, _: heard.add(stage))
+    assert (audio.sample_rate, audio.wav.shape) == (24_000, (1, 38_400))
+    assert heard == {"lm", "tokenizer"} == set(stages(fast=True))
+
+
+@pytest.mark.usefixtures("quick_lm")
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 17.3])
+def test_a_stream_is_the_whole_piece(pipeline: Pipeline, fast: bool, seconds: float) -> None:
+    options = GenerationOptions(seconds=seconds, seed=2, num_steps=1, fast=fast)
+    whole = pipeline.generate("x", options)
+    chunks = list(pipeline.stream("x", options))
+    assert np.array_equal(np.concatenate(chunks, axis=1), whole.wav)
+    assert whole.seconds == pytest.approx(seconds, abs=1 / 75)
+    assert len(chunks) > seconds / 6
+
+
+@pytest.mark.usefixtures("quick_lm")
+def test_sound_comes_before_the_lm_is_done(pipeline: Pipeline) -> None:
+    made = {"lm": 0.0}
+    stream = pipeline.stream("x", GenerationOptions(seconds=30, seed=1, num_steps=1), progress=made.__setitem__)
+    first = next(iter(stream))
+    assert first.shape[1] >= 48_000
+    assert made["lm"] <= 3.0  # a flow window of 2 s, its fade and its context
+
+
+def test_the_same_seed_gives_the_same_piece_and_another_another(pipeline: Pipeline, options: GenerationOptions) -> None:
+    first, again = (pipeline.generate("x", options).wav for _ in range(2))
+    other = pipeline.generate("x", options.model_copy(update={"seed": 2})).wav
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_a_drawn_seed_is_recorded_and_makes_the_piece_again(pipeline: Pipeline, options: GenerationOptions) -> None:
+    drawn = pipeline.generate("x", options.model_copy(update={"seed": None}))
+    assert drawn.recipe is not None
+    again = pipeline.generate("x", options.model_copy(update={"seed": drawn.recipe["options"]["seed"]}))
+    assert np.array_equal(drawn.wav, again.wav)
+
+
+def test_text_sections_and_options_all_count(pipeline: Pipeline, options: GenerationOptions) -> None:
+    options = options.model_copy(update={"seconds": 0.5})
+    sections = Prompt(text="x", sections=parse_sections("chorus:10-10.2,outro:10.2-10.5"))
+    plain = pipeline.generate("x", options).wav
+    changed = [
+        pipeline.generate("y", options).wav,
+        pipeline.generate(sections, options).wav,
+        pipeline.generate("x", options.model_copy(update={"guidance": 1.0})).wav,
+        pipeline.generate("x", options.model_copy(update={"top_k": 3})).wav,
+        pipeline.generate("x", options.model_copy(update={"temperature": 0.5})).wav,
+        pipeline.generate("x", options.model_copy(update={"num_steps": 3})).wav,
+        pipeline.generate("x", options.model_copy(update={"flow_guidance": 0.0})).wav,
+        pipeline.generate("x", options.model_copy(update={"compatibility": "reference"})).wav,
+    ]
+    for other in changed:
+        assert other.shape[1] <= plain.shape[1]
+        assert not np.array_equal(other, plain[:, : other.shape[1]])
+
+
+def test_progress_reaches_the_end_and_never_falls(pipeline: Pipeline, options: GenerationOptions) -> None:
+    told: dict[str, list[float]] = {stage: [] for stage in stages(fast=False)}
+    pipeline.generate("x", options, progress=lambda stage, seconds: told[stage].append(seconds))
+    for seconds in told.values():
+        assert seconds == sorted(seconds)
+        assert seconds[-1] == pytest.approx(1.6, abs=1 / 75)
+
+
+def test_the_recipe_survives_the_file_and_makes_the_piece_again(
+    pipeline: Pipeline, tiny: Path, options: GenerationOptions, tmp_path: Path
+) -> None:
+    prompt = Prompt(text="calm piano", sections=parse_sections("intro:0-1,outro:1-1.6"))
+    audio = pipeline.generate(prompt, options)
+    audio.save(tmp_path / "x.flac")
+    recipe = read_recipe(tmp_path / "x.flac")
+    assert (recipe.task, recipe.prompt, recipe.device, recipe.audio_prompt) == ("generate", prompt, "cpu", None)
+    assert (recipe.model, recipe.digest) == (str(tiny), pipeline.digest)
+    again = Pipeline.load(recipe.model, recipe.device).generate(recipe.prompt, recipe.options)
+    assert np.array_equal(again.wav, audio.wav)
+
+
+def test_a_recipe_of_the_future_is_refused(pipeline: Pipeline, options: GenerationOptions, tmp_path: Path) -> None:
+    audio = pipeline.generate("x", options.model_copy(update={"seconds": 0.2}))
+    Audio(audio.wav, 48_000, {**(audio.recipe or {}), "version": "9.0", "magic": 1}).save(tmp_path / "x.wav")
+    with pytest.raises(AudioError, match=r"its recipe, of longplay 9.0, is not understood \(.*unknown key 'magic'"):
+        read_recipe(tmp_path / "x.wav")
+
+
+def test_nothing_to_go_by_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(PromptError, match="the prompt is empty"):
+        pipeline.stream("  ")
+
+
+def test_a_missing_part_is_named_at_once(pipeline: Pipeline) -> None:
+    from dataclasses import replace
+
+    bare = Pipeline(replace(pipeline.system, flow=None), "bare")
+    with pytest.raises(CheckpointError, match="model 'bare': has no flow, which this task needs"):
+        bare.stream("x")
+    assert bare.generate("x", GenerationOptions(seconds=0.2, fast=True)).sample_rate == 24_000
+
+
+def test_nan_is_refused(pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = pipeline.system.codec
+    assert codec is not None
+    monkeypatch.setattr(codec, "decode", lambda latents: torch.full((1, 1, 320 * latents.shape[-1]), torch.nan))
+    with pytest.raises(AudioError, match="the model made NaN or infinite samples"):
+        pipeline.generate("x", options)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert resolve_device("auto").type == "mps"
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert resolve_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="device 'cuda': not available to torch on this machine; use cpu or auto"):
+        resolve_device("cuda")
+    with pytest.raises(UserError, match="device 'tpu': unknown; use one of auto, cpu, cuda, mps"):
+        resolve_device("tpu")
+
+
+@pytest.mark.parametrize(("through", "rate"), [("tokenizer", 24_000), ("codec", 48_000), ("both", 48_000)])
+def test_reconstruction_keeps_duration_and_channels(pipeline: Pipeline, recording: Audio, through, rate: int) -> None:
+    made = pipeline.reconstruct(recording, through)
+    assert (made.sample_rate, made.wav.shape[0]) == (rate, recording.wav.shape[0])
+    assert made.wav.shape[1] == round(recording.seconds * rate)
+
+
+def test_each_channel_is_reconstructed_by_itself(pipeline: Pipeline) -> None:
+    stereo = chord(2, 24_000, 2)
+    made = pipeline.reconstruct(stereo, "tokenizer")
+    alone = pipeline.reconstruct(Audio(stereo.wav[1:], 24_000), "tokenizer")
+    assert np.array_equal(made.wav[1:], alone.wav)
+
+
+def test_a_long_recording_is_reconstructed_in_windows_as_whole(pipeline: Pipeline) -> None:
+    noise = np.random.default_rng(0).standard_normal((1, 45 * 24_000)).astype(np.float32) / 4
+    tokenizer = pipeline.system.tokenizer
+    assert tokenizer is not None
+    with torch.inference_mode():
+        whole = tokenizer.decode(tokenizer.encode(torch.from_numpy(noise)[None]))[0].numpy()
+    np.testing.assert_allclose(pipeline.reconstruct(Audio(noise, 24_000), "tokenizer").wav, whole, atol=1e-5)
+
+
+def test_upscaling(pipeline: Pipeline) -> None:
+    made = pipeline.upscale(chord(2, 16_000, 2))
+    assert (made.sample_rate, made.wav.shape) == (48_000, (2, 96_000))
+    with pytest.raises(PromptError, match="the audio has 44100 Hz already; upscale takes 24000 Hz or less"):
+        pipeline.upscale(chord(2, 44_100))
+
+
+@pytest.mark.usefixtures("quick_lm")
+def test_minutes_of_music_come_in_chunks_of_seconds(pipeline: Pipeline) -> None:
+    sizes = [chunk.shape[1] for chunk in pipeline.stream("x", GenerationOptions(seconds=100, seed=0, num_steps=1))]
+    assert sum(sizes) == 100 * 48_000
+    assert max(sizes) <= 5 * 48_000
+
+
+def test_a_stream_of_the_real_lm_is_the_whole_piece(pipeline: Pipeline, options: GenerationOptions) -> None:
+    chunks = list(pipeline.stream("x", options))
+    assert np.array_equal(np.concatenate(chunks, axis=1), pipeline.generate("x", options).wav)
+
+
+@pytest.mark.tiny_checkpoint
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_published_checkpoint_does_every_task(golden_directory: Path, fast: bool) -> None:
+    published = Pipeline.load(golden_directory / "tiny_checkpoint", device="cpu")
+    options = GenerationOptions(seconds=1.2, seed=0, num_steps=1, fast=fast)
+    assert published.generate("a song", options).seconds == pytest.approx(1.2, abs=0.02)
+    recording = chord(2, 24_000)
+    assert published.continue_(recording, "", options).seconds == pytest.approx(3.2, abs=0.02)
+    for through in ("tokenizer",) if fast else ("codec", "both"):
+        assert published.reconstruct(recording, through, options).seconds == pytest.approx(2)
