@@ -1,5 +1,7 @@
+import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ class Trap:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.path),)
 
 
@@ -31,6 +33,35 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="more than tensors"):
         read_pt(tmp_path / "m.pt")
     assert not (tmp_path / "executed").exists()
+
+
+class Opened:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+def test_a_call_in_a_file_is_not_made(tmp_path: Path) -> None:
+    torch.save({"a": Opened(tmp_path / "executed")}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="more than tensors.*open"):
+        read_pt(tmp_path / "m.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+class Settings(dict[str, int]):
+    pass
+
+
+def test_foreign_classes_beside_the_weights_are_read_as_dicts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hyper = {"args": argparse.Namespace(lr=1e-4), "settings": Settings(epoch=3)}
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": hyper}, tmp_path / "m.pt")
+    data = read_pt(tmp_path / "m.pt")
+    assert torch.equal(data["state_dict"]["a"], torch.ones(2))
+    assert vars(data["hyper_parameters"]["args"]) == {"lr": 1e-4}
+    assert data["hyper_parameters"]["settings"] == {"epoch": 3}
+    assert "argparse.Namespace" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])

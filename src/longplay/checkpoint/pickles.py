@@ -1,7 +1,9 @@
 """Reading `.pt` files safely: `torch.load` with `weights_only` and memory mapping, and plain messages when damaged."""
 
+import logging
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 
 from longplay.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 
 def read_pt(path: Path) -> dict[Any, Any]:
@@ -25,18 +29,33 @@ def read_pt(path: Path) -> dict[Any, Any]:
             f"{path}: is truncated or not a PyTorch file ({path.stat().st_size} bytes); download it again"
         )
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[-1]
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain values, so it is not read ({reason})"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        data = _load(path)
+    except (RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: is damaged ({reason}); download it again") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: holds {type(data).__name__}, expected a dict of tensors")
     return data
+
+
+def _load(path: Path) -> Any:
+    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True, "mmap": True}
+    try:
+        return torch.load(path, **options)
+    except pickle.UnpicklingError:
+        # Training frameworks leave namespaces and dict classes beside the weights. Each class name is bound to a
+        # plain dict, so that nothing of the class is needed, imported or run.
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        try:
+            with torch.serialization.safe_globals([(OrderedDict, name) for name in unknown]):
+                data = torch.load(path, **options)
+        except (pickle.UnpicklingError, TypeError, ValueError):
+            names = ", ".join(sorted(unknown)) or "an unknown kind of pickle"
+            raise CheckpointError(
+                f"{path}: holds more than tensors and plain values ({names}), so it is not read"
+            ) from None
+        logger.warning("%s: objects of %s are read as plain dicts", path, ", ".join(sorted(unknown)))
+        return data
 
 
 def tensors_at(data: Mapping[Any, Any], keys: tuple[str, ...], path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ what its files state replaces it. Class names in the files are compared by their
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ CODEC_FILE = "music_tokenizer/config.json"
 TOKENIZER_FILE = "wavtokenizer/config.yaml"
 
 C = TypeVar("C", bound=Config)
+logger = logging.getLogger(__name__)
 
 
 class _Section:
@@ -95,11 +97,22 @@ def tokenizer_config(directory: Path) -> TokenizerConfig:
 def codec_config(directory: Path) -> CodecConfig:
     """From `music_tokenizer/config.json`; the encoder uses every list in reverse (CHECKPOINTS.md 3.5).
 
+    The public code never reads `sampling_rate`, so where it is absent or odd the name of the model tells.
+
     Raises:
         CheckpointError: as for `tokenizer_config`.
     """
     file = _read_json(directory / CODEC_FILE)
-    preset = CodecConfig.published(file["sampling_rate"])
+    named = 24000 if "24kHz" in published_name(directory) else 48000
+    sample_rate = file.data.get("sampling_rate", named)
+    if sample_rate != named:
+        logger.warning(
+            "%s: sampling_rate %s is not the %d Hz of the model's name; if music sounds too slow or too fast, correct it",
+            file.path,
+            sample_rate,
+            named,
+        )
+    preset = CodecConfig.published(sample_rate)
     groups = file["n_code_groups"]
     strides, kernels = file["upsample_rates"], file["upsample_kernel_sizes"]
     block_kernels, dilations = file["resblock_kernel_sizes"], file["resblock_dilation_sizes"]
