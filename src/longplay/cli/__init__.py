@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from longplay import __version__
-from longplay.cli import models, train
+from longplay.cli import data, models, train
 from longplay.cli.continue_ import continue_
+from longplay.cli.evaluate import evaluate
 from longplay.cli.generate import generate
 from longplay.cli.reconstruct import reconstruct
 from longplay.cli.upscale import upscale
@@ -25,7 +26,9 @@ app.command("continue")(continue_)
 app.command()(reconstruct)
 app.command()(upscale)
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.command()(evaluate)
 
 
 def _version(wanted: bool) -> None:
