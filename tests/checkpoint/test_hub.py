@@ -9,6 +9,7 @@ from hub_server import COMMIT, FakeHub, serve
 
 from longplay.checkpoint import hub, modelscope
 from longplay.checkpoint.hub import HubName, download, locate, parse_hub_name
+from longplay.checkpoint.system import load_system
 from longplay.errors import CheckpointError, DownloadError
 
 FILES = {
@@ -120,6 +121,18 @@ class TestBothHubs:
         server.lie["llm.pt"] = FILES["llm.pt"][:1000]
         with pytest.raises(DownloadError, match="run again"):
             download(name)
+
+
+@pytest.mark.tiny_checkpoint
+def test_a_published_model_is_opened_by_name(server: FakeHub, golden_directory: Path) -> None:
+    source = golden_directory / "tiny_checkpoint"
+    files = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    server.repositories["FunAudioLLM/InspireMusic-Base"] = server.repositories["iic/InspireMusic"] = files
+    expected = load_system(source)
+    for name in ("InspireMusic-Base", "modelscope:iic/InspireMusic"):
+        opened = load_system(name)
+        assert opened.config == expected.config
+        assert opened.digest == expected.digest
 
 
 def test_a_damaged_file_is_refused(server: FakeHub) -> None:

@@ -143,7 +143,7 @@ class TestPublished:
     def test_a_half_downloaded_model_names_the_missing_file(self, checkpoint: Path, tmp_path: Path, file: str) -> None:
         directory = copy(checkpoint, tmp_path / "model")
         (directory / file).unlink()
-        with pytest.raises(CheckpointError, match=rf"{Path(file).name}: .*download"):
+        with pytest.raises(CheckpointError, match=rf"model: is incomplete, it misses {file}; download"):
             load_system(directory)
 
     def test_a_truncated_model_names_the_file(self, checkpoint: Path, tmp_path: Path) -> None:
@@ -202,6 +202,14 @@ def test_a_native_directory(tmp_path: Path) -> None:
     assert system.text_tokenizer is not None
     wav = torch.randn(1, 1, 24000) / 10
     assert system.tokenizer.decode(system.tokenizer.encode(wav)).shape == wav.shape
+
+
+def test_a_text_tokenizer_too_large_for_the_lm(tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path / "tiny")
+    path = directory / "config.yaml"
+    path.write_text(path.read_text().replace("text_vocab_size: 300", "text_vocab_size: 260"))
+    with pytest.raises(CheckpointError, match=r"text tokenizer has \d+ ids, its lm only 260"):
+        load_system(directory)
 
 
 def test_what_is_absent_is_none(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from longplay.checkpoint.convert import Layout, convert
 from longplay.checkpoint.hub import BUNDLED, KNOWN, download, locate, parse_hub_name
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import SystemConfig
-from longplay.checkpoint.system import digest, load_config, load_text_tokenizer, load_weights, weight_files
+from longplay.checkpoint.system import check_text, digest, load_config, load_text_tokenizer, load_weights, weight_files
 from longplay.errors import CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
@@ -125,6 +125,7 @@ def verify_model(name_or_path: str | Path, offline: bool = False) -> Verificatio
         DownloadError: a hub cannot be reached.
     """
     info = model_info(name_or_path, offline=offline)
+    check_text(info.directory, info.config, load_text_tokenizer(info.directory))
     tensors = 0
     for model in info.config.present:
         weights = load_weights(info.directory, model)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from longplay.checkpoint.names import ModelName, is_unused, to_native
 from longplay.checkpoint.pickles import read_pt, tensors_at
-from longplay.checkpoint.published_config import SYSTEM_FILE
+from longplay.checkpoint.published_config import CODEC_FILE, QWEN_FILE, SYSTEM_FILE, TOKENIZER_FILE
 from longplay.errors import CheckpointError
 
 
@@ -44,6 +44,18 @@ _TIED = ("text_embedding.weight", "llm.model.model.embed_tokens.weight", "llm.mo
 def is_published(directory: Path) -> bool:
     """Whether `directory` looks like the published layout."""
     return (directory / SYSTEM_FILE).is_file()
+
+
+def check_complete(directory: Path) -> None:
+    """A published model has all its files, unlike a native one, which may lack models.
+
+    Raises:
+        CheckpointError: naming the files that are missing.
+    """
+    needed = (SYSTEM_FILE, QWEN_FILE, TOKENIZER_FILE, CODEC_FILE, *WEIGHT_FILES)
+    missing = [file for file in needed if not (directory / file).is_file()]
+    if missing:
+        raise CheckpointError(f"{directory}: is incomplete, it misses {', '.join(missing)}; download the model again")
 
 
 def read_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:

@@ -80,6 +80,8 @@ def load_system(
     if dtype is None and target.type == "cpu":
         dtype = torch.float32
     config = load_config(directory)
+    text_tokenizer = load_text_tokenizer(directory)
+    check_text(directory, config, text_tokenizer)
     system = System(
         config=config,
         directory=directory,
@@ -89,7 +91,7 @@ def load_system(
         lm=_open(LM, config.lm, directory, "lm", target, dtype),
         flow=_open(Flow, config.flow, directory, "flow", target, torch.float32),
         codec=_open(Codec, config.codec, directory, "codec", target, torch.float32),
-        text_tokenizer=load_text_tokenizer(directory),
+        text_tokenizer=text_tokenizer,
     )
     logger.info("loaded %s from %s: %s", config.name, directory, ", ".join(config.present))
     return system
@@ -107,6 +109,7 @@ def load_config(directory: Path) -> SystemConfig:
         raise CheckpointError(
             f"{directory}: is not a model; expected {store.CONFIG_FILE} (native) or inspiremusic.yaml (published) in it"
         )
+    published.check_complete(directory)
     tokenizer, codec = tokenizer_config(directory), codec_config(directory)
     name = published_name(directory)
     return SystemConfig(
@@ -130,6 +133,19 @@ def load_text_tokenizer(directory: Path) -> TextTokenizer | None:
         return TextTokenizer.load_published(directory)
     path = directory / store.TEXT_FILE
     return TextTokenizer.load(path) if path.is_file() else None
+
+
+def check_text(directory: Path, config: SystemConfig, text_tokenizer: TextTokenizer | None) -> None:
+    """The lm must have a row for each id of the text tokenizer; it may have more.
+
+    Raises:
+        CheckpointError: it has not.
+    """
+    if config.lm is not None and text_tokenizer is not None and text_tokenizer.vocab_size > config.lm.text_vocab_size:
+        raise CheckpointError(
+            f"{directory}: its text tokenizer has {text_tokenizer.vocab_size} ids, its lm only "
+            f"{config.lm.text_vocab_size}; use the files of one model"
+        )
 
 
 def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:
