@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longplay.audio import Audio
-from longplay.evaluate.musicnn_weights import Training, read_tensors, tag_names
+from longplay.evaluate.musicnn_weights import Training, read_tensors
 from longplay.nn.mel import MelSpectrogram
 
 SAMPLE_RATE = 16000
@@ -132,16 +132,19 @@ class Heard:
 class Listener:
     """Both published models behind one call."""
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        """Load the weights.
+    def __init__(self, mtt: Musicnn, msd: Musicnn, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.log_mel = LogMel().to(self.device)
+        self.models = [mtt.to(self.device).eval(), msd.to(self.device).eval()]
+
+    @classmethod
+    def pretrained(cls, device: str | torch.device = "cpu") -> "Listener":
+        """With the published weights.
 
         Raises:
             DownloadError: they cannot be fetched.
         """
-        self.device = torch.device(device)
-        self.log_mel = LogMel().to(self.device)
-        self.models = [Musicnn.pretrained(training).to(self.device) for training in ("MTT", "MSD")]
-        self.tag_names = tag_names("MTT") + tag_names("MSD")
+        return cls(Musicnn.pretrained("MTT"), Musicnn.pretrained("MSD"), device)
 
     @torch.inference_mode()
     def hear(self, clips: Iterable[Wav], sample_rate: int) -> Heard:

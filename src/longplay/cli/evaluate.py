@@ -1,0 +1,33 @@
+"""`longplay evaluate`: a model on the test split of a corpus."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="`nano`, a model directory, or a name on a hub.")],
+    manifest: Annotated[Path, typer.Option(help="Manifest of a corpus with a test split.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json, results.md, results.png and generated clips.")],
+    clips: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 64,
+    seconds: Annotated[float, typer.Option(min=4, help="Length of each.")] = 10.0,
+    parts: Annotated[
+        str, typer.Option(help="Some of codec,tokenizer,flow,generation,speed.")
+    ] = "codec,tokenizer,flow,generation,speed",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
+) -> None:
+    """Measure reconstruction, generation and speed, beside Opus, real music and noise.
+
+    `longplay evaluate nano --manifest corpus/manifest.jsonl --out runs/evaluation`
+    """
+    import torch
+
+    from longplay.evaluate.model import evaluate_model, parse_parts
+    from longplay.evaluate.report import markdown
+
+    if threads:
+        torch.set_num_threads(threads)
+    report = evaluate_model(model, manifest, out, clips=clips, seconds=seconds, parts=parse_parts(parts), device=device)
+    typer.echo(markdown(report))

@@ -1,0 +1,101 @@
+"""Does the music do what the prompt says? Tags, tempo and key.
+
+Tags: among 8 generated clips, is the one that was made from a caption the nearest, by musicnn tags, to the recording
+that the caption describes? Chance is one in eight. Instead of drawing 7 rivals, the expectation over all draws is
+computed exactly.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+CHOICES = 8
+TEMPO_TOLERANCE = 0.04
+PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+ACCIDENTALS = {"": 0, "#": 1, "b": -1}
+BPM = re.compile(r"(\d+(?:\.\d+)?) ?bpm\b", re.IGNORECASE)
+KEY = re.compile(r"\b([A-G])(#|b)? (major|minor)\b")
+
+Array = npt.NDArray[np.floating]
+T = TypeVar("T")
+
+
+def asked_bpm(text: str) -> float | None:
+    """The tempo that a prompt asks for, such as "120 bpm"."""
+    match = BPM.search(text)
+    return float(match[1]) if match else None
+
+
+def asked_key(text: str) -> str | None:
+    """The key that a prompt asks for, such as "F# minor"."""
+    match = KEY.search(text)
+    return match[0] if match else None
+
+
+def same_tempo(asked: float, measured: float | None) -> bool:
+    """Within 4 %, octave errors counting as errors."""
+    return measured is not None and abs(measured - asked) <= TEMPO_TOLERANCE * asked
+
+
+def same_key(asked: str, measured: str | None) -> bool:
+    """The same tonic, however it is spelled, and mode."""
+    return measured is not None and _pitch_and_mode(asked) == _pitch_and_mode(measured)
+
+
+def hit_rate(
+    asked: Sequence[T | None], measured: Sequence[T | None], same: Callable[[T, T | None], bool]
+) -> tuple[float, float]:
+    """Share of the prompts that ask for something and get it, and what chance gives: answers to other prompts.
+
+    Returns:
+        hits and chance; NaN where no prompt, or only one, asks.
+    """
+    pairs = [(want, got) for want, got in zip(asked, measured, strict=True) if want is not None]
+    hits = [same(want, got) for want, got in pairs]
+    others = [same(want, got) for i, (want, _) in enumerate(pairs) for j, (_, got) in enumerate(pairs) if i != j]
+    return (float(np.mean(hits)) if hits else math.nan), (float(np.mean(others)) if others else math.nan)
+
+
+def retrieval_rate(wanted: Array, made: Array, groups: Sequence[str], choices: int = CHOICES) -> float:
+    """How often a clip is nearest to what it should be like, among itself and `choices` - 1 others.
+
+    Tag probabilities become log odds, standardised over each set, so that an overall difference of the sets in level
+    or contrast does not count; nearness is their cosine.
+
+    Args:
+        wanted: [N, D] tag probabilities of the recordings that the prompts describe.
+        made: [N, D] of the clips made from the prompts.
+        groups: [N]; clips of the same group (a track) are no rivals.
+        choices: to choose from.
+
+    Raises:
+        ValueError: fewer than `choices` groups to choose from.
+    """
+    similarity = _directions(wanted) @ _directions(made).T
+    names = np.asarray(groups)
+    rates = []
+    for i, row in enumerate(similarity):
+        rivals = row[names != names[i]]
+        if len(rivals) < choices - 1:
+            raise ValueError(f"{len(rivals) + 1} clips to choose from: retrieval needs {choices}")
+        worse = int((rivals < row[i]).sum())
+        rates.append(math.comb(worse, choices - 1) / math.comb(len(rivals), choices - 1))
+    return float(np.mean(rates))
+
+
+def _directions(probabilities: Array) -> Array:
+    p = probabilities.astype(np.float64).clip(1e-6, 1 - 1e-6)
+    odds = np.log(p / (1 - p))
+    standard = (odds - odds.mean(0)) / odds.std(0).clip(1e-6)
+    return standard / np.linalg.norm(standard, axis=1, keepdims=True).clip(1e-12)
+
+
+def _pitch_and_mode(key: str) -> tuple[int, str]:
+    match = KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f"key {key!r}: expected a form like 'F# minor'")
+    return (PITCHES[match[1]] + ACCIDENTALS[match[2] or ""]) % 12, match[3]

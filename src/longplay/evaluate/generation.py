@@ -1,0 +1,101 @@
+"""How near generated music is to real music, and to its prompts.
+
+The tracks of the test split are dealt into two halves, every other one. Half B is the reference. Half A gives the
+prompts, one per clip, and is itself scored as music that is as good as can be ("real"): so every row differs from
+the reference in its tracks, and holds as many clips as the others.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from longplay.data.manifest import Track
+from longplay.data.measure import measure
+from longplay.evaluate.adherence import (
+    CHOICES,
+    asked_bpm,
+    asked_key,
+    hit_rate,
+    retrieval_rate,
+    same_key,
+    same_tempo,
+)
+from longplay.evaluate.clips import Clip
+from longplay.evaluate.controls import add_noise, shuffle_chunks, white_noise
+from longplay.evaluate.frechet import frechet_distance
+from longplay.evaluate.musicnn import Heard
+from longplay.evaluate.report import Row
+
+NOISE_DB = 10.0
+
+Wav = npt.NDArray[np.float32]
+
+
+def prompt_of(track: Track) -> str:
+    """The caption that asks for most that can be checked: tempo and key, else one of them, else the first."""
+    return max(track.captions, key=lambda text: (asked_bpm(text) is not None) + (asked_key(text) is not None))
+
+
+def controls(clips: Sequence[Clip]) -> dict[str, list[Wav]]:
+    """The clips [S] spoiled in known ways, by name; seeded."""
+    random = np.random.default_rng(0)
+    return {
+        "shuffled in 0.1 s chunks": [shuffle_chunks(clip.wav, clip.sample_rate, random) for clip in clips],
+        "real + noise at 10 dB": [add_noise(clip.wav, NOISE_DB, random) for clip in clips],
+        "white noise": [white_noise(clip.wav, random) for clip in clips],
+    }
+
+
+def quality_rows(reference: Heard, real: Heard, others: dict[str, Heard]) -> list[Row]:
+    """Frechet distance to the reference of each set, and its ratio to that of real music."""
+    floor = frechet_distance(reference.embeddings, real.embeddings)
+    rows = []
+    for name, heard in {**others, "real, other tracks": real}.items():
+        distance = frechet_distance(reference.embeddings, heard.embeddings)
+        rows.append(Row(name, {"frechet": distance, "times_real": distance / floor}))
+    return rows
+
+
+def adherence_rows(
+    clips: Sequence[Clip], real: Heard, made: Sequence[Wav], sample_rate: int, heard: Heard
+) -> list[Row]:
+    """Share of the prompts that are met, beside the recordings that they describe, and chance.
+
+    Args:
+        clips: recordings whose captions were the prompts.
+        real: `clips`, heard.
+        made: what was generated, [S] each, in the same order.
+        sample_rate: of `made`.
+        heard: `made`, heard.
+    """
+    prompts = [prompt_of(clip.track) for clip in clips]
+    bpms, keys = [asked_bpm(text) for text in prompts], [asked_key(text) for text in prompts]
+    facts = [measure(wav, sample_rate) for wav in made]
+    real_facts = [measure(clip.wav, clip.sample_rate) for clip in clips]
+    groups = [clip.track.id for clip in clips]
+    tempo, tempo_chance = hit_rate(bpms, [fact.bpm for fact in facts], same_tempo)
+    key, key_chance = hit_rate(keys, [fact.key for fact in facts], same_key)
+    real_tempo, _ = hit_rate(bpms, [fact.bpm for fact in real_facts], same_tempo)
+    real_key, _ = hit_rate(keys, [fact.key for fact in real_facts], same_key)
+    tags = retrieval_rate(real.tags, heard.tags, groups)
+    rows = [
+        Row("generated", {"own_of_8": tags, "tempo": tempo, "key": key}),
+        Row("chance", {"own_of_8": 1 / CHOICES, "tempo": tempo_chance, "key": key_chance}),
+    ]
+    ceiling = _other_clip_of_track(real, groups)
+    return [*rows, Row("real", {**ceiling, "tempo": real_tempo, "key": real_key})]
+
+
+def _other_clip_of_track(real: Heard, groups: Sequence[str]) -> dict[str, float]:
+    """Retrieval of a track by another clip of the same track: as good as tags can be. Empty without second clips."""
+    partner = {
+        i: next((j for j, other in enumerate(groups) if other == group and j != i), None)
+        for i, group in enumerate(groups)
+    }
+    first = [i for i, j in partner.items() if j is not None]
+    second = [j for j in partner.values() if j is not None]
+    names = [groups[i] for i in first]
+    if len(set(names)) < CHOICES:
+        return {}
+    return {"own_of_8": retrieval_rate(real.tags[first], real.tags[second], names)}

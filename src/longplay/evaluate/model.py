@@ -1,0 +1,195 @@
+"""`evaluate`: a model on the test split of a corpus, part by part, into a report."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from longplay import __version__
+from longplay.audio import Audio
+from longplay.errors import UserError
+from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
+from longplay.evaluate.generation import adherence_rows, controls, prompt_of, quality_rows
+from longplay.evaluate.musicnn import Listener
+from longplay.evaluate.reconstruction import code_usage, opus_clips, reconstruction_rows
+from longplay.evaluate.report import Part, Report, check_plotting, write_report
+from longplay.evaluate.speed import speed_rows
+from longplay.models.codec import Codec
+from longplay.models.tokenizer import Tokenizer
+from longplay.pipeline import Pipeline, Through
+from longplay.pipeline.steps import encode
+from longplay.prompt import GenerationOptions
+
+PartName = Literal["codec", "tokenizer", "flow", "generation", "speed"]
+PARTS: tuple[PartName, ...] = get_args(PartName)
+MIN_SECONDS = 4.0  # one patch of musicnn, and some more for tempo and key
+REFERENCE_RATIO = 2  # reference clips of real music per generated clip
+
+Wav = npt.NDArray[np.float32]
+logger = logging.getLogger(__name__)
+
+
+def evaluate_model(
+    model: str | Path,
+    manifest: Path,
+    out: Path,
+    *,
+    clips: int = 64,
+    seconds: float = 10.0,
+    parts: Sequence[PartName] = PARTS,
+    device: str = "auto",
+) -> Report:
+    """Evaluate a model and write `results.json`, `results.md`, `results.png` and the generated clips into `out`.
+
+    Args:
+        model: name or directory; what it lacks is reported as missing.
+        manifest: of a corpus with a test split.
+        out: folder, made if needed.
+        clips: number of clips of the test split, and of generated clips.
+        seconds: length of each.
+        parts: what to evaluate.
+        device: for the model; the measures are computed on the CPU.
+
+    Raises:
+        UserError: too few or too short clips, no test split, or no matplotlib.
+        CheckpointError, ConfigError, AudioError: the model, manifest or audio cannot be read.
+        DownloadError: the weights of musicnn cannot be fetched.
+    """
+    if clips < 2 or seconds < MIN_SECONDS:
+        raise UserError(f"{clips} clips of {seconds:g} s: use at least 2 clips of {MIN_SECONDS:g} s")
+    check_plotting()
+    evaluation = Evaluation(Pipeline.load(model, device), Listener.pretrained(), manifest, out, clips, seconds)
+    found = [part for name in PARTS if name in parts for part in evaluation.run(name)]
+    report = evaluation.report(found)
+    write_report(report, out)
+    return report
+
+
+def parse_parts(text: str) -> list[PartName]:
+    """Read `codec,speed`.
+
+    Raises:
+        UserError: an unknown part.
+    """
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise UserError(f"parts {', '.join(unknown)}: unknown; use some of {', '.join(PARTS)}")
+    return [name for name in PARTS if name in names]
+
+
+class Evaluation:
+    """One model, one set of clips; `run` does one part."""
+
+    def __init__(
+        self, pipeline: Pipeline, listener: Listener, manifest: Path, out: Path, count: int, seconds: float
+    ) -> None:
+        self.pipeline, self.system, self.listener = pipeline, pipeline.system, listener
+        self.manifest, self.out, self.count, self.seconds = manifest, out, count, seconds
+        self.tracks = eligible_tracks(manifest, "test", seconds)
+        self.clips: list[Clip] = []
+
+    def run(self, name: PartName) -> list[Part]:
+        """One part; generation comes with how well it keeps to its prompts."""
+        logger.info("evaluating %s: %s", self.pipeline.name, name)
+        if name == "speed":
+            about = f"Seconds of music per second of computing, one piece of {self.seconds:g} s."
+            return [Part(name, about, speed_rows(self.pipeline, self.seconds))]
+        needs = {"codec": ["codec"], "tokenizer": ["tokenizer"], "generation": ["lm", "tokenizer"]}
+        absent = [
+            need for need in needs.get(name, ["tokenizer", "flow", "codec"]) if getattr(self.system, need) is None
+        ]
+        if absent:
+            return [Part(name, "", missing=f"the model has no {' and no '.join(absent)}")]
+        if name == "generation":
+            return self.generation()
+        return [self.flow() if name == "flow" else self.coder(name)]
+
+    def coder(self, name: Literal["codec", "tokenizer"]) -> Part:
+        """Reconstruction by codec or tokenizer at its own rate, beside Opus, and the use of its codebooks."""
+        coder = self.system.codec if name == "codec" else self.system.tokenizer
+        assert coder is not None
+        rate = coder.config.sample_rate
+        originals = [clip.at(rate) for clip in self.test_clips()]
+        systems = {name: self._reconstruct(originals, rate, name, rate), **opus_clips(originals, rate)}
+        rows = reconstruction_rows(originals, systems, rate, self.listener)
+        usage = code_usage([self._codes(coder, wav) for wav in originals], coder.config.codebook_size)
+        about = f"Test clips through the {name}, and through Opus, at {rate} Hz."
+        return Part(name, about, rows, usage)
+
+    def flow(self) -> Part:
+        """From the tokenizer's codes to audio at the codec's rate, by flow and codec or by the tokenizer's decoder."""
+        assert self.system.codec is not None
+        rate = self.system.codec.config.sample_rate
+        originals = [clip.at(rate) for clip in self.test_clips()]
+        systems = {
+            "tokenizer, flow, codec": self._reconstruct(originals, rate, "both", rate),
+            "tokenizer alone": self._reconstruct(originals, rate, "tokenizer", rate),
+            "codec alone": self._reconstruct(originals, rate, "codec", rate),
+        }
+        about = f"Test clips from the tokenizer's codes, at {rate} Hz; the codec alone is the flow's ceiling."
+        return Part("flow", about, reconstruction_rows(originals, systems, rate, self.listener))
+
+    def generation(self) -> list[Part]:
+        """Music from the captions of every other test track, against the other half of the tracks."""
+        clips = cut_clips(self.manifest, self.tracks[::2], self.count, self.seconds)
+        reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
+        fast = self.system.flow is None or self.system.codec is None
+        made = [self._generate(index, clip, fast) for index, clip in enumerate(clips)]
+        wavs, rate, real_rate = [audio.wav[0] for audio in made], made[0].sample_rate, clips[0].sample_rate
+        heard, real = self.listener.hear(wavs, rate), self.listener.hear([clip.wav for clip in clips], real_rate)
+        others = {name: self.listener.hear(wrong, real_rate) for name, wrong in controls(clips).items()}
+        target = self.listener.hear([clip.wav for clip in reference], reference[0].sample_rate)
+        about = (
+            f"{len(clips)} clips of {self.seconds:g} s from captions of half the test tracks"
+            f"{' (fast mode: no flow or codec)' if fast else ''}; reference: {len(reference)} clips of the other half."
+        )
+        met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio)."
+        return [
+            Part("generation", about, quality_rows(target, real, {"generated": heard, **others})),
+            Part("adherence", met, adherence_rows(clips, real, wavs, rate, heard)),
+        ]
+
+    def report(self, parts: Sequence[Part]) -> Report:
+        """The parts with what they were measured on."""
+        models = {name: getattr(self.system, name) for name in ("tokenizer", "lm", "flow", "codec")}
+        sizes = {
+            name: sum(parameter.numel() for parameter in model.parameters())
+            for name, model in models.items()
+            if model is not None
+        }
+        setting: dict[str, str | int | float] = {
+            "clips": self.count,
+            "seconds": self.seconds,
+            "tracks": len(self.tracks),
+            "device": self.system.device.type,
+            "threads": torch.get_num_threads(),
+            "version": __version__,
+        }
+        return Report(self.pipeline.name, self.pipeline.digest, sizes, setting, parts)
+
+    def test_clips(self) -> list[Clip]:
+        """The clips for reconstruction, cut once."""
+        self.clips = self.clips or cut_clips(self.manifest, self.tracks, self.count, self.seconds)
+        return self.clips
+
+    def _reconstruct(self, wavs: Sequence[Wav], rate: int, through: Through, target: int) -> list[Wav]:
+        made = [self.pipeline.reconstruct(Audio(wav[None], rate), through).resample(target).wav[0] for wav in wavs]
+        return [clip[: len(wav)] for clip, wav in zip(made, wavs, strict=True)]
+
+    def _codes(self, coder: Tokenizer | Codec, wav: Wav) -> npt.NDArray[np.integer]:
+        codes = encode(coder, torch.from_numpy(wav)[None, None].to(self.system.device))[0]
+        return np.atleast_2d(codes.cpu().numpy())
+
+    def _generate(self, index: int, clip: Clip, fast: bool) -> Audio:
+        options = GenerationOptions(seconds=self.seconds, seed=index, fast=fast)
+        audio = self.pipeline.generate(prompt_of(clip.track), options)
+        folder = self.out / "generated"
+        folder.mkdir(parents=True, exist_ok=True)
+        audio.save(folder / f"{index:03d}.flac")
+        logger.info("generated %d of %d", index + 1, self.count)
+        return audio

@@ -1,0 +1,72 @@
+"""How well codec, tokenizer and flow bring back a recording, beside Opus on the same clips."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from longplay.evaluate.distance import Ruler
+from longplay.evaluate.frechet import frechet_distance
+from longplay.evaluate.musicnn import Listener
+from longplay.evaluate.opus import opus
+from longplay.evaluate.report import Row
+
+OPUS_KBPS = (6, 12, 24)
+
+Wav = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.integer]
+
+
+def opus_clips(originals: Sequence[Wav], sample_rate: int) -> dict[str, list[Wav]]:
+    """The clips [S] through Opus at each baseline's bit rate, by the name of the baseline."""
+    return {f"Opus {kbps} kb/s": [opus(wav, sample_rate, kbps) for wav in originals] for kbps in OPUS_KBPS}
+
+
+def reconstruction_rows(
+    originals: Sequence[Wav], systems: Mapping[str, Sequence[Wav]], sample_rate: int, listener: Listener
+) -> list[Row]:
+    """Mean distances of each system's clips [S] from the originals, and the Frechet distance of the two sets.
+
+    Raises:
+        ValueError: a system has another number of clips, or a clip another length.
+    """
+    ruler = Ruler(sample_rate)
+    reference = listener.hear(originals, sample_rate).embeddings
+    rows = []
+    for name, clips in systems.items():
+        distances = [ruler.distance(a, b) for a, b in zip(originals, clips, strict=True)]
+        rows.append(
+            Row(
+                name,
+                {
+                    "mel": float(np.mean([d.mel for d in distances])),
+                    "convergence": float(np.mean([d.convergence for d in distances])),
+                    "log_magnitude": float(np.mean([d.log_magnitude for d in distances])),
+                    "si_sdr": float(np.median([d.si_sdr for d in distances])),
+                    "frechet": frechet_distance(reference, listener.hear(clips, sample_rate).embeddings),
+                },
+            )
+        )
+    return rows
+
+
+def code_usage(codes: Sequence[Codes], codebook_size: int) -> dict[str, float]:
+    """How much of its codebooks a model uses.
+
+    Args:
+        codes: per clip [K, T].
+        codebook_size: of every codebook.
+
+    Returns:
+        `used`: share of the codes that occur at all, `perplexity`: exp of the entropy of their frequencies (means over
+        the K codebooks), `used_least`: of the codebook that uses fewest.
+    """
+    counts = np.stack([np.bincount(row, minlength=codebook_size) for row in np.concatenate(codes, axis=1)])
+    frequency = counts / counts.sum(axis=1, keepdims=True)
+    entropy = -np.sum(frequency * np.log(np.where(frequency > 0, frequency, 1)), axis=1)
+    used = (counts > 0).mean(axis=1)
+    return {
+        "used": float(used.mean()),
+        "used_least": float(used.min()),
+        "perplexity": float(np.exp(entropy).mean()),
+    }
