@@ -68,6 +68,14 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         locate(tmp_path / "nowhere")
 
 
+def test_the_bundled_model_lies_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "files", lambda package: tmp_path / package)
+    with pytest.raises(CheckpointError, match="not part of this installation"):
+        locate("nano")
+    (tmp_path / "longplay" / "bundled" / "nano").mkdir(parents=True)
+    assert locate("nano") == tmp_path / "longplay" / "bundled" / "nano"
+
+
 @pytest.mark.parametrize("name", [LONG, LONG_MODELSCOPE], ids=["huggingface", "modelscope"])
 class TestBothHubs:
     def test_every_needed_file_arrives(self, server: FakeHub, name: HubName) -> None:

@@ -10,6 +10,7 @@ A reference is `lm:NAME` for a tensor of a native weight file and `extras:NAME` 
 converted model further keeps this folder valid: the references then lead to the new weights.
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -75,6 +76,7 @@ def restore(directory: Path, destination: Path) -> None:
 
     Raises:
         CheckpointError: the native directory is damaged, or does not fit its `published` folder.
+        OSError: a file cannot be written.
     """
     folder = directory / FOLDER
     try:
@@ -89,14 +91,18 @@ def restore(directory: Path, destination: Path) -> None:
     for file, description in layout.items():
         target = destination / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(rebuild(description, fetch), target)
+        data = rebuild(description, fetch)
+        try:
+            torch.save(data, target)
+        except RuntimeError as error:  # torch's word for a full disk
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from None
 
 
 def other_files(directory: Path) -> Iterator[Path]:
-    """Every file of a published directory except its weights and hidden folders, such as a download cache."""
+    """Every file of a published directory except its weights and what is hidden, such as a download cache."""
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)
-        hidden = any(part.startswith(".") for part in relative.parts[:-1])
+        hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and relative.as_posix() not in WEIGHT_FILES:
             yield path
 

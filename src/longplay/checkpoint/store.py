@@ -215,6 +215,8 @@ def new_directory(directory: Path, overwrite: bool = False) -> Iterator[Path]:
         part.chmod(0o755)  # mkdtemp makes it private
         yield part
         _swap(part, directory)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{directory}: cannot be written ({error}); is there room on the disk?") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
