@@ -6,7 +6,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from longplay.data.manifest import Track, write_manifest
+from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenWindows, read_token_tracks
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec, CodecConfig
@@ -138,3 +138,18 @@ def test_without_a_codec_there_are_codes_for_the_lm_alone(manifest: Path, tmp_pa
     without, both = (read_token_tracks(tmp_path / name, "train")[0] for name in ("tokens", "both"))
     assert np.array_equal(without.semantic, both.semantic)
     assert without.acoustic.shape == (0, 0)
+
+
+def test_new_captions_reach_old_shards_without_encoding_again(
+    manifest: Path, tmp_path: Path, models: Any, monkeypatch: Any
+) -> None:
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", *models)
+    before = read_token_tracks(tmp_path / "tokens", "train")
+    write_manifest(manifest, [track.model_copy(update={"captions": ("new",)}) for track in read_manifest(manifest)])
+    monkeypatch.setattr(tokens, "_encode_track", None)
+    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", *models) == 0
+    after = read_token_tracks(tmp_path / "tokens", "train")
+    assert {track.captions for track in after} == {("new",)}
+    assert all(
+        np.array_equal(a.semantic, b.semantic) and a.sections == b.sections for a, b in zip(before, after, strict=True)
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from longplay.checkpoint.store import TEXT_FILE, load_weights
 from longplay.checkpoint.system import System, load_system
 from longplay.config import override, read_yaml
 from longplay.data.manifest import Split, read_manifest
@@ -76,7 +77,10 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
     system: System = load_system(config.tokenizer)
     if system.tokenizer is None:
         raise CheckpointError(f"{config.tokenizer}: holds no tokenizer; give the model directory of a tokenizer run")
-    return LMStage(config, system.tokenizer, _text_tokenizer(run, train, config.lm.text_vocab_size), train, held_out)
+    stage = LMStage(config, system.tokenizer, _text_tokenizer(run, train, config.lm.text_vocab_size), train, held_out)
+    if config.init is not None:
+        _start_from(stage, config.init)
+    return stage
 
 
 def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, float]]:
@@ -86,6 +90,18 @@ def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, fl
         for track in read_manifest(manifest)
         if track.split == split and (track.codec_ok or stage != "codec")
     ]
+
+
+def _start_from(stage: LMStage, directory: Path) -> None:
+    weights = load_weights(directory, "lm")
+    same_text = (directory / TEXT_FILE).read_text(encoding="utf-8") == stage.text.to_json()
+    if not same_text:
+        weights["text_embedding.weight"] = stage.model.text_embedding.weight.detach()
+    try:
+        stage.model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{directory}: its lm does not fit this config ({reason})") from None
 
 
 def _text_tokenizer(run: Path, tracks: list[TokenTrack], vocab_size: int) -> TextTokenizer:

@@ -82,6 +82,7 @@ class FlowStage:
         """Native model directory with this one model."""
         export_model(self.name, model, self.config.flow, directory)
 
+    @torch.no_grad()
     def _tensors(self, windows: list[TokenWindow]) -> tuple[Tensor, Tensor]:
         """Codes [B, T] and latents [B, D, T * ratio] of windows."""
         codes = np.stack([window.semantic for window in windows]).astype(np.int64)

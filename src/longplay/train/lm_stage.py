@@ -10,23 +10,32 @@ from torch import nn
 
 from longplay.config import Config
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.engine.decode import generate
+from longplay.engine.piece import Piece
 from longplay.models.lm import LM, LMBatch, LMConfig
 from longplay.models.segments import window_segments
 from longplay.models.tokenizer import Tokenizer
+from longplay.prompt import GenerationOptions
 from longplay.text import TextTokenizer
 from longplay.train.export import export_model
 from longplay.train.loop import LoopConfig, adamw, autocast, update
+from longplay.train.samples import write_sample
 
 
 class LMStageConfig(Config):
-    """Everything of an `lm` run; `tokenizer` is the model directory that turns codes into samples to listen to.
+    """Everything of an `lm` run.
 
-    The model trains on windows of `lm.context_frames` codes.
+    Attributes:
+        lm: the model; it trains on windows of `lm.context_frames` codes.
+        tokenizer: the model directory that turns codes into samples to listen to.
+        init: a model directory whose lm this run starts from, e.g. that of the stage before. The run has a text
+            tokenizer of its own, so the text embedding starts afresh unless `init` holds the same one.
     """
 
     stage: Literal["lm"]
     lm: LMConfig
     tokenizer: Path
+    init: Path | None = None
     batch_size: int = Field(default=8, gt=0)
     held_out_windows: int = Field(default=16, gt=0)
     sample_seconds: float = Field(default=10.0, gt=0)
@@ -77,6 +86,19 @@ class LMStage:
             rows.append([float(loss), float(accuracy), float(without)])
         loss_, accuracy_, without_ = np.mean(rows, axis=0)
         return {"loss": float(loss_), "accuracy": float(accuracy_), "loss_without_text": float(without_)}
+
+    def sample(self, model: nn.Module, directory: Path) -> None:
+        """Two pieces made from held-out captions, through the tokenizer's decoder, beside the pieces they describe."""
+        assert isinstance(model, LM)
+        frames = round(self.config.sample_seconds * self.config.lm.code_rate)
+        for index, window in enumerate(self.held_out.batch(2, 0, 2)):
+            ids = tuple(self.text.encode(window.caption))
+            piece = Piece(ids=ids, frames=frames, seed=index, sections=window.track.sections)
+            codes = torch.cat(list(generate(model, [piece], GenerationOptions())), dim=1)
+            original = torch.from_numpy(window.semantic[:frames].astype(np.int64)).unsqueeze(0)
+            made, real = self.tokenizer.decode(codes)[0, 0], self.tokenizer.decode(original)[0, 0]
+            write_sample(directory / f"{index}", real, made, self.tokenizer.config.sample_rate)
+            (directory / f"{index}.txt").write_text(window.caption + "\n", encoding="utf-8")
 
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model and its text tokenizer."""

@@ -26,7 +26,9 @@ def write_sample(stem: Path, original: Tensor | None, made: Tensor, sample_rate:
         wav = signal.float().clamp(-1, 1)
         name = stem.with_name(stem.name + (".original.wav" if title == "original" else ".wav"))
         sf.write(name, wav.numpy(), sample_rate, subtype="PCM_16")
-        spectrum = torch.stft(wav, 2048, 512, window=torch.hann_window(2048), return_complex=True).abs()
+        spectrum = torch.stft(
+            wav, 2048, 512, window=torch.hann_window(2048), pad_mode="constant", return_complex=True
+        ).abs()
         axes = figure.add_subplot(len(signals), 1, row)
         axes.imshow(
             20 * np.log10(spectrum.numpy() + 1e-4),

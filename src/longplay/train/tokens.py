@@ -6,7 +6,7 @@ time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a w
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ WINDOW_SECONDS = 30.0
 def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec | None) -> int:
     """Encode every track of `manifest` that no shard in `out` holds yet; returns how many were encoded.
 
+    What the manifest says of tracks that are encoded already (captions, sections, split) is brought up to date.
     Without a codec `acoustic_token` stays empty, which is all that stage `lm` needs.
 
     A shard appears complete or not at all, so a killed run goes on where it was, with nothing lost or doubled.
@@ -45,7 +46,8 @@ def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec
     if not tracks:
         raise TrainingError(f"{manifest}: has no track; build a corpus first")
     shards = sorted(out.glob("*.parquet"))
-    done = {utt for shard in shards for utt in pq.read_table(shard, columns=["utt"])["utt"].to_pylist()}
+    known = {track.id: track for track in tracks}
+    done = {utt for shard in shards for utt in _refresh(shard, known)}
     missing = [track for track in tracks if track.id not in done]
     logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
     number = len(shards)
@@ -53,9 +55,7 @@ def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec
         batch = missing[start : start + TRACKS_PER_SHARD]
         rows = [_encode_track(track, manifest.parent / track.path, tokenizer, codec) for track in batch]
         path = out / f"{number:05d}.parquet"
-        part = path.with_suffix(".part")
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
-        part.replace(path)
+        _write(path, pa.Table.from_pylist(rows, schema=SCHEMA))
         number += 1
         logger.info("%s: %d of %d tracks", path.name, min(start + TRACKS_PER_SHARD, len(missing)), len(missing))
     return len(missing)
@@ -78,23 +78,46 @@ SCHEMA = pa.schema(
 )
 
 
-def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec | None) -> dict[str, Any]:
-    wav, rate = sf.read(path, dtype="float32", always_2d=True)
-    mono = wav.mean(1)
-    semantic = _encode(mono, rate, tokenizer, lambda x: tokenizer.encode(x).unsqueeze(1))
-    acoustic = [] if codec is None else _encode(mono, rate, codec, codec.encode).T.tolist()
+def _refresh(shard: Path, tracks: Mapping[str, Track]) -> list[str]:
+    """Rewrite the shard if the manifest now says something else of its tracks; returns their ids."""
+    table = pq.read_table(shard)
+    utts: list[str] = table["utt"].to_pylist()
+    described = [name for name in SCHEMA.names if name not in ("semantic_token", "acoustic_token")]
+    old = table.select(described).to_pylist()
+    new = [_describe(tracks[row["utt"]]) if row["utt"] in tracks else row for row in old]
+    if new != old:
+        for name in described:
+            column = pa.array([row[name] for row in new], type=SCHEMA.field(name).type)
+            table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), column)
+        _write(shard, table)
+    return utts
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    part = path.with_suffix(".part")
+    pq.write_table(table, part, compression="zstd")
+    part.replace(path)
+
+
+def _describe(track: Track) -> dict[str, Any]:
     return {
         "utt": track.id,
         "text": track.captions[0],
         "chorus": ",".join(section.label for section in track.sections),
         "time_start": 0.0,
         "time_end": track.seconds,
-        "semantic_token": semantic.tolist(),
-        "acoustic_token": acoustic,
         "captions": list(track.captions),
         "sections": ",".join(map(str, track.sections)),
         "split": track.split,
     }
+
+
+def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec | None) -> dict[str, Any]:
+    wav, rate = sf.read(path, dtype="float32", always_2d=True)
+    mono = wav.mean(1)
+    semantic = _encode(mono, rate, tokenizer, lambda x: tokenizer.encode(x).unsqueeze(1))
+    acoustic = [] if codec is None else _encode(mono, rate, codec, codec.encode).T.tolist()
+    return _describe(track) | {"semantic_token": semantic.tolist(), "acoustic_token": acoustic}
 
 
 @torch.inference_mode()

@@ -1,0 +1,106 @@
+"""Tiny stages `lm` and `flow` over tiny pieces of codes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from longplay.data.token_windows import TokenTrack
+from longplay.models.codec import Codec, CodecConfig
+from longplay.models.tokenizer import Tokenizer, TokenizerConfig
+from longplay.prompt import Section
+from longplay.text import TextTokenizer
+from longplay.train.flow_stage import FlowStage, FlowStageConfig
+from longplay.train.lm_stage import LMStage, LMStageConfig
+
+SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 8, "intermediate_dim": 12, "num_layers": 1}
+BOOK = {"size": 16, "dim": 2, "ema": False}
+LOOP = {
+    "steps": 4,
+    "warmup_steps": 2,
+    "decay_steps": 1,
+    "save_every": 3,
+    "evaluate_every": 4,
+    "log_every": 1,
+    "learning_rate": 3e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def tracks() -> list[TokenTrack]:
+    rng = np.random.default_rng(0)
+    sections = (Section(label="intro", start=0, end=1), Section(label="chorus", start=1, end=2))
+    return [
+        TokenTrack(
+            utt=f"t{index}",
+            semantic=np.resize(rng.integers(0, 16, 5), 40 + index).astype(np.int16),
+            acoustic=rng.integers(0, 16, (4, 2 * (40 + index) - 1)).astype(np.int16),
+            captions=("slow piano", "fast drums"),
+            sections=sections,
+        )
+        for index in range(3)
+    ]
+
+
+@pytest.fixture
+def lm_stage(tracks: list[TokenTrack]) -> Any:
+    config = LMStageConfig.parse(
+        {
+            "stage": "lm",
+            "tokenizer": "unused",
+            "lm": {
+                "text_vocab_size": 300, "codebook_size": 16, "code_rate": 20, "num_labels": 5, "dim": 16, "num_layers": 1,
+                "num_heads": 2, "num_kv_heads": 1, "intermediate_dim": 24, "context_frames": 20,
+            },
+            "batch_size": 4, "held_out_windows": 2, "sample_seconds": 1.0, "loop": LOOP,
+        }
+    )  # fmt: skip
+    tokenizer = TokenizerConfig.parse(
+        {
+            "sample_rate": 640,
+            "hop_length": 32,
+            "latent_dim": 2,
+            "codebook": BOOK,
+            "encoder": SPECTRAL,
+            "decoder": SPECTRAL,
+        }
+    )
+
+    def build() -> LMStage:
+        torch.manual_seed(0)
+        text = TextTokenizer.train(["slow piano", "fast drums"], 300)
+        return LMStage(config, Tokenizer(tokenizer).eval(), text, tracks, tracks)
+
+    return build
+
+
+@pytest.fixture
+def flow_stage(tracks: list[TokenTrack]) -> Any:
+    config = FlowStageConfig.parse(
+        {
+            "stage": "flow",
+            "codec": "unused",
+            "flow": {
+                "codebook_size": 16, "code_rate": 20, "frame_rate": 40, "input_dim": 8, "latent_dim": 4, "normalize_latents": True,
+                "regulator_layers": 1, "encoder": {"dim": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 8},
+                "estimator": {"channels": [8, 8], "num_blocks": [0, 1], "num_mid_blocks": 1, "num_heads": 2, "head_dim": 4},
+            },
+            "crop_seconds": 1.0, "batch_size": 4, "held_out_crops": 2, "loop": LOOP,
+        }
+    )  # fmt: skip
+    codec = CodecConfig.parse(
+        {
+            "sample_rate": 1280,
+            "hop_length": 32,
+            "quantizer": {"codebook": BOOK},
+            "encoder": SPECTRAL,
+            "decoder": SPECTRAL,
+        }
+    )
+
+    def build() -> FlowStage:
+        torch.manual_seed(0)
+        return FlowStage(config, Codec(codec).eval(), tracks, tracks)
+
+    return build

@@ -1,0 +1,84 @@
+"""Stages `lm` and `flow` on tiny pieces of codes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from longplay.data.token_windows import TokenTrack
+from longplay.errors import TrainingError
+from longplay.train.flow_stage import FlowStage
+from longplay.train.loop import train
+
+
+@pytest.mark.parametrize("name", ["lm_stage", "flow_stage"])
+def test_resumed_equals_uninterrupted(name: str, request: Any, tmp_path: Path) -> None:
+    build = request.getfixturevalue(name)
+    whole = build()
+    train(whole, whole.config.loop, tmp_path / "whole")
+    first = build()
+    assert train(first, first.config.loop, tmp_path / "parts", budget_seconds=0.0) == 1
+    second = build()
+    assert train(second, second.config.loop, tmp_path / "parts") == 4
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+    assert (tmp_path / "whole/samples/0000004/0.wav").exists()
+    assert (tmp_path / f"whole/model/{whole.name}.safetensors").exists()
+
+
+@torch.inference_mode()
+def held_out_loss(stage: Any) -> float:
+    return stage.evaluate(stage.model)["loss"]
+
+
+def test_the_lm_learns_what_repeats(lm_stage: Any) -> None:
+    stage = lm_stage()
+    first = held_out_loss(stage)
+    for step in range(150):
+        stage.train_step(step, 3e-3)
+    stage.model.eval()
+    assert held_out_loss(stage) < 0.5 * first
+
+
+def test_the_flow_learns(flow_stage: Any) -> None:
+    stage = flow_stage()
+    first = held_out_loss(stage)
+    for step in range(80):
+        stage.train_step(step, 3e-3)
+    assert held_out_loss(stage) < 0.9 * first
+
+
+def test_flow_latents_are_standardised_and_aligned_with_the_codes(flow_stage: Any) -> None:
+    stage = flow_stage()
+    windows = stage.windows.batch(0, 0, 64)
+    codes, latents = stage._tensors(windows)
+    assert latents.shape == (64, 4, 2 * codes.shape[1])
+    normal = stage.model.normalize(latents)
+    assert normal.mean().abs() < 0.2
+    assert (normal.std() - 1).abs() < 0.2
+    window = next(w for w in windows if w.start > 0)
+    acoustic = torch.from_numpy(window.track.acoustic[:, 2 * window.start : 2 * window.start + 3].astype(np.int64))
+    row = latents[windows.index(window)]
+    torch.testing.assert_close(row[:, :3], stage.codec.embed(acoustic.unsqueeze(0))[0])
+
+
+def test_a_flow_needs_acoustic_codes(flow_stage: Any, tracks: list[TokenTrack]) -> None:
+    stage = flow_stage()
+    bare = [TokenTrack(t.utt, t.semantic, np.zeros((0, 0), np.int16), t.captions, t.sections) for t in tracks]
+    with pytest.raises(TrainingError, match="3 pieces have no acoustic codes"):
+        FlowStage(stage.config, stage.codec, bare, [])
+
+
+def test_lm_batches_carry_text_times_and_labels(lm_stage: Any) -> None:
+    stage = lm_stage()
+    windows = stage.windows.batch(0, 0, 16)
+    batch = stage._batch(windows)
+    for row, window in enumerate(windows):
+        ids = batch.ids[row, : batch.id_lengths[row]].tolist()
+        assert stage.text.decode(ids) == window.caption
+        assert batch.starts[row][0] == pytest.approx(window.start / 20)
+        real = batch.starts[row] >= 0
+        assert batch.ends[row][real].max() <= window.start / 20 + 1 + 1e-6
+        assert bool(batch.complete[row]) == (window.start + 20 == len(window.track.semantic))
