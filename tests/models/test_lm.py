@@ -167,6 +167,18 @@ def cached(lm: LM, inputs: Tensor, chunks: list[int]) -> Tensor:
         return torch.cat([lm(chunk, cache) for chunk in inputs.split(chunks, dim=1)], dim=1)
 
 
+def test_fused_projections_change_nothing() -> None:
+    lm = tiny_lm()
+    inputs = torch.randn(2, 12, lm.config.dim)
+    with torch.no_grad():
+        separate = lm(inputs)
+        lm.fuse()
+        lm.fuse()  # again is harmless
+        torch.testing.assert_close(lm(inputs), separate, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(cached(lm, inputs, [5, 1, 6]), separate, atol=1e-5, rtol=1e-5)
+    assert not any(name.rpartition(".")[0].endswith(("q_proj", "gate_proj")) for name in lm.state_dict())
+
+
 @pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 7], [4, 1, 1, 6]])
 def test_cached_equals_full(chunks: list[int]) -> None:
     lm = tiny_lm()

@@ -5,8 +5,8 @@ One row of input vectors, concatenated along time (CHECKPOINTS.md 3.2):
     [sos] [start x S] [end x S] [label x S] [text x L] [task] [audio x T]
 
 with S segments of the piece. The state at `task` predicts the first code, the state at code n the one after it, and
-after the last comes eos = `codebook_size`. Published models saw S = 1 and whole pieces of up to `context_frames` codes
-or so; our own are trained on windows of a piece, with times counted from the start of the piece.
+after the last comes eos = `codebook_size`. Published models saw whole pieces; our own are trained on windows of
+`context_frames` codes, with times counted from the start of the piece.
 """
 
 import math
@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from longplay.config import Config
 from longplay.nn.attention import Attention, Context, KVCache, Rotary
+from longplay.nn.linear import stack_linears
 
 IGNORED = -1
 _SOS, _TASK = 0, 1
@@ -133,10 +134,20 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(dim, intermediate_dim, bias=False)
         self.up_proj = nn.Linear(dim, intermediate_dim, bias=False)
         self.down_proj = nn.Linear(intermediate_dim, dim, bias=False)
+        self.gate_up_proj: nn.Linear | None = None
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Per position."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        if self.gate_up_proj is None:
+            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+    def fuse(self) -> None:
+        """Turn the two projections into one, as `Attention.fuse`."""
+        if self.gate_up_proj is None:
+            self.gate_up_proj = stack_linears(self.gate_proj, self.up_proj)
+            del self.gate_proj, self.up_proj
 
 
 class Layer(nn.Module):
@@ -180,6 +191,12 @@ class LM(nn.Module):
                 nn.init.normal_(
                     parameter, std=residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else _INIT_STD
                 )
+
+    def fuse(self) -> None:
+        """Join q/k/v and gate/up for faster decoding, once, after loading; such a model is not saved or trained further."""
+        for module in self.modules():
+            if isinstance(module, Attention | MLP):
+                module.fuse()
 
     def cache(self, batch_size: int, capacity: int) -> KVCache:
         """An empty cache for `batch_size` rows of at most `capacity` positions."""
@@ -259,12 +276,11 @@ class LM(nn.Module):
     ) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N"]]:
         """Inputs and targets of a batch, padded with vectors of -1 (as published) and `IGNORED`."""
         inputs, targets = [], []
-        id_lengths = (
-            batch.id_lengths.tolist()
-            if dropped is None
-            else batch.id_lengths.where(~dropped.to(batch.id_lengths.device), 0).tolist()
-        )
-        for row, (id_length, code_length) in enumerate(zip(id_lengths, batch.code_lengths.tolist(), strict=True)):
+        id_lengths = batch.id_lengths
+        if dropped is not None:
+            id_lengths = id_lengths.masked_fill(dropped.to(id_lengths.device), 0)
+        lengths = zip(id_lengths.tolist(), batch.code_lengths.tolist(), strict=True)
+        for row, (id_length, code_length) in enumerate(lengths):
             real = batch.starts[row] >= 0
             structure = self.structure(batch.starts[row][real], batch.ends[row][real], batch.labels[row][real])
             codes = batch.codes[row, :code_length]

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from longplay.nn.linear import stack_linears
+
 
 @dataclass
 class KVCache:
@@ -60,10 +62,10 @@ class KVCache:
         """
         visible = self.longest + keys.shape[2]
         row = torch.arange(keys.shape[0], device=keys.device)[:, None]
-        for store, new in zip(self.data[layer], (keys, values), strict=True):
-            store.transpose(1, 2)[row, positions] = new.transpose(1, 2).to(store.dtype)
-        stored_keys, stored_values = self.data[layer, :, :, :, :visible]
-        return stored_keys, stored_values
+        stored_keys, stored_values = self.data[layer, 0], self.data[layer, 1]
+        stored_keys.transpose(1, 2)[row, positions] = keys.transpose(1, 2).to(stored_keys.dtype)
+        stored_values.transpose(1, 2)[row, positions] = values.transpose(1, 2).to(stored_values.dtype)
+        return stored_keys[:, :, :visible], stored_values[:, :, :visible]
 
     def advance(self, count: int, counts: Int[Tensor, " B"] | None = None) -> None:
         """Make the last `count` appended positions part of the history.
@@ -87,18 +89,17 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies", 1.0 / theta**exponents, persistent=False)
 
     def forward(self, positions: Int[Tensor, "B N"]) -> tuple[Float[Tensor, "B 1 N D"], Float[Tensor, "B 1 N D"]]:
-        """Cosine and sine of each position's angles, in float32."""
+        """Cosine and sine of each position's angles, in float32, the sine negated for the first half of the head."""
         angles = positions[:, None, :, None] * self.frequencies.float()
-        angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos(), angles.sin()
+        cosine, sine = angles.cos(), angles.sin()
+        return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
 def rotate(
     x: Float[Tensor, "B H N D"], cosine: Float[Tensor, "#B 1 N D"], sine: Float[Tensor, "#B 1 N D"]
 ) -> Float[Tensor, "B H N D"]:
-    """Turn each pair (x[i], x[i + D/2]) by its angle."""
-    left, right = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat([-right, left], dim=-1) * sine
+    """Turn each pair (x[i], x[i + D/2]) by its angle; cosine and sine as `Rotary` gives them."""
+    return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Context:
 
     Attributes:
         positions: of the inputs.
-        cosine, sine: their rotation angles, in the dtype of the queries.
+        cosine, sine: what `Rotary` says of the positions, in the dtype of the inputs.
         mask: added to the scores: 0 for the filled slots that an input sees, minus infinity for others; None where
             plain causality says the same.
         cache: None in training.
@@ -126,6 +127,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_kv_heads, self.head_dim = num_kv_heads, head_dim
+        self.qkv_proj: nn.Linear | None = None
         self.q_proj = nn.Linear(dim, num_heads * head_dim)
         self.k_proj = nn.Linear(dim, num_kv_heads * head_dim)
         self.v_proj = nn.Linear(dim, num_kv_heads * head_dim)
@@ -133,21 +135,30 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N D"], layer: int, context: Context) -> Float[Tensor, "B N D"]:
         """Attend to the inputs and, with a cache, to all that came before them."""
-        queries, keys, values = (
-            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        queries = rotate(queries, context.cosine, context.sine)
-        keys = rotate(keys, context.cosine, context.sine)
+        heads = self._project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [B, H + 2 H_kv, N, D]
+        values = heads[:, -self.num_kv_heads :]
+        turned = rotate(heads[:, : -self.num_kv_heads], context.cosine, context.sine)
+        queries, keys = turned[:, : -self.num_kv_heads], turned[:, -self.num_kv_heads :]
         if context.cache is not None:
             keys, values = context.cache.append(layer, keys, values, context.positions)
             keys, values = keys.to(queries.dtype), values.to(queries.dtype)
         return self.o_proj(self._attend(queries, keys, values, context.mask).transpose(1, 2).flatten(2))
+
+    def fuse(self) -> None:
+        """Turn the three projections into one, for inference; the names of the state dict change."""
+        if self.qkv_proj is None:
+            self.qkv_proj = stack_linears(self.q_proj, self.k_proj, self.v_proj)
+            del self.q_proj, self.k_proj, self.v_proj
+
+    def _project(self, x: Tensor) -> Tensor:
+        if self.qkv_proj is not None:
+            return self.qkv_proj(x)
+        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         if queries.shape[2] > 1:
             causal = mask is None
             return scaled_dot_product_attention(queries, keys, values, mask, is_causal=causal, enable_gqa=True)
         # One query: the heads of a group stand in for positions, so that keys and values are not repeated.
-        grouped = queries.view(queries.shape[0], self.num_kv_heads, -1, self.head_dim)
-        return scaled_dot_product_attention(grouped, keys, values, mask).view_as(queries)
+        grouped = queries.reshape(queries.shape[0], self.num_kv_heads, -1, self.head_dim)
+        return scaled_dot_product_attention(grouped, keys, values, mask).reshape(queries.shape)
