@@ -39,7 +39,9 @@ def fetch(package: str, directory: Path) -> Path:
     result = subprocess.run(["apt-get", "download", package], cwd=directory, capture_output=True, text=True)
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or ["unknown reason"])[-1]
-        raise DownloadError(f"package {package}: download failed ({reason}); run `apt-get update` and check the network")
+        raise DownloadError(
+            f"package {package}: download failed ({reason}); run `apt-get update` and check the network"
+        )
     return sorted(directory.glob(f"{package}_*.deb"))[-1]
 
 
@@ -77,6 +79,10 @@ def extract(deb: Path, wanted: Collection[str], directory: Path) -> None:
                         found |= _extract_members(data.read(), name, inside[name], directory)
         except (tarfile.TarError, zipfile.BadZipFile) as error:
             raise DownloadError(f"package {deb}: is damaged ({error}); delete it, it will be fetched again") from None
+    if not (directory / "copyright").is_file():
+        raise DownloadError(
+            f"package {deb}: has no usr/share/doc/{package}/copyright, so its music has no known licence"
+        )
     if lost := sorted(missing - found):
         raise DownloadError(f"package {deb}: lacks {lost[0]} and {len(lost) - 1} more; expected the Debian 12 version")
 

@@ -16,7 +16,9 @@ FRAME = 2048
 HOP = 128
 BANDS = 33
 LOW, HIGH = 300.0, 2000.0
-SAME = 0.06  # of the shorter track's words: copies of the corpus share far more, distinct works far less
+SAME = (
+    0.02  # of the shorter track's words: copies share 0.1 to 1, unrelated music at most 0.004 (measured on 343 tracks)
+)
 
 Words = npt.NDArray[np.uint32]  # sorted and unique
 

@@ -12,6 +12,8 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Literal
 
+from pydantic import Field
+
 from longplay.config import Config
 from longplay.data.manifest import Split
 
@@ -24,6 +26,7 @@ QUICK_PACKAGES = (
     "fretsonfire-songs-sectoid",
     "unknown-horizons",
 )
+NOT_MUSIC = ("/soundfx/", "/sound/weather/", "steamLocomotive", "nolok_speech", "introcutscene2")  # parts of paths
 STEMS = ("guitar", "song")
 TEST_EVERY = 10
 VALID_EVERY = 40
@@ -40,7 +43,7 @@ class SourceFile(Config):
     sample_rate: int
     kbps: int
     licence: Literal["PERM", "CC-BY-SA", "GPL-or-CC-BY-SA", "GPL", "UNCLEAR"]
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
 
 
 class Work(Config):
@@ -102,11 +105,13 @@ def works(listed: Sequence[SourceFile], packages: Collection[str] | None = None)
             groups.setdefault((file.package, str(piece)), []).append(file)
     tested = {key for key, members in groups.items() if any((file.package, file.path) in reserved for file in members)}
     validated = set(sorted(groups.keys() - tested)[VALID_EVERY // 2 :: VALID_EVERY])
-    splits: dict[tuple[str, str], Split] = dict.fromkeys(tested, "test") | dict.fromkeys(validated, "valid")
+    splits: dict[tuple[str, str], Split] = {}
+    splits.update(dict.fromkeys(tested, "test"))
+    splits.update(dict.fromkeys(validated, "valid"))
     return [
         Work(files=tuple(members), split=splits.get(key, "train"))
         for key, members in sorted(groups.items())
-        if packages is None or key[0] in packages
+        if (packages is None or key[0] in packages) and not any(part in key[1] for part in NOT_MUSIC)
     ]
 
 

@@ -1,0 +1,92 @@
+"""Captions: several wordings of the same facts, from terse tags to a sentence. Nothing is said that is not known."""
+
+from collections.abc import Sequence
+
+from longplay.config import Config
+from longplay.data.measure import Facts
+from longplay.prompt import Section
+
+MAX_INSTRUMENTS = 5
+SLOW_BPM, FAST_BPM, VERY_FAST_BPM = 80, 120, 150
+DARK_HZ, BRIGHT_HZ = 1200, 2300  # about the lower and the upper fifth of the real music
+SPARSE, BUSY = 2.5, 5.5  # onsets per second, likewise
+EVEN_DB, WIDE_DB = 4, 12  # dynamics, likewise
+
+
+class Description(Config):
+    """What is known about a track, ready to be worded.
+
+    Attributes:
+        styles: genres and styles, the most telling first.
+        moods: adjectives.
+    """
+
+    title: str | None = None
+    styles: tuple[str, ...] = ()
+    moods: tuple[str, ...] = ()
+    bpm: float | None = None
+    key: str | None = None
+    instruments: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+
+def tempo_word(bpm: float) -> str:
+    """How a tempo feels: slow, mid-tempo, fast or very fast."""
+    if bpm < SLOW_BPM:
+        return "slow"
+    if bpm < FAST_BPM:
+        return "mid-tempo"
+    return "fast" if bpm < VERY_FAST_BPM else "very fast"
+
+
+def moods(facts: Facts) -> tuple[str, ...]:
+    """Adjectives for what stands out in a measurement; none for what is ordinary."""
+    choices = (
+        (facts.brightness, DARK_HZ, BRIGHT_HZ, "dark", "bright"),
+        (facts.density, SPARSE, BUSY, "sparse", "busy"),
+        (facts.dynamics, EVEN_DB, WIDE_DB, "steady", "dynamic"),
+    )
+    words = []
+    for value, low, high, below, above in choices:
+        if value < low:
+            words.append(below)
+        elif value > high:
+            words.append(above)
+    return tuple(words)
+
+
+def captions(about: Description) -> tuple[str, ...]:
+    """Three to five different captions of one track."""
+    style = about.styles[0] if about.styles else "music"
+    instruments = about.instruments[:MAX_INSTRUMENTS]
+    tempo = [tempo_word(about.bpm)] if about.bpm else []
+    measured = [f"{about.bpm:.0f} bpm"] if about.bpm else []
+    measured += [about.key] if about.key else []
+    labels = [section.label for section in about.sections]
+
+    tags = ", ".join([*about.styles, *tempo, *about.moods, *measured, *instruments])
+    mood = " ".join([*tempo, *about.moods, style])
+    short = style + (f" in {about.key}" if about.key else "") + (f" at {about.bpm:.0f} bpm" if about.bpm else "")
+    feel = ", ".join([*tempo, *about.moods])
+    named = f"{_article(feel or style)} {feel + ' ' if feel else ''}{style} piece"
+    sentence = _capital(named) + (f" with {_listing(instruments)}" if instruments else "")
+    sentence += f", {' in '.join(measured)}." if len(measured) == 2 else f", {measured[0]}." if measured else "."
+    structured = sentence + (f" It goes {', '.join(labels)}." if labels else "")
+    titled = (
+        f'"{about.title}": {", ".join([*about.styles[:2], *about.moods, *tempo]) or "music"}' if about.title else ""
+    )
+    wordings = (tags, mood, _capital(short), sentence if titled else structured, titled)
+    return tuple(dict.fromkeys(filter(None, wordings)))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _article(text: str) -> str:
+    return "an" if text[:1].lower() in "aeiou" else "a"
+
+
+def _listing(items: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)

@@ -1,0 +1,113 @@
+"""A whole build from a package made here, with the real dpkg-deb."""
+
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from longplay.data import debian
+from longplay.data.corpus import build_corpus
+from longplay.data.manifest import read_manifest
+from longplay.data.sources import SourceFile
+from longplay.errors import DownloadError, UserError
+
+needs_dpkg = pytest.mark.skipif(
+    shutil.which("dpkg-deb") is None or shutil.which("apt-get") is None, reason="needs dpkg-deb and apt-get (Debian)"
+)
+RATE = 44100
+COPYRIGHT = "Files: music/*\nCopyright: 2020 Ada\nLicense: CC-BY-3.0\n"
+
+
+def song(seed: int, seconds: float = 12.0) -> bytes:
+    rng = np.random.default_rng(seed)
+    time = np.arange(RATE // 4) / RATE
+    chords = [np.sin(2 * np.pi * np.outer(rng.uniform(300, 2000, 6), time)).sum(0) for _ in range(int(4 * seconds))]
+    file = io.BytesIO()
+    soundfile.write(file, (0.05 * np.concatenate(chords)).astype(np.float32), RATE, format="WAV")
+    return file.getvalue()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A corpus directory whose `debs` holds a package with two songs, a copy, silence, and a zip with a song."""
+    root = tmp_path / "package"
+    for folder in ("DEBIAN", "usr/share/tiny/music", "usr/share/doc/tiny-music"):
+        (root / folder).mkdir(parents=True)
+    control = "Package: tiny-music\nVersion: 1\nArchitecture: all\nMaintainer: A <a@example.org>\nDescription: x\n"
+    (root / "DEBIAN/control").write_text(control)
+    (root / "usr/share/doc/tiny-music/copyright").write_text(COPYRIGHT)
+    music = root / "usr/share/tiny/music"
+    for name, data in {"one": song(1), "two": song(2), "again": song(1), "silent": song(3, 1.0)}.items():
+        (music / f"{name}.wav").write_bytes(data)
+    with zipfile.ZipFile(root / "usr/share/tiny/pack.zip", "w") as archive:
+        archive.writestr("music/inner.wav", song(4))
+        archive.writestr("music/unlisted.wav", b"")
+    debs = tmp_path / "corpus" / "debs"
+    debs.mkdir(parents=True)
+    command = ["dpkg-deb", "-Znone", "-b", str(root), str(debs / "tiny-music_1_all.deb")]
+    subprocess.run(command, check=True, capture_output=True)
+    return tmp_path / "corpus"
+
+
+def listed() -> list[SourceFile]:
+    paths = [f"usr/share/tiny/music/{name}.wav" for name in ("again", "one", "silent", "two")]
+    paths.append("usr/share/tiny/pack.zip.d/music/inner.wav")
+    values = {"package": "tiny-music", "seconds": 12.0, "sample_rate": RATE, "kbps": 700, "licence": "PERM"}
+    return [SourceFile.parse(values | {"path": path}) for path in paths]
+
+
+@needs_dpkg
+def test_build_drops_copies_and_silence_and_a_second_run_changes_nothing(corpus: Path) -> None:
+    built = build_corpus(corpus, workers=1, listed=listed())
+    assert sorted(track.title for track in built.tracks) == ["again", "inner", "two"]
+    assert sorted(built.dropped.values()) == [f"repeats {built.tracks[0].id}", "silent or under 10 s"]
+    for track in built.tracks:
+        info = soundfile.info(corpus / track.path)
+        assert (info.samplerate, info.channels) == (48000, 1)
+        assert track.seconds == pytest.approx(info.duration)
+        assert (track.author, track.licence, track.codec_ok) == ("Ada", "CC-BY-3.0", True)
+    assert read_manifest(corpus / "manifest.jsonl") == built.tracks
+    assert len((corpus / "dropped.jsonl").read_text().splitlines()) == 2
+
+    made = {path: path.stat().st_mtime_ns for path in corpus.rglob("*") if path.is_file() and path.parent != corpus}
+    shutil.rmtree(corpus / "debs")  # a second run needs no package
+    again = build_corpus(corpus, workers=1, listed=listed())
+    assert again == built
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items() if path.exists())
+
+
+@needs_dpkg
+def test_an_interrupted_build_goes_on(corpus: Path) -> None:
+    built = build_corpus(corpus, workers=1, listed=listed())
+    lost = built.tracks[0]
+    (corpus / "facts" / f"{lost.id}.json").unlink()
+    (corpus / "audio" / f"{lost.id}.wav").unlink()
+    assert build_corpus(corpus, workers=1, listed=listed()) == built
+    facts = json.loads((corpus / "facts" / f"{lost.id}.json").read_text())
+    assert facts["seconds"] == lost.seconds
+
+
+@needs_dpkg
+def test_a_package_without_a_listed_file_is_refused(corpus: Path) -> None:
+    (deb,) = (corpus / "debs").iterdir()
+    with pytest.raises(DownloadError, match="lacks usr/share/other"):
+        debian.extract(deb, ["usr/share/other.ogg"], corpus / "extracted")
+
+
+@needs_dpkg
+def test_a_damaged_package_is_refused(corpus: Path) -> None:
+    (deb,) = (corpus / "debs").iterdir()
+    deb.write_bytes(deb.read_bytes()[:2000])
+    with pytest.raises(DownloadError, match="tiny-music_1_all"):
+        debian.extract(deb, ["usr/share/tiny/music/one.wav"], corpus / "extracted")
+
+
+def test_missing_tools_are_named_with_the_remedy() -> None:
+    with pytest.raises(UserError, match=r"no-such-a, no-such-b.*apt-get install"):
+        debian.require_tools(["no-such-b", "no-such-a"])

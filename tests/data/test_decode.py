@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pyloudnorm
+import pytest
+import soundfile
+
+from longplay.data.decode import PEAK, prepare, read_mono, to_mono, trim, write_wav
+from longplay.errors import AudioError
+
+RATE = 48000
+
+
+def tone(seconds: float, hertz: float = 440.0, level: float = 0.3, rate: int = RATE) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+def test_mono_is_the_mean_unless_it_cancels() -> None:
+    a, b = tone(0.5), tone(0.5, 660)
+    np.testing.assert_allclose(to_mono(np.stack([a, b])), (a + b) / 2, atol=1e-7)
+    np.testing.assert_allclose(to_mono(np.stack([a, np.zeros_like(a)])), a / 2)
+    np.testing.assert_array_equal(to_mono(np.stack([0.9 * a, -a])), -a)
+    np.testing.assert_array_equal(to_mono(a[None]), a)
+
+
+def test_trim_keeps_only_what_sounds() -> None:
+    wav = np.concatenate([np.zeros(RATE, np.float32), tone(2), np.zeros(RATE // 2, np.float32)])
+    assert len(trim(wav, RATE)) == pytest.approx(2 * RATE, abs=0.11 * RATE)
+    assert len(trim(np.zeros(RATE, np.float32), RATE)) == 0
+
+
+def test_prepare_resamples_mixes_and_normalises(tmp_path: Path) -> None:
+    for name, hertz in (("guitar", 330.0), ("song", 880.0)):
+        soundfile.write(tmp_path / f"{name}.flac", np.stack([tone(12, hertz, 0.05, 44100)] * 2, 1), 44100)
+    wav = prepare([tmp_path / "guitar.flac", tmp_path / "song.flac"])
+    assert wav is not None
+    assert len(wav) == pytest.approx(12 * RATE, abs=0.1 * RATE)
+    assert pyloudnorm.Meter(RATE).integrated_loudness(wav) == pytest.approx(-16, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(wav[:RATE]))
+    assert set(np.argsort(spectrum)[-2:]) == {330, 880}
+
+
+def test_loudness_never_clips(tmp_path: Path) -> None:
+    wav = tone(12, level=0.01)
+    wav[::4800] = 0.9  # clicks: the loudness wants a gain that the peak forbids
+    soundfile.write(tmp_path / "a.wav", wav, RATE)
+    prepared = prepare([tmp_path / "a.wav"])
+    assert prepared is not None
+    assert np.abs(prepared).max() == pytest.approx(PEAK, rel=1e-3)
+
+
+def test_short_or_silent_music_is_none(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(20 * RATE, np.float32), RATE)
+    soundfile.write(tmp_path / "short.wav", tone(9), RATE)
+    assert prepare([tmp_path / "silent.wav"]) is None
+    assert prepare([tmp_path / "short.wav"]) is None
+
+
+def test_broken_audio_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.ogg").write_bytes(b"OggS but not really")
+    with pytest.raises(AudioError, match="x.ogg"):
+        read_mono(tmp_path / "x.ogg")
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
+def test_every_codec_of_the_list_decodes(tmp_path: Path, kind: str, subtype: str) -> None:
+    path = tmp_path / "a.audio"
+    soundfile.write(path, tone(0.5), RATE, format=kind, subtype=subtype)
+    wav, rate = read_mono(path)
+    assert rate == RATE
+    assert np.abs(np.fft.rfft(wav[4000:16000])).argmax() == 110  # 440 Hz in quarter seconds
+
+
+def test_write_is_16_bit_and_leaves_no_part(tmp_path: Path) -> None:
+    write_wav(tmp_path / "audio" / "a.wav", tone(0.1))
+    info = soundfile.info(tmp_path / "audio" / "a.wav")
+    assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, "PCM_16")
+    assert len(list((tmp_path / "audio").iterdir())) == 1

@@ -1,0 +1,74 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from longplay.data.measure import measure, sections
+
+RATE = 48000
+CHORDS = {"C": (261.63, 329.63, 392.0), "F": (349.23, 440.0, 523.25), "G": (392.0, 493.88, 587.33)}
+MINOR_CHORDS = {"Am": (220.0, 261.63, 329.63), "Dm": (293.66, 349.23, 440.0), "E": (329.63, 415.3, 493.88)}
+
+
+def clicks(bpm: float, seconds: int = 20) -> np.ndarray:
+    wav = np.zeros(seconds * RATE, np.float32)
+    burst = np.random.default_rng(0).normal(0, 0.3, 1000).astype(np.float32) * np.linspace(1, 0, 1000, dtype=np.float32)
+    for start in np.arange(0, len(wav) - 1000, 60 / bpm * RATE).astype(int):
+        wav[start : start + 1000] = burst
+    return wav
+
+
+def chords(progression: str, table: dict[str, tuple[float, ...]], shift: int = 0) -> np.ndarray:
+    time = np.arange(RATE) / RATE
+    each = [
+        np.sin(2 * np.pi * np.outer(np.array(table[name]) * 2 ** (shift / 12), time)).sum(0)
+        for name in progression.split()
+    ]
+    return (0.1 * np.concatenate(each)).astype(np.float32)
+
+
+@pytest.mark.parametrize("bpm", [72, 96, 120, 143, 170])
+def test_tempo_of_clicks(bpm: float) -> None:
+    assert measure(clicks(bpm), RATE).bpm == pytest.approx(bpm, rel=0.02)
+
+
+def test_no_tempo_where_nothing_pulses() -> None:
+    steady = 0.1 * np.sin(2 * np.pi * 220 * np.arange(20 * RATE) / RATE)
+    assert measure(steady.astype(np.float32), RATE).bpm is None
+    noise = np.random.default_rng(1).normal(0, 0.1, 20 * RATE)
+    assert measure(noise.astype(np.float32), RATE).bpm is None
+
+
+@pytest.mark.parametrize(("shift", "key"), [(0, "C major"), (2, "D major"), (6, "F# major"), (-2, "Bb major")])
+def test_major_keys(shift: int, key: str) -> None:
+    assert measure(chords("C F G C C F G C", CHORDS, shift), RATE).key == key
+
+
+@pytest.mark.parametrize(("shift", "key"), [(0, "A minor"), (3, "C minor")])
+def test_minor_keys(shift: int, key: str) -> None:
+    assert measure(chords("Am Dm E Am Am Dm E Am", MINOR_CHORDS, shift), RATE).key == key
+
+
+def test_no_key_in_noise() -> None:
+    assert measure(np.random.default_rng(1).normal(0, 0.1, 10 * RATE).astype(np.float32), RATE).key is None
+
+
+def test_brightness_orders_sounds() -> None:
+    noise = np.random.default_rng(2).normal(0, 0.1, 5 * RATE).astype(np.float32)
+    muffled = np.convolve(noise, np.ones(64) / 64, mode="same").astype(np.float32)
+    assert measure(muffled, RATE).brightness < 0.5 * measure(noise, RATE).brightness
+
+
+def test_density_counts_onsets() -> None:
+    assert measure(clicks(120), RATE).density == pytest.approx(2, rel=0.15)
+
+
+def test_sections_cover_the_piece_and_choruses_are_loud() -> None:
+    levels = np.full(240, -30, np.float32)
+    levels[84:132] = -10
+    found = sections(levels, 120.0)
+    assert (found[0].label, found[-1].label) == ("intro", "outro")
+    assert (found[0].start, found[-1].end) == (0, 120)
+    assert all(before.end == after.start for before, after in pairwise(found))
+    assert [each.label for each in found if each.start <= 50 < each.end] == ["chorus"]
+    assert sections(levels, 20.0) == ()
