@@ -68,8 +68,9 @@ class _Describer:
 
     def _tensor(self, tensor: Tensor, path: Keys) -> dict[str, Any]:
         reference = self.refer(path, tensor)
-        tied = self.seen.setdefault(reference, tensor.data_ptr()) == tensor.data_ptr()
-        entry: dict[str, Any] = {"tensor": reference, "tied": tied}
+        entry: dict[str, Any] = {"tensor": reference}
+        if self.seen.setdefault(reference, tensor.data_ptr()) != tensor.data_ptr():
+            entry["copy"] = True
         if isinstance(tensor, nn.Parameter):
             entry["parameter"] = tensor.requires_grad
         return entry
@@ -109,7 +110,7 @@ class _Rebuilder:
 
     def _tensor(self, entry: dict[str, Any]) -> Tensor:
         reference = entry["tensor"]
-        if reference not in self.made or not entry["tied"]:
+        if reference not in self.made or "copy" in entry:
             tensor = self.fetch(reference).clone()  # its own storage: torch.save writes whole storages
             if "parameter" in entry:
                 tensor = nn.Parameter(tensor, requires_grad=entry["parameter"])

@@ -150,6 +150,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     part = path.with_name(path.name + ".part")
     try:
         save_file({name: _dense(tensor) for name, tensor in tensors.items()}, part, metadata={"format": "pt"})
+        part.chmod(0o644)  # safetensors makes it private
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
