@@ -31,6 +31,7 @@ TopPOption = Annotated[float | None, typer.Option(help="Sample from the likelies
 NumStepsOption = Annotated[int | None, typer.Option(help="Steps of the flow's solver. [default: 10]")]
 FlowGuidanceOption = Annotated[float | None, typer.Option(help="Weight of the codes in the flow. [default: 0.7]")]
 SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
+FixedSeedOption = Annotated[int | None, typer.Option(help="Of the flow's noise. [default: 0]")]
 CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces; seeds count up.")]
 FastOption = Annotated[
     bool | None, typer.Option("--fast/--full", help="Skip flow and codec: 24 kHz, much sooner. [default: full]")

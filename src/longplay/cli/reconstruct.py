@@ -17,7 +17,7 @@ def reconstruct(
     ] = "codec",
     num_steps: options.NumStepsOption = None,
     flow_guidance: options.FlowGuidanceOption = None,
-    seed: options.SeedOption = None,
+    seed: options.FixedSeedOption = None,
     model: options.ModelOption = None,
     device: options.DeviceOption = None,
 ) -> None:

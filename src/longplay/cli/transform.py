@@ -27,7 +27,7 @@ def transform(
         source: the recording.
         output: the file to write.
         through: which models.
-        given: words of `GenerationOptions`; None is not given.
+        given: words of `GenerationOptions`; None is not given, and seed is then 0: nothing here asks for variety.
         model: name or directory.
         device: name.
         upscaling: refuse recordings that have the highs already.
@@ -35,7 +35,7 @@ def transform(
     Raises:
         AudioError, PromptError, CheckpointError, DownloadError: see `Pipeline`.
     """
-    options = GenerationOptions(**{word: value for word, value in given.items() if value is not None})
+    options = GenerationOptions(**{"seed": 0} | {word: value for word, value in given.items() if value is not None})
     check_output(output)
     audio = Audio.load(source)
     with status("loading the model"):

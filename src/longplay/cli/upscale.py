@@ -13,7 +13,7 @@ def upscale(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file.")],
     num_steps: options.NumStepsOption = None,
     flow_guidance: options.FlowGuidanceOption = None,
-    seed: options.SeedOption = None,
+    seed: options.FixedSeedOption = None,
     model: options.ModelOption = None,
     device: options.DeviceOption = None,
 ) -> None:

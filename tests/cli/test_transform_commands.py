@@ -1,0 +1,25 @@
+"""`longplay reconstruct` and `longplay upscale`."""
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+
+@pytest.mark.parametrize(("through", "rate"), [("tokenizer", 24_000), ("codec", 48_000), ("both", 48_000)])
+def test_reconstruct(run, tiny: Path, song: Path, through: str, rate: int) -> None:
+    outcome = run("reconstruct", song, "-o", "x.wav", "--through", through, "--num-steps", "1", "--model", tiny)
+    assert outcome.code == 0, outcome
+    assert outcome.err.startswith(f"x.wav: 2.0 s at {rate} Hz, made in ")
+    info = soundfile.info("x.wav")
+    assert (info.samplerate, info.channels, info.duration) == (rate, 2, 2.0)
+
+
+def test_upscale_makes_48_khz_and_is_reproducible(run, tiny: Path, song: Path) -> None:
+    wav, _ = soundfile.read(song)
+    soundfile.write("low.wav", wav[::2], 22_050)
+    for name in ("x.flac", "y.flac"):
+        assert run("upscale", "low.wav", "-o", name, "--num-steps", "1", "--model", tiny).code == 0
+    info = soundfile.info("x.flac")
+    assert (info.samplerate, info.channels, info.duration) == (48_000, 2, 2.0)
+    assert Path("x.flac").read_bytes() == Path("y.flac").read_bytes()
