@@ -13,7 +13,7 @@ from longplay.engine.decode import NO_CODE, Decoding, Piece, generate, prefill
 from longplay.engine.piece import RowBuilder
 from longplay.models.lm import LM
 from longplay.prompt import GenerationOptions, Section
-from models.test_lm import golden_lm, tiny_lm
+from tiny_lm import golden_lm, tiny_lm
 
 GREEDY = GenerationOptions(temperature=0.0)
 SAMPLED = GenerationOptions(top_k=10)

@@ -11,44 +11,9 @@ from longplay.config import Config
 from longplay.errors import ConfigError
 from longplay.models.lm import IGNORED, LM, LMBatch, LMConfig
 from published_tables import published_table
+from tiny_lm import golden_lm, tiny_config, tiny_lm
 
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
-
-
-def tiny_config(**changes: Any) -> LMConfig:
-    sizes = {"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_dim": 48}
-    return LMConfig.parse(
-        {"text_vocab_size": 50, "codebook_size": 20, "code_rate": 75, "num_labels": 5, **sizes, **changes}
-    )
-
-
-def tiny_lm(**changes: Any) -> LM:
-    torch.manual_seed(0)
-    lm = LM(tiny_config(**changes)).eval()
-    for parameter in lm.parameters():  # far from the small start of training, where every row looks alike
-        torch.nn.init.normal_(parameter, std=0.3)
-    return lm
-
-
-def golden_lm(fixture: Golden) -> LM:
-    qwen, llm = fixture.config["qwen2"], fixture.config["llm"]
-    config = LMConfig(
-        text_vocab_size=qwen["vocab_size"],
-        codebook_size=llm["audio_token_size"],
-        code_rate=1,
-        num_labels=fixture.weights["chorus_embedding.weight"].shape[0],
-        dim=qwen["hidden_size"],
-        num_layers=qwen["num_hidden_layers"],
-        num_heads=qwen["num_attention_heads"],
-        num_kv_heads=qwen["num_key_value_heads"],
-        intermediate_dim=qwen["intermediate_size"],
-        rope_theta=qwen["rope_theta"],
-        norm_eps=qwen["rms_norm_eps"],
-        float16_time=True,
-    )
-    lm = LM(config)
-    lm.load_state_dict({to_native("lm", name): w for name, w in fixture.weights.items() if not is_unused("lm", name)})
-    return lm.eval()
 
 
 def tiny_batch() -> LMBatch:
