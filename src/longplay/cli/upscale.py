@@ -17,7 +17,7 @@ def upscale(
     model: options.ModelOption = None,
     device: options.DeviceOption = None,
 ) -> None:
-    """Give a dull recording its highs: tokenizer, flow, codec.
+    """Give a dull recording its highs; what it holds stays.
 
     `longplay upscale old.wav -o bright.flac`
     """

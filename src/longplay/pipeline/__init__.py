@@ -18,6 +18,7 @@ from longplay.checkpoint.system import System, load_system
 from longplay.errors import PromptError
 from longplay.pipeline.continuation import check_sound, go_on, hear
 from longplay.pipeline.device import resolve_device
+from longplay.pipeline.highs import add_highs
 from longplay.pipeline.recipe import DType, Recipe, read_recipe
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import Progress, Stage, Stream, silent
@@ -150,7 +151,9 @@ class Pipeline:
         return steps.reconstruct(audio, latents=through == "codec")
 
     def upscale(self, audio: Audio, options: GenerationOptions | None = None, progress: Progress = silent) -> Audio:
-        """A recording at the tokenizer's rate or less, at the codec's rate.
+        """A recording at the tokenizer's rate or less, at the codec's rate, with the highs that it lacked.
+
+        Its own band stays as it is; tokenizer, flow and codec make what lies above.
 
         Raises:
             PromptError: `audio` is silent, shorter than 1 s, or at a higher rate.
@@ -160,7 +163,7 @@ class Pipeline:
         limit = steps.tokenizer.config.sample_rate
         if audio.sample_rate > limit:
             raise PromptError(f"the audio has {audio.sample_rate} Hz already; upscale takes {limit} Hz or less")
-        return self.reconstruct(audio, "both", options, progress)
+        return add_highs(audio, self.reconstruct(audio, "both", options, progress))
 
 
 def stages(fast: bool) -> tuple[Stage, ...]:
