@@ -65,6 +65,7 @@ def test_listener_hears_each_clip_by_itself() -> None:
 
     assert both.embeddings.shape == (1 + 2, EMBEDDING_DIM)
     assert both.tags.shape == (2, 2 * NUM_TAGS)
+    np.testing.assert_array_equal(listener.embed([short, long], 22050), both.embeddings)
     np.testing.assert_allclose(both.embeddings[1:], alone.embeddings, atol=1e-6)
     with pytest.raises(ValueError, match="needs 3 s"):
         listener.hear([short[:1000]], 22050)

@@ -5,7 +5,7 @@ prompts, one per clip, and is itself scored as music that is as good as can be (
 the reference in its tracks, and holds as many clips as the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from longplay.evaluate.report import Row
 NOISE_DB = 10.0
 
 Wav = npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.float32]
 
 
 def prompt_of(track: Track) -> str:
@@ -47,14 +48,12 @@ def controls(clips: Sequence[Clip]) -> dict[str, list[Wav]]:
     }
 
 
-def quality_rows(reference: Heard, real: Heard, others: dict[str, Heard]) -> list[Row]:
-    """Frechet distance to the reference of each set, and its ratio to that of real music."""
-    floor = frechet_distance(reference.embeddings, real.embeddings)
-    rows = []
-    for name, heard in {**others, "real, other tracks": real}.items():
-        distance = frechet_distance(reference.embeddings, heard.embeddings)
-        rows.append(Row(name, {"frechet": distance, "times_real": distance / floor}))
-    return rows
+def quality_rows(reference: Embeddings, real: Embeddings, others: Mapping[str, Embeddings]) -> list[Row]:
+    """Frechet distance to the reference of each set [n, D], and its ratio to that of real music."""
+    floor = frechet_distance(reference, real)
+    distances = {name: frechet_distance(reference, embeddings) for name, embeddings in others.items()}
+    distances["real, other tracks"] = floor
+    return [Row(name, {"frechet": value, "times_real": value / floor}) for name, value in distances.items()]
 
 
 def adherence_rows(

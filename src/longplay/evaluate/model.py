@@ -142,15 +142,15 @@ class Evaluation:
         made = [self._generate(index, clip, fast) for index, clip in enumerate(clips)]
         wavs, rate, real_rate = [audio.wav[0] for audio in made], made[0].sample_rate, clips[0].sample_rate
         heard, real = self.listener.hear(wavs, rate), self.listener.hear([clip.wav for clip in clips], real_rate)
-        others = {name: self.listener.hear(wrong, real_rate) for name, wrong in controls(clips).items()}
-        target = self.listener.hear([clip.wav for clip in reference], reference[0].sample_rate)
+        others = {name: self.listener.embed(wrong, real_rate) for name, wrong in controls(clips).items()}
+        target = self.listener.embed([clip.wav for clip in reference], reference[0].sample_rate)
         about = (
             f"{len(clips)} clips of {self.seconds:g} s from captions of half the test tracks"
             f"{' (fast mode: no flow or codec)' if fast else ''}; reference: {len(reference)} clips of the other half."
         )
         met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio)."
         return [
-            Part("generation", about, quality_rows(target, real, {"generated": heard, **others})),
+            Part("generation", about, quality_rows(target, real.embeddings, {"generated": heard.embeddings, **others})),
             Part("adherence", met, adherence_rows(clips, real, wavs, rate, heard)),
         ]
 

@@ -121,7 +121,7 @@ class Heard:
     """What musicnn makes of a set of clips.
 
     Attributes:
-        embeddings: [N * P, 200], one per 3 s patch, in the order of the clips.
+        embeddings: [N * P, 200] of the MTT model, one per 3 s patch, in the order of the clips.
         tags: [N, 100] mean probabilities per clip, the 50 of MTT and then the 50 of MSD.
     """
 
@@ -135,7 +135,7 @@ class Listener:
     def __init__(self, mtt: Musicnn, msd: Musicnn, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self.log_mel = LogMel().to(self.device)
-        self.models = [mtt.to(self.device).eval(), msd.to(self.device).eval()]
+        self.mtt, self.msd = mtt.to(self.device).eval(), msd.to(self.device).eval()
 
     @classmethod
     def pretrained(cls, device: str | torch.device = "cpu") -> "Listener":
@@ -148,21 +148,24 @@ class Listener:
 
     @torch.inference_mode()
     def hear(self, clips: Iterable[Wav], sample_rate: int) -> Heard:
-        """Mono clips [S] of any length and of 3 s and more.
+        """Embeddings and tags of mono clips [S] of 3 s and more.
 
         Raises:
-            ValueError: a clip is too short for one patch, or there is none.
+            ValueError: a clip is too short for one patch.
         """
         embeddings: list[Tensor] = []
         tags: list[Tensor] = []
         for clip in clips:
             patches = self.patches(clip, sample_rate)
-            (mtt_tags, mtt_embedding), (msd_tags, _) = (model(patches) for model in self.models)
-            embeddings.append(mtt_embedding)
+            (mtt_tags, embedding), (msd_tags, _) = self.mtt(patches), self.msd(patches)
+            embeddings.append(embedding)
             tags.append(torch.cat([mtt_tags.mean(0), msd_tags.mean(0)]))
-        if not tags:
-            raise ValueError("no clips to hear")
         return Heard(torch.cat(embeddings).cpu().numpy(), torch.stack(tags).cpu().numpy())
+
+    @torch.inference_mode()
+    def embed(self, clips: Iterable[Wav], sample_rate: int) -> npt.NDArray[np.float32]:
+        """The embeddings of `hear` alone [N * P, 200], in half the time."""
+        return torch.cat([self.mtt(self.patches(clip, sample_rate))[1] for clip in clips]).cpu().numpy()
 
     def patches(self, clip: Wav, sample_rate: int) -> Tensor:
         """Log-mel patches [P, 187, 96] of a clip [S], side by side; what is left over at the end is dropped.

@@ -31,7 +31,7 @@ def reconstruction_rows(
         ValueError: a system has another number of clips, or a clip another length.
     """
     ruler = Ruler(sample_rate)
-    reference = listener.hear(originals, sample_rate).embeddings
+    reference = listener.embed(originals, sample_rate)
     rows = []
     for name, clips in systems.items():
         distances = [ruler.distance(a, b) for a, b in zip(originals, clips, strict=True)]
@@ -43,7 +43,7 @@ def reconstruction_rows(
                     "convergence": float(np.mean([d.convergence for d in distances])),
                     "log_magnitude": float(np.mean([d.log_magnitude for d in distances])),
                     "si_sdr": float(np.median([d.si_sdr for d in distances])),
-                    "frechet": frechet_distance(reference, listener.hear(clips, sample_rate).embeddings),
+                    "frechet": frechet_distance(reference, listener.embed(clips, sample_rate)),
                 },
             )
         )
