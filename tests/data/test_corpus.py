@@ -94,6 +94,12 @@ def test_an_interrupted_build_goes_on(corpus: Path) -> None:
 
 
 @needs_dpkg
+def test_an_unknown_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'tiny-musik' is not in the list"):
+        build_corpus(tmp_path, packages=["tiny-musik"], listed=listed())
+
+
+@needs_dpkg
 def test_a_package_without_a_listed_file_is_refused(corpus: Path) -> None:
     (deb,) = (corpus / "debs").iterdir()
     with pytest.raises(DownloadError, match="lacks usr/share/other"):

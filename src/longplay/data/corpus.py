@@ -30,7 +30,7 @@ from longplay.data.measure import Facts, measure
 from longplay.data.render import FONTS, TOOLS, find_fonts, render, track_id
 from longplay.data.score import Style, compose, styles
 from longplay.data.sources import SourceFile, Work, source_files, works
-from longplay.errors import LongplayError
+from longplay.errors import LongplayError, UserError
 
 SPLIT_ORDER = ("test", "valid", "train")  # of two copies, the one that is not trained on stays
 SOUNDFONT_PACKAGES = ("fluid-soundfont-gm", "musescore-general-soundfont")
@@ -67,11 +67,14 @@ def build_corpus(
         listed: another list of files than the one that the package ships.
 
     Raises:
-        UserError: a needed program is missing.
+        UserError: a needed program is missing, or a package is not in the list.
         DownloadError: a package cannot be fetched or is damaged.
     """
     require_tools(["dpkg-deb", "apt-get", *(TOOLS if rendered_hours else ())])
-    chosen = works(source_files() if listed is None else listed, packages)
+    known = source_files() if listed is None else listed
+    if unknown := sorted(set(packages or ()) - {file.package for file in known}):
+        raise UserError(f"package {unknown[0]!r} is not in the list of music; leave packages out to take all of them")
+    chosen = works(known, packages)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         by_package: dict[str, list[Work]] = {}
         for work in chosen:

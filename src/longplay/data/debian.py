@@ -1,12 +1,13 @@
 """Debian packages as a source of music: download with `apt-get`, read with `dpkg-deb`."""
 
-import io
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import IO
 
 from longplay.errors import DownloadError, UserError
 
@@ -76,7 +77,7 @@ def extract(deb: Path, wanted: Collection[str], directory: Path) -> None:
                         _write(directory / name, data.read())
                         found.add(name)
                     elif name in inside:
-                        found |= _extract_members(data.read(), name, inside[name], directory)
+                        found |= _extract_members(data, name, inside[name], directory)
         except (tarfile.TarError, zipfile.BadZipFile) as error:
             raise DownloadError(f"package {deb}: is damaged ({error}); delete it, it will be fetched again") from None
     if not (directory / "copyright").is_file():
@@ -87,12 +88,14 @@ def extract(deb: Path, wanted: Collection[str], directory: Path) -> None:
         raise DownloadError(f"package {deb}: lacks {lost[0]} and {len(lost) - 1} more; expected the Debian 12 version")
 
 
-def _extract_members(data: bytes, archive: str, wanted: set[str], directory: Path) -> set[str]:
-    with zipfile.ZipFile(io.BytesIO(data)) as members:
-        names = set(members.namelist())
-        found = {path for path in wanted if path.removeprefix(f"{archive}.d/") in names}
-        for path in found:
-            _write(directory / path, members.read(path.removeprefix(f"{archive}.d/")))
+def _extract_members(data: IO[bytes], archive: str, wanted: set[str], directory: Path) -> set[str]:
+    with tempfile.TemporaryFile() as copy:  # an archive may be larger than memory, and a zip is read from its end
+        shutil.copyfileobj(data, copy)
+        with zipfile.ZipFile(copy) as members:
+            names = set(members.namelist())
+            found = {path for path in wanted if path.removeprefix(f"{archive}.d/") in names}
+            for path in found:
+                _write(directory / path, members.read(path.removeprefix(f"{archive}.d/")))
     return found
 
 
