@@ -49,7 +49,7 @@ def test_a_track_without_title_tells_its_structure() -> None:
 
 
 def test_nothing_known_is_still_a_caption() -> None:
-    assert captions(Description()) == ("music", "Music", "A music piece.")
+    assert captions(Description()) == ("music", "Music", "Music.")
 
 
 @pytest.mark.parametrize(("bpm", "word"), [(60, "slow"), (100, "mid-tempo"), (128, "fast"), (170, "very fast")])

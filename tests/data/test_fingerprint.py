@@ -1,6 +1,6 @@
 import numpy as np
 
-from longplay.data.fingerprint import duplicates, fingerprint, overlap
+from longplay.data.fingerprint import duplicates, fingerprint, shared_words
 
 RATE = 24000
 
@@ -26,7 +26,13 @@ def test_copies_are_found_at_another_level_cut_and_noise() -> None:
         "copy": fingerprint(copy, RATE),
     }
     assert duplicates(prints) == {"copy": "test"}
-    assert overlap(prints["test"], prints["other"]) < 0.01
+    assert shared_words(list(prints.values()))[0, 1] < 0.01 * len(prints["test"])
+
+
+def test_shared_words_are_counted_per_pair() -> None:
+    words = [np.array(each, np.uint32) for each in ([1, 2, 3, 9], [2, 3, 4], [], [3, 9, 11])]
+    expected = [[0, 2, 0, 2], [2, 0, 0, 1], [0, 0, 0, 0], [2, 1, 0, 0]]
+    np.testing.assert_array_equal(shared_words(words), expected)
 
 
 def test_too_short_for_a_fingerprint_repeats_nothing() -> None:

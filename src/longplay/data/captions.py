@@ -68,7 +68,8 @@ def captions(about: Description) -> tuple[str, ...]:
     mood = " ".join([*tempo, *about.moods, style])
     short = style + (f" in {about.key}" if about.key else "") + (f" at {about.bpm:.0f} bpm" if about.bpm else "")
     feel = ", ".join([*tempo, *about.moods])
-    named = f"{_article(feel or style)} {feel + ' ' if feel else ''}{style} piece"
+    felt = f"{feel} {style}" if feel else style
+    named = felt if style.endswith("music") else f"{_article(felt)} {felt} piece"
     sentence = _capital(named) + (f" with {_listing(instruments)}" if instruments else "")
     sentence += f", {' in '.join(measured)}." if len(measured) == 2 else f", {measured[0]}." if measured else "."
     structured = sentence + (f" It goes {', '.join(labels)}." if labels else "")

@@ -1,6 +1,7 @@
 """From a work and its measurements to its line of the manifest."""
 
 import re
+import unicodedata
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -91,9 +92,14 @@ def ownership(work: Work, copyright_file: Path) -> Rights:
     found = rights(read_stanzas(copyright_file.read_text(encoding="utf-8", errors="replace")), work.files[0].path)
     authors = found.authors or by_hand.authors
     artist = work.tags.get("artist", "")
-    if artist and "." not in artist and not any(artist.lower() in author.lower() for author in authors):
+    if artist and "." not in artist and not any(_plain(artist) in _plain(author) for author in authors):
         authors = (artist, *authors)
     return Rights(authors, found.licence or by_hand.licence or work.files[0].licence)
+
+
+def _plain(name: str) -> str:
+    """For comparing: without accents, signs and capitals."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", name).lower() if letter.isalnum())
 
 
 @cache

@@ -5,7 +5,7 @@ a 32-bit word, one bit per band between 300 Hz and 2 kHz: does the energy step b
 shrink? Copies share many words at any offset; different music shares almost none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -42,19 +42,30 @@ def fingerprint(wav: npt.NDArray[np.float32], rate: int) -> Words:
 
 def duplicates(prints: Mapping[str, Words]) -> dict[str, str]:
     """Tracks to drop, each with the track that it repeats; of a group, the first in the order of `prints` stays."""
-    kept: list[str] = []
+    names = list(prints)
+    shared = shared_words(list(prints.values()))
     result: dict[str, str] = {}
-    for name, words in prints.items():
-        for other in kept:
-            if overlap(words, prints[other]) > SAME:
-                result[name] = other
+    for index, name in enumerate(names):
+        for earlier in range(index):
+            shorter = min(len(prints[name]), len(prints[names[earlier]]))
+            if names[earlier] not in result and shared[index, earlier] > SAME * shorter:
+                result[name] = names[earlier]
                 break
-        else:
-            kept.append(name)
     return result
 
 
-def overlap(first: Words, second: Words) -> float:
-    """The part of the shorter track's words that the other has too, 0 to 1."""
-    shorter = min(len(first), len(second))
-    return len(np.intersect1d(first, second, assume_unique=True)) / shorter if shorter else 0.0
+def shared_words(prints: Sequence[Words]) -> npt.NDArray[np.int64]:
+    """How many words each two tracks have in common, [tracks, tracks], symmetric with a zero diagonal."""
+    words = np.concatenate([*prints, np.zeros(0, np.uint32)])
+    owners = np.repeat(np.arange(len(prints)), [len(each) for each in prints])
+    order = np.argsort(words, kind="stable")
+    words, owners = words[order], owners[order]
+    counts = np.zeros((len(prints), len(prints)), np.int64)
+    first = np.arange(len(words))
+    for distance in range(1, len(prints)):  # equal words are neighbours, at most one of each track
+        first = first[first + distance < len(words)]
+        first = first[words[first] == words[first + distance]]
+        if not len(first):
+            break
+        np.add.at(counts, (owners[first], owners[first + distance]), 1)
+    return counts + counts.T
