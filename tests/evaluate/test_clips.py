@@ -65,3 +65,10 @@ def test_clips_are_spread_apart_loud_and_repeatable(manifest: Path) -> None:
 def test_an_empty_split_is_named(manifest: Path) -> None:
     with pytest.raises(UserError, match="no recorded track of 2 s or more in the split 'valid'"):
         eligible_tracks(manifest, "valid", 2.0)
+
+
+def test_fewer_clips_than_tracks_come_from_all_over(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
+    tracks = [add_track(tmp_path, f"{index}", noise) for index in range(9)]
+
+    assert [clip.track.id for clip in cut_clips(tmp_path / "manifest.jsonl", tracks, 3, 2.0)] == ["0", "3", "6"]

@@ -53,7 +53,7 @@ def eligible_tracks(manifest: Path, split: Split, seconds: float) -> list[Track]
 
 
 def cut_clips(manifest: Path, tracks: Sequence[Track], count: int, seconds: float) -> list[Clip]:
-    """`count` clips, one per track in turn, then further ones from elsewhere in each; silent stretches are passed over.
+    """`count` clips, as evenly over the tracks as can be; silent stretches are passed over.
 
     The clips are sorted by track and time, and are the same on every machine; fewer than `count` come back only if
     the tracks hold less music.
@@ -61,10 +61,11 @@ def cut_clips(manifest: Path, tracks: Sequence[Track], count: int, seconds: floa
     Raises:
         AudioError: a file of the manifest cannot be read.
     """
-    rounds = -(-count // len(tracks))
+    each, rest = divmod(count, len(tracks))
+    shares = -(-np.arange(len(tracks) + 1) * rest // len(tracks))  # the remainder is spread evenly over the tracks
     clips: list[Clip] = []
-    for index, track in enumerate(tracks):
-        wanted = rounds if index < count - (rounds - 1) * len(tracks) else rounds - 1
+    for track, share in zip(tracks, np.diff(shares), strict=True):
+        wanted = each + int(share)
         if wanted:
             clips += _cut(Audio.load(manifest.parent / track.path), track, wanted, seconds)
     return clips
