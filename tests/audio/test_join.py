@@ -13,7 +13,7 @@ def tone(start: int, count: int, frequency: float = 330, phase: float = 0.0) -> 
 
 
 def test_a_tone_is_predicted() -> None:
-    np.testing.assert_allclose(predict(tone(0, 4800).astype(np.float64), 1440), tone(4800, 1440), atol=0.02)
+    np.testing.assert_allclose(predict(tone(0, 4800).astype(np.float64), 720), tone(4800, 720), atol=0.01)
 
 
 @pytest.mark.parametrize("phase", [0.0, 1.5, 3.1])

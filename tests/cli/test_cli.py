@@ -47,7 +47,7 @@ def test_version(run) -> None:
         ("generate", "x", "--seconds", "long"),
         ("generate", "x", "--device", "tpu"),
         ("generate", "x", "--count", "0"),
-        ("reconstruct", "x.wav"),
+        ("reconstruct",),
         ("reconstruct", "x.wav", "-o", "y.wav", "--through", "lm"),
         ("continue",),
     ],

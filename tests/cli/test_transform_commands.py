@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -23,3 +24,10 @@ def test_upscale_makes_48_khz_and_is_reproducible(run, tiny: Path, song: Path) -
     info = soundfile.info("x.flac")
     assert (info.samplerate, info.channels, info.duration) == (48_000, 2, 2.0)
     assert Path("x.flac").read_bytes() == Path("y.flac").read_bytes()
+
+
+@pytest.mark.parametrize(("command", "word"), [("reconstruct", "reconstructed"), ("upscale", "upscaled")])
+def test_without_output_the_file_is_named_by_what_was_done(run, tiny: Path, command: str, word: str) -> None:
+    soundfile.write("low.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 24_000), 24_000)
+    assert run(command, "low.wav", "--num-steps", "1", "--model", tiny).code == 0
+    assert Path(f"low-{word}.wav").is_file()

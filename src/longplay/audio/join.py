@@ -1,6 +1,6 @@
 """Go on from a recording without a click, and without touching it.
 
-The recording is prolonged for 30 ms by linear prediction (Burg's method, which is always stable), and only there, after
+The recording is prolonged for 15 ms by linear prediction (Burg's method, which is always stable), and only there, after
 its end, it is cross-faded into what follows. Value, slope and phase go on; nothing of the recording changes.
 """
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from longplay.audio.file import Wav
 
-OVERLAP_SECONDS = 0.03
+OVERLAP_SECONDS = 0.015  # longer, and noise, which cannot be predicted, would sag audibly
 WINDOW_SECONDS = 0.1
 ORDER = 256
 
@@ -17,7 +17,7 @@ Samples = npt.NDArray[np.float64]  # [S]
 
 
 def lead_in(before: Wav, after: Wav, sample_rate: int) -> Wav:
-    """`after` [C, S], its first 30 ms cross-faded from the prolongation of `before` [C, S']."""
+    """`after` [C, S], its first 15 ms cross-faded from the prolongation of `before` [C, S']."""
     count = min(round(OVERLAP_SECONDS * sample_rate), after.shape[1])
     weight = np.cos(np.linspace(0, np.pi / 2, count + 1)[1:]) ** 2
     window = before[:, -round(WINDOW_SECONDS * sample_rate) :].astype(np.float64)

@@ -10,7 +10,10 @@ from longplay.cli import options
 
 def reconstruct(
     audio: Annotated[Path, typer.Argument(help="A recording, at least 1 s.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file. [default: NAME-reconstructed.wav]"),
+    ] = None,
     through: Annotated[
         Literal["tokenizer", "codec", "both"],
         typer.Option(help="tokenizer (24 kHz), codec (48 kHz), or both: tokenizer, flow and codec."),
@@ -28,4 +31,4 @@ def reconstruct(
     from longplay.cli.transform import transform
 
     given = {"num_steps": num_steps, "flow_guidance": flow_guidance, "seed": seed}
-    transform(audio, output, through, given, model, device, upscaling=False)
+    transform(audio, output or Path(f"{audio.stem}-reconstructed.wav"), through, given, model, device, upscaling=False)

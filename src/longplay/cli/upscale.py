@@ -10,7 +10,10 @@ from longplay.cli import options
 
 def upscale(
     audio: Annotated[Path, typer.Argument(help="A recording at 24 kHz or less, at least 1 s.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file. [default: NAME-upscaled.wav]"),
+    ] = None,
     num_steps: options.NumStepsOption = None,
     flow_guidance: options.FlowGuidanceOption = None,
     seed: options.FixedSeedOption = None,
@@ -24,4 +27,4 @@ def upscale(
     from longplay.cli.transform import transform
 
     given = {"num_steps": num_steps, "flow_guidance": flow_guidance, "seed": seed}
-    transform(audio, output, "both", given, model, device, upscaling=True)
+    transform(audio, output or Path(f"{audio.stem}-upscaled.wav"), "both", given, model, device, upscaling=True)
