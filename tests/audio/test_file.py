@@ -122,6 +122,15 @@ def test_an_impossible_output_is_refused_early(tmp_path: Path, name: str, messag
         check_output(tmp_path / name)
 
 
+def test_a_place_without_permission_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", denied)
+    with pytest.raises(AudioError, match=r"x.wav: cannot be written \(Permission denied\); choose another place"):
+        check_output(tmp_path / "x.wav")
+
+
 def test_a_rate_that_the_format_lacks_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="cannot be written as MP3, 96000 Hz, 2 channels"):
         Audio(music(1, 96_000), 96_000).save(tmp_path / "x.mp3")

@@ -10,14 +10,12 @@ audio prompt ─ tokenizer.encode ──┴─> lm ─> codes ─> flow ─> lat
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from longplay import __version__
 from longplay.audio import Audio
 from longplay.checkpoint.system import System, load_system
 from longplay.errors import PromptError
 from longplay.pipeline.continuation import check_sound, go_on, hear
-from longplay.pipeline.device import resolve_device
+from longplay.pipeline.device import resolve_device, resolve_dtype
 from longplay.pipeline.highs import add_highs
 from longplay.pipeline.recipe import DType, Recipe, read_recipe
 from longplay.pipeline.steps import Steps
@@ -49,9 +47,11 @@ class Pipeline:
         Raises:
             CheckpointError: no model there, or it is incomplete or damaged.
             DownloadError: a hub cannot be reached.
-            UserError: this machine has no such device.
+            UserError: this machine has no such device, or there is no such dtype.
         """
-        system = load_system(name_or_path, resolve_device(device), getattr(torch, dtype) if dtype else None)
+        system = load_system(name_or_path, resolve_device(device), resolve_dtype(dtype))
+        if system.lm is not None:
+            system.lm.fuse()
         return cls(system, str(name_or_path), dtype)
 
     @property
