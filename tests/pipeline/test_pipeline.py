@@ -160,6 +160,14 @@ def test_reconstruction_keeps_duration_and_channels(pipeline: Pipeline, recordin
     assert made.wav.shape[1] == round(recording.seconds * rate)
 
 
+def test_progress_of_a_reconstruction_counts_all_channels(pipeline: Pipeline) -> None:
+    told: list[float] = []
+    pipeline.reconstruct(chord(7, 24_000, 2), "tokenizer", progress=lambda _, seconds: told.append(seconds))
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(14, abs=0.05)
+    assert len(told) > 2
+
+
 def test_each_channel_is_reconstructed_by_itself(pipeline: Pipeline) -> None:
     stereo = chord(2, 24_000, 2)
     made = pipeline.reconstruct(stereo, "tokenizer")

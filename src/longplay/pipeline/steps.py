@@ -4,7 +4,7 @@ Which windows run depends on the length alone, not on how the frames arrive: a s
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
 
@@ -137,21 +137,30 @@ class Steps:
         return self._audio(self._latents(codes, skip), skip)
 
     def reconstruct(self, audio: Audio, latents: bool) -> Audio:
-        """A recording encoded and decoded, channel by channel.
+        """A recording encoded and decoded, channel by channel; `progress` hears the seconds of all channels together.
 
         Args:
             audio: of any rate and channels.
             latents: through the codec alone; else from the tokenizer's codes.
         """
+
+        def channel(number: int) -> Wav:
+            def progress(stage: Stage, seconds: float) -> None:
+                self.progress(stage, number * audio.seconds + seconds)
+
+            mono = Audio(audio.wav[number : number + 1], audio.sample_rate)
+            return replace(self, progress=progress)._reconstruct(mono, latents)
+
+        made = np.concatenate([channel(number) for number in range(audio.wav.shape[0])])
+        return Audio(fit(made, round(audio.seconds * self.sample_rate)), self.sample_rate)
+
+    def _reconstruct(self, mono: Audio, latents: bool) -> Wav:
         encoder = self.codec if latents else self.tokenizer
-        made = []
-        for channel in audio.wav:
-            wav = Audio(channel[None], audio.sample_rate).resample(encoder.config.sample_rate).wav
-            codes = encode(encoder, torch.from_numpy(wav)[None].to(self.system.device))
-            pieces = codes.split(round(PIECE_SECONDS * encoder.config.frame_rate), dim=-1)
-            chunks = self._audio(map(self.codec.embed, pieces), 0.0) if latents else self.decode(pieces)
-            made.append(np.concatenate(list(chunks), axis=1))
-        return Audio(fit(np.concatenate(made), round(audio.seconds * self.sample_rate)), self.sample_rate)
+        wav = mono.resample(encoder.config.sample_rate).wav
+        codes = encode(encoder, torch.from_numpy(wav)[None].to(self.system.device))
+        pieces = codes.split(round(PIECE_SECONDS * encoder.config.frame_rate), dim=-1)
+        chunks = self._audio(map(self.codec.embed, pieces), 0.0) if latents else self.decode(pieces)
+        return np.concatenate(list(chunks), axis=1)
 
     def _encode_heard(self, heard: Heard) -> list[Tensor]:
         return [encode(self.tokenizer, torch.from_numpy(heard.wav)[None].to(self.system.device))]
