@@ -124,6 +124,14 @@ def test_a_missing_part_is_named_at_once(pipeline: Pipeline) -> None:
     assert bare.generate("x", GenerationOptions(seconds=0.2, fast=True)).sample_rate == 24_000
 
 
+def test_a_piece_that_ends_at_once_is_an_error(
+    pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longplay.pipeline.steps.generate", lambda *_: iter(()))
+    with pytest.raises(AudioError, match="the model ended the piece before it began; try another seed"):
+        pipeline.generate("x", options)
+
+
 def test_nan_is_refused(pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = pipeline.system.codec
     assert codec is not None

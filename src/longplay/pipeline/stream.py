@@ -8,6 +8,7 @@ import numpy as np
 
 from longplay.audio import Audio
 from longplay.audio.file import Wav
+from longplay.errors import AudioError
 from longplay.pipeline.recipe import Recipe
 
 Stage = Literal["tokenizer", "lm", "flow", "codec"]
@@ -36,6 +37,12 @@ class Stream:
         return self.chunks
 
     def join(self, chunks: Sequence[Wav]) -> Audio:
-        """One piece of the chunks that came out so far."""
+        """One piece of the chunks that came out so far.
+
+        Raises:
+            AudioError: there are none; a model may end a piece at once with `compatibility` "reference".
+        """
+        if not chunks:
+            raise AudioError("the model ended the piece before it began; try another seed or more seconds")
         recipe = self.recipe.model_dump(mode="json", exclude_none=True)
         return Audio(np.concatenate(chunks, axis=1), self.sample_rate, recipe)
