@@ -44,6 +44,14 @@ def test_lengths() -> None:
     assert decoder()(torch.randn(2, 6, 11)).shape == (2, 1, 88)
 
 
+def test_without_phase_the_latents_do_not_know_the_sign() -> None:
+    config = SpectralEncoderConfig(n_fft=32, dim=12, intermediate_dim=16, num_layers=2, phase=False)
+    module = SpectralEncoder(config, HOP, latent_dim=6)
+    wav = torch.randn(1, 1, 80)
+    torch.testing.assert_close(module(wav), module(-wav))
+    assert (encoder()(wav) - encoder()(-wav)).abs().max() > 1e-3
+
+
 def test_silence_is_finite() -> None:
     assert encoder()(torch.zeros(1, 1, 80)).isfinite().all()
 

@@ -40,7 +40,10 @@ def run(
 def tokens(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the corpus.")],
     out: Annotated[Path, typer.Argument(help="Folder for the token shards.")],
-    model: Annotated[str, typer.Option(help="Model directory with a tokenizer and a codec.")],
+    model: Annotated[str, typer.Option(help="Model with the tokenizer.")],
+    codec: Annotated[
+        str | None, typer.Option(help="Model with the codec; without it the shards serve lm alone.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
     """Encode a corpus into token shards for the stages lm and flow; resumable."""
@@ -55,10 +58,13 @@ def tokens(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if threads:
         torch.set_num_threads(threads)
-    system = load_system(model)
-    if system.tokenizer is None:
-        raise CheckpointError(f"{model}: has no tokenizer to encode with, only {', '.join(system.config.present)}")
-    prepare_tokens(manifest, out, system.tokenizer, system.codec)
+    tokenizer = load_system(model)
+    if tokenizer.tokenizer is None:
+        raise CheckpointError(f"{model}: has no tokenizer to encode with, only {', '.join(tokenizer.config.present)}")
+    acoustic = None if codec is None else load_system(codec)
+    if acoustic is not None and acoustic.codec is None:
+        raise CheckpointError(f"{codec}: has no codec to encode with, only {', '.join(acoustic.config.present)}")
+    prepare_tokens(manifest, out, tokenizer.tokenizer, None if acoustic is None else acoustic.codec)
 
 
 @app.command("release")

@@ -63,7 +63,13 @@ class ISTFTHead(nn.Module):
 
 
 class SpectralEncoderConfig(Config):
-    """Size of the spectral encoder."""
+    """Size of the spectral encoder, and what it sees.
+
+    Attributes:
+        phase: also see the cosine of the phase. Codes of an encoder that does not are steadier over time, hence far
+            easier for a language model (docs/experiments.md, 2026-11-22), but tie no waveform down.
+        floor: magnitudes below it look alike.
+    """
 
     kind: Literal["spectral"] = "spectral"
     n_fft: int = Field(gt=0)
@@ -71,6 +77,8 @@ class SpectralEncoderConfig(Config):
     intermediate_dim: int = Field(gt=0)
     num_layers: int = Field(gt=0)
     kernel_size: int = Field(default=7, gt=0)
+    phase: bool = True
+    floor: float = Field(default=1e-5, gt=0)
 
 
 class SpectralEncoder(nn.Module):
@@ -83,7 +91,7 @@ class SpectralEncoder(nn.Module):
         self.config = config
         self.hop_length = hop_length
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
-        self.embed = nn.Linear(config.n_fft + 2, config.dim)
+        self.embed = nn.Linear((config.n_fft // 2 + 1) * (1 + config.phase), config.dim)
         self.norm = nn.LayerNorm(config.dim, 1e-6)
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(config.dim, config.intermediate_dim, config.kernel_size, scale=1 / config.num_layers)
@@ -97,8 +105,10 @@ class SpectralEncoder(nn.Module):
         with torch.autocast(wav.device.type, enabled=False):
             spectrum = stft(wav[:, 0].float(), self.window, self.hop_length)
             magnitude = spectrum.abs()
-            cosine = spectrum.real / magnitude.clamp_min(1e-5)
-            features = torch.cat([magnitude.clamp_min(1e-5).log(), cosine], dim=1).mT  # [B, T, F]
+            features = magnitude.clamp_min(self.config.floor).log()
+            if self.config.phase:
+                features = torch.cat([features, spectrum.real / magnitude.clamp_min(1e-5)], dim=1)
+            features = features.mT  # [B, T, F]
         h = self.norm(self.embed(features)).mT
         for block in self.blocks:
             h = block(h)

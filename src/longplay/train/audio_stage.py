@@ -146,7 +146,7 @@ class AudioStage:
 
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model."""
-        export_model(self.name, model, self.config.model, directory)
+        export_model(self.config.stage, model, self.config.model, directory)
 
 
 def usage(codes: Tensor, size: int) -> dict[str, float]:

@@ -2,21 +2,19 @@
 
 from pathlib import Path
 
-import yaml
-from safetensors.torch import save_file
 from torch import nn
 
+from longplay.checkpoint.names import ModelName
+from longplay.checkpoint.store import SystemConfig, save_native
 from longplay.config import Config
+from longplay.text import TextTokenizer
 
 
-def export_model(name: str, model: nn.Module, config: Config, directory: Path) -> None:
-    """Write `directory/config.yaml` (section `name`) and `directory/<name>.safetensors`, each atomically."""
-    directory.mkdir(parents=True, exist_ok=True)
-    weights = directory / f"{name}.safetensors"
-    part = weights.with_suffix(".part")
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, part)
-    part.replace(weights)
-    text = yaml.safe_dump({name: config.dump()}, sort_keys=False)
-    part = directory / "config.yaml.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(directory / "config.yaml")
+def export_model(
+    name: ModelName, model: nn.Module, config: Config, directory: Path, text: TextTokenizer | None = None
+) -> None:
+    """Write `directory` anew, whole or not at all: the config's section `name`, the weights, the text tokenizer."""
+    system = SystemConfig.parse({"name": directory.parent.name, name: config.dump()})
+    text_tokenizer = None if text is None else text.to_json().encode("utf-8")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    save_native(directory, system, {name: model.state_dict()}, text_tokenizer, overwrite=True)

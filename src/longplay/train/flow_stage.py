@@ -80,7 +80,7 @@ class FlowStage:
 
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model."""
-        export_model(self.name, model, self.config.flow, directory)
+        export_model("flow", model, self.config.flow, directory)
 
     @torch.no_grad()
     def _tensors(self, windows: list[TokenWindow]) -> tuple[Tensor, Tensor]:

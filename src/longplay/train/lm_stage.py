@@ -102,8 +102,7 @@ class LMStage:
 
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model and its text tokenizer."""
-        export_model(self.name, model, self.config.lm, directory)
-        self.text.save(directory / "text_tokenizer.json")
+        export_model("lm", model, self.config.lm, directory, self.text)
 
     def _batch(self, windows: list[TokenWindow]) -> LMBatch:
         rate = self.config.lm.code_rate
