@@ -67,6 +67,8 @@ def test_other_options_change_what_from_makes(generate, run) -> None:
     assert not np.array_equal(Audio.load("first.wav").wav, Audio.load("other.wav").wav)
     assert run("generate", "loud piano", "--from", "first.wav", "-o", "text.wav").code == 0
     assert read_recipe("text.wav").prompt.text == "loud piano"
+    assert run("generate", "--from", "first.wav", "--sections", "intro:0-0.4", "-o", "sections.wav").code == 0
+    assert read_recipe("sections.wav").options.seconds == pytest.approx(0.4)
 
 
 def test_from_refuses_other_weights_unless_they_are_asked_for(generate, run, tiny: Path, tmp_path: Path) -> None:

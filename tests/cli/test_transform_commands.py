@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from longplay import Audio
+from longplay.pipeline import read_recipe
+
 
 @pytest.mark.parametrize(("through", "rate"), [("tokenizer", 24_000), ("codec", 48_000), ("both", 48_000)])
 def test_reconstruct(run, tiny: Path, song: Path, through: str, rate: int) -> None:
@@ -14,6 +17,8 @@ def test_reconstruct(run, tiny: Path, song: Path, through: str, rate: int) -> No
     assert outcome.err.startswith(f"x.wav: 2.0 s at {rate} Hz, made in ")
     info = soundfile.info("x.wav")
     assert (info.samplerate, info.channels, info.duration) == (rate, 2, 2.0)
+    recipe = read_recipe("x.wav")
+    assert (recipe.task, recipe.through, recipe.model) == ("reconstruct", through, str(tiny))
 
 
 def test_upscale_makes_48_khz_and_is_reproducible(run, tiny: Path, song: Path) -> None:
@@ -24,6 +29,14 @@ def test_upscale_makes_48_khz_and_is_reproducible(run, tiny: Path, song: Path) -
     info = soundfile.info("x.flac")
     assert (info.samplerate, info.channels, info.duration) == (48_000, 2, 2.0)
     assert Path("x.flac").read_bytes() == Path("y.flac").read_bytes()
+    recipe = read_recipe("x.flac")
+    assert (recipe.task, recipe.options.num_steps) == ("upscale", 1)
+    assert recipe.audio_prompt == Audio.load("low.wav").digest
+    refused = run("generate", "--from", "x.flac")
+    assert (refused.code, refused.err) == (
+        2,
+        "error: x.flac: was made by `longplay upscale`; run it on the recording\n",
+    )
 
 
 @pytest.mark.parametrize(("command", "word"), [("reconstruct", "reconstructed"), ("upscale", "upscaled")])

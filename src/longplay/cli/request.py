@@ -64,7 +64,10 @@ def build_request(
     """
     recipe = read_recipe(source) if source is not None else None
     if recipe is not None and recipe.task != task:
-        raise PromptError(f"{source}: was made by `longplay {recipe.task}`; use that command with --from")
+        remedy = (
+            "use that command with --from" if recipe.task in ("generate", "continue") else "run it on the recording"
+        )
+        raise PromptError(f"{source}: was made by `longplay {recipe.task}`; {remedy}")
     prompt = (recipe.prompt if recipe else Prompt()).dump()
     if text is not None:
         prompt["text"] = text

@@ -7,8 +7,8 @@ audio prompt ─ tokenizer.encode ──┴─> lm ─> codes ─> flow ─> lat
 ```
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from longplay import __version__
 from longplay.audio import Audio
@@ -17,14 +17,12 @@ from longplay.errors import PromptError
 from longplay.pipeline.continuation import check_sound, go_on, hear
 from longplay.pipeline.device import resolve_device, resolve_dtype
 from longplay.pipeline.highs import add_highs
-from longplay.pipeline.recipe import DType, Recipe, read_recipe
+from longplay.pipeline.recipe import DType, Recipe, Task, Through, read_recipe
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import Progress, Stage, Stream, silent
-from longplay.prompt import GenerationOptions, Prompt
+from longplay.prompt import GenerationOptions, Prompt, SettledOptions
 
 __all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Through", "read_recipe"]
-
-Through = Literal["tokenizer", "codec", "both"]
 
 
 class Pipeline:
@@ -114,17 +112,7 @@ class Pipeline:
             check_sound(audio)
         settled = (options or GenerationOptions()).settle(prompt, after=audio.seconds if audio else 0.0)
         steps = Steps(self.system, self.name, settled, progress)
-        recipe = Recipe(
-            task="generate" if audio is None else "continue",
-            prompt=prompt,
-            options=settled,
-            model=self.name,
-            digest=self.digest,
-            device=self.system.device.type,
-            dtype=self.dtype,
-            version=__version__,
-            audio_prompt=None if audio is None else audio.digest,
-        )
+        recipe = self._recipe("continue" if audio else "generate", prompt, settled, audio)
         if audio is None:
             return Stream(steps.sample_rate, recipe, steps.decode(steps.generate(prompt)))
         heard = hear(audio, steps.heard_seconds, steps.tokenizer.config)
@@ -147,8 +135,9 @@ class Pipeline:
         check_sound(audio)
         settled = (options or GenerationOptions(seed=0)).settle(Prompt())
         settled = settled.model_copy(update={"fast": through == "tokenizer"})
-        steps = Steps(self.system, self.name, settled, progress)
-        return steps.reconstruct(audio, latents=through == "codec")
+        made = Steps(self.system, self.name, settled, progress).reconstruct(audio, latents=through == "codec")
+        recipe = self._recipe("reconstruct", Prompt(), settled, audio)
+        return replace(made, recipe=recipe.model_copy(update={"through": through}).tags())
 
     def upscale(self, audio: Audio, options: GenerationOptions | None = None, progress: Progress = silent) -> Audio:
         """A recording at the tokenizer's rate or less, at the codec's rate, with the highs that it lacked.
@@ -163,7 +152,21 @@ class Pipeline:
         limit = steps.tokenizer.config.sample_rate
         if audio.sample_rate > limit:
             raise PromptError(f"the audio has {audio.sample_rate} Hz already; upscale takes {limit} Hz or less")
-        return add_highs(audio, self.reconstruct(audio, "both", options, progress))
+        made = self.reconstruct(audio, "both", options, progress)
+        return replace(add_highs(audio, made), recipe={**(made.recipe or {}), "task": "upscale"})
+
+    def _recipe(self, task: Task, prompt: Prompt, options: SettledOptions, audio: Audio | None) -> Recipe:
+        return Recipe(
+            task=task,
+            prompt=prompt,
+            options=options,
+            model=self.name,
+            digest=self.digest,
+            device=self.system.device.type,
+            dtype=self.dtype,
+            version=__version__,
+            audio_prompt=None if audio is None else audio.digest,
+        )
 
 
 def stages(fast: bool) -> tuple[Stage, ...]:

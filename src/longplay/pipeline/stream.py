@@ -44,5 +44,4 @@ class Stream:
         """
         if not chunks:
             raise AudioError("the model ended the piece before it began; try another seed or more seconds")
-        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
-        return Audio(np.concatenate(chunks, axis=1), self.sample_rate, recipe)
+        return Audio(np.concatenate(chunks, axis=1), self.sample_rate, self.recipe.tags())
