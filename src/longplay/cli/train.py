@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from longplay.checkpoint.names import ModelName
+
 app = typer.Typer(help="Train the models: tokenizer, codec, lm, flow.", no_args_is_help=True)
 
 
@@ -70,20 +72,22 @@ def tokens(
 @app.command("release")
 def release(
     out: Annotated[Path, typer.Argument(help="The new model directory.")],
-    tokenizer: Annotated[Path, typer.Option(help="Directory with the tokenizer.")],
-    codec: Annotated[Path, typer.Option(help="Directory with the codec.")],
-    lm: Annotated[Path, typer.Option(help="Directory with the lm and its text tokenizer.")],
-    flow: Annotated[Path, typer.Option(help="Directory with the flow.")],
     name: Annotated[str, typer.Option(help="What the model is called.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights.")],
     provenance: Annotated[str, typer.Option(help="Who trained it, on what.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="Directory with the tokenizer.")] = None,
+    codec: Annotated[Path | None, typer.Option(help="Directory with the codec.")] = None,
+    lm: Annotated[Path | None, typer.Option(help="Directory with the lm and its text tokenizer.")] = None,
+    flow: Annotated[Path | None, typer.Option(help="Directory with the flow.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the directory if it is there.")] = False,
 ) -> None:
-    """Join finished runs into one model directory, in half precision."""
-    from longplay.checkpoint.names import ModelName
+    """Join finished runs into one model directory, in half precision; what is left out, the model cannot do."""
     from longplay.train.release import release as join
 
-    parts: dict[ModelName, Path] = {"tokenizer": tokenizer, "codec": codec, "lm": lm, "flow": flow}
+    given: dict[ModelName, Path | None] = {"tokenizer": tokenizer, "codec": codec, "lm": lm, "flow": flow}
+    parts: dict[ModelName, Path] = {model: directory for model, directory in given.items() if directory is not None}
+    if not parts:
+        raise typer.BadParameter("name at least one of --tokenizer, --codec, --lm, --flow")
     join(parts, out, name=name, licence=licence, provenance=provenance, overwrite=overwrite)
     total = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     typer.echo(f"{out}: {total / 1e6:.1f} MB of weights")
