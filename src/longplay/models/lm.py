@@ -191,6 +191,10 @@ class LM(nn.Module):
                 nn.init.normal_(
                     parameter, std=residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else _INIT_STD
                 )
+        # The head starts as the embedding's transpose: the newest code is the first guess for the next one, which
+        # codes of sustained sound make a good guess (docs/experiments.md, 2026-11-22).
+        with torch.no_grad():
+            self.audio_head.weight[: self.config.codebook_size].copy_(self.audio_embedding.weight)
 
     def fuse(self) -> None:
         """Join q/k/v and gate/up for faster decoding, once, after loading; such a model is not saved or trained further."""
