@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from conftest import GOLDEN
+from golden_fixtures import GOLDEN
 
 _ROW = re.compile(r"\| `(?P<name>[^`]+)` \| (?P<shape>\[[\d, ]*\]) \| \w+ \|")
 _BRACES = re.compile(r"\{([^}]*)\}")

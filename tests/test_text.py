@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Golden
+from golden_fixtures import Golden
 from longplay.errors import CheckpointError, ConfigError
 from longplay.text import PUBLISHED_SPECIAL_TOKENS, TextTokenizer
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from conftest import Golden
+from golden_fixtures import Golden
 from longplay.checkpoint.names import is_unused, to_native
 from longplay.models.lm import LM, LMConfig
 

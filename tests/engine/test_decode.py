@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Golden
+from golden_fixtures import Golden
 from longplay.checkpoint.system import load_system
 from longplay.engine import decode, piece
 from longplay.engine.decode import NO_CODE, Decoding, Piece, generate, prefill

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Golden
+from golden_fixtures import Golden
 from longplay.engine.sampling import UNIFORM_BLOCK, likeliest, mix, sample, uniform_block
 
 SIZE = 12

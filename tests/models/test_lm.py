@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Golden
+from golden_fixtures import Golden
 from longplay.checkpoint.names import is_unused, to_native
 from longplay.config import Config
 from longplay.errors import ConfigError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Golden
+from golden_fixtures import Golden
 from longplay.checkpoint.names import is_unused, to_native, to_published
 from longplay.errors import ConfigError
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
