@@ -7,7 +7,7 @@ from longplay.data.manifest import Track
 HEADER = """# Attribution
 
 The weights in this directory were trained on the works below and are licensed CC-BY-SA-4.0. Each work was taken from
-a package of Debian 12 (`https://packages.debian.org/bookworm/PACKAGE`); author and licence are those of the package's
+the named package of Debian 12; author and licence are those of the package's
 copyright file (`/usr/share/doc/PACKAGE/copyright`), completed by the tags of the files. The works were decoded to
 48 kHz mono, trimmed and set to an even loudness; no audio of theirs is part of this package.
 
