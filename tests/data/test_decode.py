@@ -5,7 +5,8 @@ import pyloudnorm
 import pytest
 import soundfile
 
-from longplay.data.decode import PEAK, prepare, read_mono, to_mono, trim, write_wav
+from longplay.audio.clip import to_mono
+from longplay.data.decode import PEAK, prepare, read_mono, trim, write_wav
 from longplay.errors import AudioError
 
 RATE = 48000

@@ -8,6 +8,7 @@ import torch
 
 from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenWindows, read_token_tracks
+from longplay.engine import encode as engine_encode
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
@@ -81,7 +82,7 @@ def test_windows_give_the_same_codes_as_the_whole(
     manifest: Path, tmp_path: Path, models: Any, monkeypatch: Any
 ) -> None:
     tokens.prepare_tokens(manifest, tmp_path / "whole", *models)
-    monkeypatch.setattr(tokens, "WINDOW_SECONDS", 0.25)
+    monkeypatch.setattr(engine_encode, "WINDOW_SECONDS", 0.25)
     tokens.prepare_tokens(manifest, tmp_path / "windows", *models)
     for a, b in zip(*(read_token_tracks(tmp_path / name, "train") for name in ("whole", "windows")), strict=True):
         assert np.array_equal(a.semantic, b.semantic)

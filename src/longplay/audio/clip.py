@@ -100,13 +100,8 @@ class Audio:
         return self.peak < SILENCE
 
     def mono(self) -> Wav:
-        """The mean of the channels [1, S], or the loudest one if they cancel each other."""
-        mean = self.wav.mean(axis=0, keepdims=True, dtype=np.float32)
-        power = np.square(self.wav, dtype=np.float64).mean(axis=1)
-        loudest = int(power.argmax())
-        if np.square(mean, dtype=np.float64).mean() < CANCELLED**2 * power[loudest]:
-            return self.wav[loudest : loudest + 1]
-        return mean
+        """One channel [1, S], by the rule of `to_mono`."""
+        return to_mono(self.wav)[None]
 
     def resample(self, sample_rate: int) -> "Audio":
         """At another rate (soxr, high quality)."""
@@ -115,3 +110,13 @@ class Audio:
     def with_wav(self, wav: Wav, sample_rate: int | None = None) -> "Audio":
         """The same recipe over other samples."""
         return replace(self, wav=wav, sample_rate=sample_rate or self.sample_rate)
+
+
+def to_mono(channels: Wav) -> Wav:
+    """[C, S] to [S]: the mean of the channels, unless they cancel each other; then the loudest one."""
+    mean = channels.mean(axis=0, dtype=np.float32)
+    power = np.square(channels, dtype=np.float64).mean(axis=1)
+    loudest = int(power.argmax())
+    if np.square(mean, dtype=np.float64).mean() < CANCELLED**2 * power[loudest]:
+        return channels[loudest].copy()
+    return mean

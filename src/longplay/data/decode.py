@@ -9,12 +9,12 @@ import pyloudnorm
 import soundfile
 import soxr
 
+from longplay.audio.clip import to_mono
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.errors import AudioError
 
 LOUDNESS = -16.0  # LUFS
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
-CANCELLED = 0.4  # a mean this much weaker than its louder channel has lost what the channels hold in opposite phase
 SILENCE = 10 ** (-60 / 20)  # of the loudest frame
 FRAME_SECONDS = 0.05
 MIN_SECONDS = 10.0
@@ -33,16 +33,6 @@ def read_mono(path: Path) -> tuple[Wav, int]:
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: cannot be decoded ({error}); extract it again or drop it from the list") from None
     return to_mono(samples.T), rate
-
-
-def to_mono(channels: npt.NDArray[np.float32]) -> Wav:
-    """[C, S] to [S]: the mean of the channels, unless they cancel; then the loudest one."""
-    mean = channels.mean(axis=0)
-    power = np.square(channels, dtype=np.float64).mean(axis=1)
-    loudest = int(power.argmax())
-    if np.square(mean, dtype=np.float64).mean() < CANCELLED**2 * power[loudest]:
-        return channels[loudest].copy()
-    return mean
 
 
 def trim(wav: Wav, rate: int) -> Wav:

@@ -11,6 +11,7 @@ import torch
 
 from longplay import __version__
 from longplay.audio import Audio
+from longplay.engine.encode import encode
 from longplay.errors import UserError
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
 from longplay.evaluate.generation import adherence_rows, controls, prompt_of, quality_rows
@@ -21,7 +22,6 @@ from longplay.evaluate.speed import speed_rows
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
 from longplay.pipeline import Pipeline, Through
-from longplay.pipeline.steps import encode
 from longplay.prompt import GenerationOptions
 
 PartName = Literal["codec", "tokenizer", "flow", "generation", "speed"]

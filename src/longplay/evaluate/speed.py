@@ -6,12 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from longplay.engine.encode import encode
 from longplay.engine.windows import decode_plan, decode_window, flow_plan, flow_window, run_windows
 from longplay.evaluate.report import Row
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
 from longplay.pipeline import Pipeline
-from longplay.pipeline.steps import Steps, encode
+from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import silent
 from longplay.prompt import GenerationOptions, Prompt
 

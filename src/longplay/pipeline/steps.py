@@ -10,21 +10,20 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.resample import fit
 from longplay.checkpoint.system import System
 from longplay.engine.decode import generate
+from longplay.engine.encode import encode
 from longplay.engine.piece import REFERENCE_PROMPT_SECONDS, Piece
 from longplay.engine.windows import (
-    WindowPlan,
     decode_plan,
     decode_window,
     flow_plan,
     flow_window,
-    run_windows,
     stream_windows,
 )
 from longplay.errors import AudioError, CheckpointError
@@ -32,7 +31,6 @@ from longplay.models.codec import Codec
 from longplay.models.flow import Flow
 from longplay.models.lm import LM
 from longplay.models.tokenizer import Tokenizer
-from longplay.nn.spectral import SpectralEncoder
 from longplay.pipeline.continuation import Heard
 from longplay.pipeline.stream import Progress, Stage
 from longplay.prompt import Prompt, SettledOptions
@@ -44,8 +42,6 @@ M = TypeVar("M")
 # the flow's second one.
 FLOW_FIRST_SECONDS = 2.0
 DECODE_FIRST_SECONDS = 1.5
-ENCODE_SECONDS = 30.0
-UNBOUNDED_SECONDS = 5.0  # what an encoder hears around a window where its receptive field has no end
 PIECE_SECONDS = 1.0
 
 
@@ -195,21 +191,6 @@ class Steps:
             present = ", ".join(self.system.config.present)
             raise CheckpointError(f"model {self.name!r}: has no {part}, which this task needs (it has {present})")
         return model
-
-
-def encode(model: Tokenizer | Codec, wav: Tensor) -> Tensor:
-    """Codes [1, T] (tokenizer) or [1, K, T] (codec) of mono audio [1, 1, S] of any length, in windows."""
-    config, hop = model.config, model.config.hop_length
-    frames = nn.functional.pad(wav[0, 0], (0, -wav.shape[-1] % hop)).view(1, -1, hop).transpose(1, 2)  # [1, hop, T]
-    context = round(UNBOUNDED_SECONDS * config.frame_rate)
-    if isinstance(model.encoder, SpectralEncoder):
-        context = model.encoder.receptive_field
-    plan = WindowPlan(round(ENCODE_SECONDS * config.frame_rate), context, fade=0, ratio=1)
-
-    def run(window: Tensor, _: int) -> Tensor:
-        return model.encode(window.transpose(1, 2).reshape(1, 1, -1))
-
-    return run_windows(run, frames, plan)
 
 
 def _numpy(wav: Tensor) -> Wav:

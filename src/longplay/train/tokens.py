@@ -6,7 +6,7 @@ time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a w
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,16 @@ import pyarrow.parquet as pq
 import soundfile as sf
 import soxr
 import torch
-from torch import Tensor
 
 from longplay.data.manifest import Track, read_manifest
+from longplay.engine.encode import encode
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
-from longplay.nn.spectral import SpectralEncoder
 
 logger = logging.getLogger(__name__)
 
 TRACKS_PER_SHARD = 32
-WINDOW_SECONDS = 30.0
 
 
 def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec | None) -> int:
@@ -115,29 +113,15 @@ def _describe(track: Track) -> dict[str, Any]:
 def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec | None) -> dict[str, Any]:
     wav, rate = sf.read(path, dtype="float32", always_2d=True)
     mono = wav.mean(1)
-    semantic = _encode(mono, rate, tokenizer, lambda x: tokenizer.encode(x).unsqueeze(1))
-    acoustic = [] if codec is None else _encode(mono, rate, codec, codec.encode).T.tolist()
+    semantic = _codes(mono, rate, tokenizer)
+    acoustic = [] if codec is None else _codes(mono, rate, codec).T.tolist()
     return _describe(track) | {"semantic_token": semantic.tolist(), "acoustic_token": acoustic}
 
 
 @torch.inference_mode()
-def _encode(mono: np.ndarray, rate: int, model: Tokenizer | Codec, encode: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Codes [K, T] of a whole track, window by window."""
-    config = model.config
-    wav = soxr.resample(mono, rate, config.sample_rate, quality="HQ") if rate != config.sample_rate else mono
-    hop, frames = config.hop_length, -(-len(wav) // config.hop_length)
-    if isinstance(model.encoder, SpectralEncoder):
-        length, context = round(WINDOW_SECONDS * config.frame_rate), model.encoder.receptive_field
-    else:  # the published encoders see the whole piece: no window would give the same codes
-        length, context = frames, 0
-    parts = []
-    for first, last, left in _windows(frames, length, context):
-        window = torch.from_numpy(wav[(first - left) * hop : (last + context) * hop]).view(1, 1, -1)
-        parts.append(encode(window)[0, :, left : left + last - first])
-    return torch.cat(parts, dim=1).numpy()
-
-
-def _windows(frames: int, length: int, context: int) -> Iterator[tuple[int, int, int]]:
-    """(first, last, frames of left context) of windows that tile `frames`."""
-    for first in range(0, frames, length):
-        yield first, min(first + length, frames), min(context, first)
+def _codes(mono: np.ndarray, rate: int, model: Tokenizer | Codec) -> np.ndarray:
+    """Codes [K, T] of a whole track; K is 1 for the tokenizer."""
+    target = model.config.sample_rate
+    wav = soxr.resample(mono, rate, target, quality="HQ") if rate != target else mono
+    codes = encode(model, torch.from_numpy(wav).view(1, 1, -1))[0]
+    return torch.atleast_2d(codes).numpy()

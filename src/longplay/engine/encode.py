@@ -1,0 +1,26 @@
+"""Audio of any length to codes, in windows: exact where the encoder's receptive field is finite."""
+
+from torch import Tensor, nn
+
+from longplay.engine.windows import WindowPlan, run_windows
+from longplay.models.codec import Codec
+from longplay.models.tokenizer import Tokenizer
+from longplay.nn.spectral import SpectralEncoder
+
+WINDOW_SECONDS = 30.0
+UNBOUNDED_SECONDS = 5.0  # what an encoder hears around a window where its receptive field has no end
+
+
+def encode(model: Tokenizer | Codec, wav: Tensor) -> Tensor:
+    """Codes [1, T] (tokenizer) or [1, K, T] (codec) of mono audio [1, 1, S] at the model's rate."""
+    config, hop = model.config, model.config.hop_length
+    frames = nn.functional.pad(wav[0, 0], (0, -wav.shape[-1] % hop)).view(1, -1, hop).transpose(1, 2)  # [1, hop, T]
+    context = round(UNBOUNDED_SECONDS * config.frame_rate)
+    if isinstance(model.encoder, SpectralEncoder):
+        context = model.encoder.receptive_field
+    plan = WindowPlan(round(WINDOW_SECONDS * config.frame_rate), context, fade=0, ratio=1)
+
+    def run(window: Tensor, _: int) -> Tensor:
+        return model.encode(window.transpose(1, 2).reshape(1, 1, -1))
+
+    return run_windows(run, frames, plan)
