@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from systems import save_tiny
 
 from longplay.checkpoint.store import load_config, load_weights
 from longplay.checkpoint.system import load_system
@@ -10,6 +9,7 @@ from longplay.errors import CheckpointError
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.train.export import export_model
 from longplay.train.release import release
+from systems import save_tiny
 
 ABOUT = {"name": "small", "licence": "CC0", "provenance": "a test"}
 SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 8, "intermediate_dim": 12, "num_layers": 1}
