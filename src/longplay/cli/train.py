@@ -22,17 +22,12 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
     """Train one stage, or go on with a run."""
-    import logging
     import math
-
-    import torch
 
     from longplay.train.build import build_stage, load_stage_config
     from longplay.train.loop import train
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if threads:
-        torch.set_num_threads(threads)
+    _log_and_limit(threads)
     stage_config = load_stage_config(config, override or [])
     stage = build_stage(stage_config, data, directory)
     train(stage, stage_config.loop, directory, budget_seconds or math.inf)
@@ -49,17 +44,11 @@ def tokens(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
     """Encode a corpus into token shards for the stages lm and flow; resumable."""
-    import logging
-
-    import torch
-
     from longplay.checkpoint.system import load_system
     from longplay.errors import CheckpointError
     from longplay.train.tokens import prepare_tokens
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if threads:
-        torch.set_num_threads(threads)
+    _log_and_limit(threads)
     tokenizer = load_system(model)
     if tokenizer.tokenizer is None:
         raise CheckpointError(f"{model}: has no tokenizer to encode with, only {', '.join(tokenizer.config.present)}")
@@ -91,3 +80,15 @@ def release(
     join(parts, out, name=name, licence=licence, provenance=provenance, overwrite=overwrite)
     total = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     typer.echo(f"{out}: {total / 1e6:.1f} MB of weights")
+
+
+def _log_and_limit(threads: int | None) -> None:
+    """Log progress to stderr, with or without --verbose; compute on `threads` CPU threads."""
+    import logging
+
+    import torch
+
+    # force: the command line has set up its own, quieter log before
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    if threads:
+        torch.set_num_threads(threads)

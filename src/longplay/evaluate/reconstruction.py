@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from longplay.evaluate.distance import Ruler
 from longplay.evaluate.frechet import frechet_distance
 from longplay.evaluate.musicnn import Listener
 from longplay.evaluate.opus import opus
 from longplay.evaluate.report import Row
+from longplay.nn.quantizers import CodeUsage
 
 OPUS_KBPS = (6, 12, 24)
 
@@ -51,22 +53,5 @@ def reconstruction_rows(
 
 
 def code_usage(codes: Sequence[Codes], codebook_size: int) -> dict[str, float]:
-    """How much of its codebooks a model uses.
-
-    Args:
-        codes: per clip [K, T].
-        codebook_size: of every codebook.
-
-    Returns:
-        `used`: share of the codes that occur at all, `perplexity`: exp of the entropy of their frequencies (means over
-        the K codebooks), `used_least`: of the codebook that uses fewest.
-    """
-    counts = np.stack([np.bincount(row, minlength=codebook_size) for row in np.concatenate(codes, axis=1)])
-    frequency = counts / counts.sum(axis=1, keepdims=True)
-    entropy = -np.sum(frequency * np.log(np.where(frequency > 0, frequency, 1)), axis=1)
-    used = (counts > 0).mean(axis=1)
-    return {
-        "used": float(used.mean()),
-        "used_least": float(used.min()),
-        "perplexity": float(np.exp(entropy).mean()),
-    }
+    """`CodeUsage` of the codes [K, T] of several clips, as figures of a report."""
+    return CodeUsage.of(torch.from_numpy(np.concatenate(codes, axis=1)), codebook_size)._asdict()

@@ -29,6 +29,28 @@ class Quantized(NamedTuple):
         return cls(latents, codes, torch.zeros((), device=latents.device))
 
 
+class CodeUsage(NamedTuple):
+    """How much of its codebooks a model uses.
+
+    Attributes:
+        used: share of the codes that occur at all, mean over codebooks.
+        used_least: the same of the codebook that uses fewest.
+        perplexity: exp of the entropy of the codes' frequencies, mean over codebooks.
+    """
+
+    used: float
+    used_least: float
+    perplexity: float
+
+    @classmethod
+    def of(cls, codes: Tensor, size: int) -> "CodeUsage":
+        """Usage in `codes` [K, N], N codes of each of K codebooks of `size`."""
+        counts = torch.stack([torch.bincount(book, minlength=size) for book in codes]).double()
+        frequency = counts / counts.sum(1, keepdim=True)
+        used = (counts > 0).double().mean(1)
+        return cls(float(used.mean()), float(used.min()), float(torch.special.entr(frequency).sum(1).exp().mean()))
+
+
 class CodebookConfig(Config):
     """One codebook of `size` vectors of `dim`.
 

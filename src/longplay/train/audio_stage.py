@@ -15,6 +15,7 @@ from longplay.data.crops import Crops
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
+from longplay.nn.quantizers import CodeUsage
 from longplay.train.export import export_model
 from longplay.train.loop import LoopConfig, adamw, autocast, update
 from longplay.train.losses import (
@@ -135,7 +136,8 @@ class AudioStage:
                 totals.setdefault(name, []).append(value / getattr(self.config.loss, name))
             codes.append(quantized.codes)
         metrics = {name: float(torch.stack(values).mean()) for name, values in totals.items()}
-        return metrics | usage(torch.cat(codes), self.config.model.codebook_size)
+        usage = CodeUsage.of(torch.cat(codes).transpose(0, 1).flatten(1), self.config.model.codebook_size)
+        return metrics | {"usage": usage.used, "perplexity": usage.perplexity}
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Original and reconstruction of four held-out crops."""
@@ -147,14 +149,3 @@ class AudioStage:
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model."""
         export_model(self.config.stage, model, self.config.model, directory)
-
-
-def usage(codes: Tensor, size: int) -> dict[str, float]:
-    """Share of the codes that occur in `codes` [B, K, T], and their perplexity over `size`; means over codebooks."""
-    shares, perplexities = [], []
-    for book in codes.unbind(1):
-        counts = torch.bincount(book.reshape(-1), minlength=size).double()
-        p = counts / counts.sum()
-        shares.append(float((counts > 0).double().mean()))
-        perplexities.append(float(torch.exp(-(p * p.clamp_min(1e-12).log()).sum())))
-    return {"usage": sum(shares) / len(shares), "perplexity": sum(perplexities) / len(perplexities)}
