@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from longplay import __version__
-from longplay.cli import data, models, train
+from longplay.cli import bench, data, models, train
 from longplay.cli.continue_ import continue_
 from longplay.cli.evaluate import evaluate
 from longplay.cli.generate import generate
@@ -29,6 +29,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command()(evaluate)
+app.add_typer(bench.app, name="bench")
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,56 @@
+import sys
+
+import pytest
+import torch
+
+from longplay.bench import lm as bench
+from longplay.bench.baseline import transformers_loop
+from longplay.bench.lm import LMBench, open_lm, step_bytes
+from longplay.errors import CheckpointError, UserError
+from longplay.models.lm import LM, LMConfig
+from tiny_lm import tiny_config, tiny_lm
+
+
+def test_the_bench_compares_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_lm(codebook_size=400, code_rate=5)
+    monkeypatch.setattr(bench, "open_lm", lambda model: lm)
+    report = LMBench("tiny", seconds=4, batch=2, baseline_seconds=2).run()
+    names = [row.name for row in report.rows]
+    assert names[0].startswith("longplay")
+    assert {"transformers float32", "transformers bfloat16"} <= set(names)
+    for row in report.rows:
+        assert row.values["tokens_per_s"] == pytest.approx(5 * row.values["times_real_time"])
+    assert report.curves[0].seconds == [1, 2, 3, 4]
+    assert list(report.curves[0].cost) == sorted(report.curves[0].cost)
+    assert report.limits["read_gb_per_s"] > 0
+
+
+def test_bytes_per_step_count_every_weight_but_the_embeddings() -> None:
+    config = tiny_config()
+    lm = LM(config)
+    weights = sum(p.numel() for n, p in lm.named_parameters() if p.dim() == 2 and "embedding" not in n)
+    assert step_bytes(config, 4, rows=2, positions=0) == 4 * weights
+    cache = lm.cache(2, 10).data
+    assert step_bytes(config, 4, rows=2, positions=10) - 4 * weights == 4 * cache.numel()
+
+
+def test_published_base_has_the_body_that_is_published() -> None:
+    assert step_bytes(LMConfig.published("base"), 1, 2, 0) == pytest.approx(361.5e6, rel=0.01)
+
+
+def test_the_baseline_makes_codes() -> None:
+    loop = transformers_loop(tiny_config(codebook_size=400), rows=4, prefix=3, chunk=6, dtype=torch.float32)
+    chunk = next(loop)
+    assert chunk.shape == (2, 6)
+    assert ((chunk >= 0) & (chunk <= 400)).all()
+
+
+def test_a_missing_baseline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match="pip install transformers"):
+        transformers_loop(tiny_config(), 2, 3, 6, torch.float32)
+
+
+def test_an_unknown_random_size_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="random:base or random"):
+        open_lm("random:7b")
