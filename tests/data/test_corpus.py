@@ -15,6 +15,7 @@ from longplay.data import debian
 from longplay.data.corpus import build_corpus
 from longplay.data.manifest import read_manifest
 from longplay.data.sources import SourceFile
+from longplay.data.tags import vocabulary
 from longplay.errors import DownloadError, UserError
 
 needs_dpkg = pytest.mark.skipif(
@@ -64,7 +65,7 @@ def listed() -> list[SourceFile]:
 
 @needs_dpkg
 def test_build_drops_copies_and_silence_and_a_second_run_changes_nothing(corpus: Path) -> None:
-    built = build_corpus(corpus, workers=1, listed=listed())
+    built = build_corpus(corpus, workers=1, listed=listed(), tags=False)
     assert sorted(track.title for track in built.tracks) == ["again", "inner", "two"]
     assert sorted(built.dropped.values()) == [f"repeats {built.tracks[0].id}", "silent or under 10 s"]
     for track in built.tracks:
@@ -77,26 +78,37 @@ def test_build_drops_copies_and_silence_and_a_second_run_changes_nothing(corpus:
 
     made = {path: path.stat().st_mtime_ns for path in corpus.rglob("*") if path.is_file() and path.parent != corpus}
     shutil.rmtree(corpus / "debs")  # a second run needs no package
-    again = build_corpus(corpus, workers=1, listed=listed())
+    again = build_corpus(corpus, workers=1, listed=listed(), tags=False)
     assert again == built
     assert all(path.stat().st_mtime_ns == time for path, time in made.items() if path.exists())
 
 
 @needs_dpkg
 def test_an_interrupted_build_goes_on(corpus: Path) -> None:
-    built = build_corpus(corpus, workers=1, listed=listed())
+    built = build_corpus(corpus, workers=1, listed=listed(), tags=False)
     lost = built.tracks[0]
     (corpus / "facts" / f"{lost.id}.json").unlink()
     (corpus / "audio" / f"{lost.id}.wav").unlink()
-    assert build_corpus(corpus, workers=1, listed=listed()) == built
+    assert build_corpus(corpus, workers=1, listed=listed(), tags=False) == built
     facts = json.loads((corpus / "facts" / f"{lost.id}.json").read_text())
     assert facts["seconds"] == lost.seconds
 
 
 @needs_dpkg
+def test_what_was_heard_comes_into_the_captions(corpus: Path) -> None:
+    track = build_corpus(corpus, workers=1, listed=listed(), tags=False).tracks[0]
+    assert not any("harpsichord" in caption for caption in track.captions)
+    heard = dict.fromkeys(vocabulary(), 1e-4) | {"MTT/harpsichord": 0.9}
+    (corpus / "facts" / f"{track.id}.tags.json").write_text(json.dumps(heard))
+    track = build_corpus(corpus, workers=1, listed=listed(), tags=False).tracks[0]
+    assert track.instruments == ("harpsichord",)
+    assert "with harpsichord" in " ".join(track.captions)
+
+
+@needs_dpkg
 def test_an_unknown_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'tiny-musik' is not in the list"):
-        build_corpus(tmp_path, packages=["tiny-musik"], listed=listed())
+        build_corpus(tmp_path, packages=["tiny-musik"], listed=listed(), tags=False)
 
 
 @needs_dpkg

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from longplay.data.manifest import Track
+from longplay.data.musicnn import Heard
 from longplay.evaluate.adherence import retrieval_rate
 from longplay.evaluate.clips import Clip
 from longplay.evaluate.generation import adherence_rows, controls, prompt_of, quality_rows
-from longplay.evaluate.musicnn import Heard
 
 RATE = 22050
 

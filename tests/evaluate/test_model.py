@@ -10,9 +10,9 @@ from torch import Tensor
 
 from longplay.audio import Audio
 from longplay.data.manifest import Track, write_manifest
+from longplay.data.musicnn import Listener, Musicnn
 from longplay.errors import UserError
 from longplay.evaluate.model import Evaluation, evaluate_model, parse_parts
-from longplay.evaluate.musicnn import Listener, Musicnn
 from longplay.evaluate.speed import speed_rows
 from longplay.pipeline import Pipeline, Progress
 from longplay.pipeline.stream import silent

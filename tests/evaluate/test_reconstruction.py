@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from longplay.evaluate.musicnn import Listener, Musicnn
+from longplay.data.musicnn import Listener, Musicnn
 from longplay.evaluate.reconstruction import code_usage, reconstruction_rows
 
 

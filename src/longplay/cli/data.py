@@ -18,6 +18,7 @@ def corpus(
     out: Annotated[Path, typer.Argument(help="Directory of the corpus; a build that is there goes on.")],
     quick: Annotated[bool, typer.Option("--quick", help="Five packages (380 MB) instead of all (5 GB).")] = False,
     rendered_hours: Annotated[float, typer.Option(min=0, help="Hours of music rendered from notes besides.")] = 0.0,
+    tags: Annotated[bool, typer.Option(help="Let musicnn (fetched once) hear styles, instruments and moods.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Download, decode, measure and describe free music from Debian packages, and render more with exact labels."""
@@ -28,13 +29,16 @@ def corpus(
 
     columns = (TextColumn("{task.description:8}"), BarColumn(), TextColumn("{task.completed:.6g}/{task.total:.6g}"))
     with Progress(*columns, TimeRemainingColumn()) as bar:
-        tasks = {stage: bar.add_task(stage, total=None, visible=False) for stage in ("extract", "decode", "render")}
+        tasks = {
+            stage: bar.add_task(stage, total=None, visible=False) for stage in ("extract", "decode", "hear", "render")
+        }
         built = build_corpus(
             out,
             QUICK_PACKAGES if quick else None,
             rendered_hours,
             workers,
             lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total, visible=True),
+            tags=tags,
         )
     for split in ("train", "valid", "test"):
         chosen = [track for track in built.tracks if track.split == split]

@@ -3,7 +3,8 @@
 ```
 OUT/debs        packages as downloaded          OUT/audio      <id>.wav, 48 kHz mono 16 bits
 OUT/extracted   the listed files, per package   OUT/facts      <id>.json measurements, <id>.npy fingerprint
-OUT/fonts       sound fonts                     OUT/rendered   <id>.json labels of rendered pieces
+OUT/fonts       sound fonts                                    <id>.tags.json what musicnn hears
+OUT/rendered    <id>.json labels of rendered pieces
 OUT/manifest.jsonl   what training reads        OUT/dropped.jsonl   what is not in it, and why
 ```
 
@@ -15,11 +16,13 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from longplay.data.debian import extract, fetch, require_tools
 from longplay.data.decode import prepare, read_mono, write_wav
@@ -27,9 +30,11 @@ from longplay.data.describe import describe
 from longplay.data.fingerprint import duplicates, fingerprint
 from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest, write_text
 from longplay.data.measure import Facts, measure
+from longplay.data.musicnn import Listener
 from longplay.data.render import FONTS, TOOLS, find_fonts, render, track_id
 from longplay.data.score import Style, compose, styles
 from longplay.data.sources import SourceFile, Work, source_files, works
+from longplay.data.tags import NOTHING, Heard, probabilities, words
 from longplay.errors import LongplayError, UserError
 
 SPLIT_ORDER = ("test", "valid", "train")  # of two copies, the one that is not trained on stays
@@ -55,6 +60,7 @@ def build_corpus(
     workers: int = 2,
     progress: Progress = lambda stage, done, total: None,
     listed: Sequence[SourceFile] | None = None,
+    tags: bool = True,
 ) -> Corpus:
     """Build, or go on building, a corpus in `out`.
 
@@ -63,12 +69,13 @@ def build_corpus(
         packages: real music from these only; all of the list by default.
         rendered_hours: how much music to render from notes besides.
         workers: processes.
-        progress: is told the stage (extract, decode, render), how much of it is done and how much there is.
+        progress: is told the stage (extract, decode, hear, render), how much of it is done and how much there is.
         listed: another list of files than the one that the package ships.
+        tags: let musicnn say which styles, instruments and moods it hears, for the captions.
 
     Raises:
         UserError: a needed program is missing, or a package is not in the list.
-        DownloadError: a package cannot be fetched or is damaged.
+        DownloadError: a package, or musicnn, cannot be fetched or is damaged.
     """
     require_tools(["dpkg-deb", "apt-get", *(TOOLS if rendered_hours else ())])
     known = source_files() if listed is None else listed
@@ -88,6 +95,10 @@ def build_corpus(
         for done, job in enumerate(as_completed(jobs), 1):
             job.result()
             progress("decode", done, len(jobs))
+        jobs = [pool.submit(_hear, out, work) for work in chosen if tags and _is_unheard(out, work)]
+        for done, job in enumerate(as_completed(jobs), 1):
+            job.result()
+            progress("hear", done, len(jobs))
         corpus = assemble(out, chosen)
         if rendered_hours:
             fonts = find_fonts([Path("/"), *_fetch_fonts(out)])
@@ -105,7 +116,7 @@ def assemble(out: Path, chosen: Iterable[Work]) -> Corpus:
     dropped = {name: "silent or under 10 s" for name in facts if name not in sounding}
     dropped |= {name: f"repeats {original}" for name, original in copies.items()}
     tracks = [
-        describe(work, sounding[work.id], out / "extracted" / work.package / "copyright")
+        describe(work, sounding[work.id], out / "extracted" / work.package / "copyright", _read_heard(out, work))
         for work in ordered
         if work.id in sounding and work.id not in copies
     ]
@@ -138,6 +149,31 @@ def _prepare(out: Path, work: Work) -> None:
     _facts_path(out, work.id).parent.mkdir(parents=True, exist_ok=True)
     np.save(_facts_path(out, work.id).with_suffix(".npy"), fingerprint(wav, SAMPLE_RATE))
     write_text(_facts_path(out, work.id), facts.model_dump_json() + "\n")
+
+
+def _hear(out: Path, work: Work) -> None:
+    wav, rate = read_mono(out / "audio" / f"{work.id}.wav")
+    write_text(_tags_path(out, work.id), json.dumps(probabilities(_listener(), wav, rate)) + "\n")
+
+
+@cache
+def _listener() -> Listener:
+    """One for each process, on one thread: the processes are the parallelism."""
+    torch.set_num_threads(1)
+    return Listener.pretrained()
+
+
+def _is_unheard(out: Path, work: Work) -> bool:
+    return not _tags_path(out, work.id).is_file() and _read_facts(out, work) is not None
+
+
+def _tags_path(out: Path, name: str) -> Path:
+    return out / "facts" / f"{name}.tags.json"
+
+
+def _read_heard(out: Path, work: Work) -> Heard:
+    path = _tags_path(out, work.id)
+    return words(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else NOTHING
 
 
 def _is_done(out: Path, work: Work) -> bool:

@@ -15,6 +15,7 @@ from longplay.data.copyright import Rights, read_stanzas, rights
 from longplay.data.manifest import Track
 from longplay.data.measure import Facts
 from longplay.data.sources import Work
+from longplay.data.tags import NOTHING, Heard
 
 DEFAULT_STYLES = ("video game music",)
 # A file's genre tag is believed where it names a style; "Game", "Other" or an artist's slogan say nothing.
@@ -40,16 +41,17 @@ class Package(Config):
     licence: str = ""
 
 
-def describe(work: Work, facts: Facts, copyright_file: Path) -> Track:
-    """The manifest line of a real recording."""
+def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTHING) -> Track:
+    """The manifest line of a real recording, from what its package says, what was measured and what was heard."""
     named = title(work)
     own = ownership(work, copyright_file)
     about = Description(
         title=named,
-        styles=styles(work),
-        moods=moods(facts),
+        styles=tuple(dict.fromkeys([*styles(work), *heard.styles])),
+        moods=(*moods(facts), *heard.moods),
         bpm=facts.bpm,
         key=facts.key,
+        instruments=heard.instruments,
     )
     return Track(
         id=work.id,
@@ -67,6 +69,7 @@ def describe(work: Work, facts: Facts, copyright_file: Path) -> Track:
         bpm=facts.bpm,
         key=facts.key,
         genre=about.styles[0],
+        instruments=heard.instruments,
     )
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from longplay.data.manifest import Track
 from longplay.data.measure import measure
+from longplay.data.musicnn import Heard
 from longplay.evaluate.adherence import (
     CHOICES,
     asked_bpm,
@@ -24,7 +25,6 @@ from longplay.evaluate.adherence import (
 from longplay.evaluate.clips import Clip
 from longplay.evaluate.controls import add_noise, shuffle_chunks, white_noise
 from longplay.evaluate.frechet import frechet_distance
-from longplay.evaluate.musicnn import Heard
 from longplay.evaluate.report import Row
 
 NOISE_DB = 10.0

@@ -11,11 +11,11 @@ import torch
 
 from longplay import __version__
 from longplay.audio import Audio
+from longplay.data.musicnn import Listener
 from longplay.engine.encode import encode
 from longplay.errors import UserError
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
 from longplay.evaluate.generation import adherence_rows, controls, prompt_of, quality_rows
-from longplay.evaluate.musicnn import Listener
 from longplay.evaluate.reconstruction import code_usage, opus_clips, reconstruction_rows
 from longplay.evaluate.report import Part, Report, check_plotting, write_report
 from longplay.evaluate.speed import speed_rows

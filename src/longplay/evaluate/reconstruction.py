@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from longplay.data.musicnn import Listener
 from longplay.evaluate.distance import Ruler
 from longplay.evaluate.frechet import frechet_distance
-from longplay.evaluate.musicnn import Listener
 from longplay.evaluate.opus import opus
 from longplay.evaluate.report import Row
 from longplay.nn.quantizers import CodeUsage

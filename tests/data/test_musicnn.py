@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from longplay.data import musicnn_weights
+from longplay.data.musicnn import EMBEDDING_DIM, NUM_TAGS, PATCH_FRAMES, Listener, LogMel, Musicnn
 from longplay.errors import DownloadError
-from longplay.evaluate import musicnn_weights
-from longplay.evaluate.musicnn import EMBEDDING_DIM, NUM_TAGS, PATCH_FRAMES, Listener, LogMel, Musicnn
 
 # librosa 0.11: melspectrogram(sr=16000, n_fft=512, hop_length=256, n_mels=96), then as in `LogMel`; frames 0, 20, 40, 62.
 LIBROSA_BANDS = [0, 8, 17, 30, 50, 77, 95]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longplay.audio import Audio
-from longplay.evaluate.musicnn_weights import Training, read_tensors
+from longplay.data.musicnn_weights import Training, read_tensors
 from longplay.nn.mel import MelSpectrogram
 
 SAMPLE_RATE = 16000

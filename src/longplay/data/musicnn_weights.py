@@ -32,7 +32,7 @@ PIP_SECONDS = 600
 @cache
 def description() -> dict[str, Any]:
     """The contents of `musicnn.json`."""
-    return json.loads(files("longplay.evaluate").joinpath("musicnn.json").read_text(encoding="utf-8"))
+    return json.loads(files("longplay.data").joinpath("musicnn.json").read_text(encoding="utf-8"))
 
 
 def tag_names(training: Training) -> tuple[str, ...]:

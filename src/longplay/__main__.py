@@ -1,0 +1,5 @@
+"""`python -m longplay`."""
+
+from longplay.cli import main
+
+main()

@@ -1,0 +1,83 @@
+"""What a listening network hears in a track, in words for its caption: styles, instruments and moods.
+
+musicnn gives a probability for each of its tags. Some tags are probable in any music, so a tag is said only where it
+stands out: where it has some probability at all and its log odds exceed, by `MARGIN`, the usual ones of game and free
+music (`tags.yaml`, medians over the training split of the corpus).
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from longplay.data.musicnn import PATCH_FRAMES, SAMPLE_RATE, Listener
+from longplay.data.musicnn_weights import tag_names
+
+EXCERPTS = 3  # of one patch each, evenly spread over the track
+MARGIN = 0.7  # nats of log odds above the usual
+MIN_PROBABILITY = 0.05
+MAX_STYLES, MAX_INSTRUMENTS, MAX_MOODS = 2, 3, 2
+
+Wav = npt.NDArray[np.float32]
+
+
+class Heard(NamedTuple):
+    """The words that stand out, the most telling first."""
+
+    styles: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    moods: tuple[str, ...] = ()
+
+
+NOTHING = Heard()
+
+
+def probabilities(listener: Listener, wav: Wav, rate: int) -> dict[str, float]:
+    """Mean probability of each tag over excerpts of a mono track [S] of 3.2 s and more.
+
+    The keys are `MTT/<tag>` and `MSD/<tag>`, since the two sets of weights share some tags.
+    """
+    length = int((PATCH_FRAMES + 1) * 256 / SAMPLE_RATE * rate)
+    count = min(EXCERPTS, len(wav) // length)
+    starts = np.linspace(0, len(wav) - length, count + 2)[1:-1] if count else [0]
+    excerpts = [wav[int(start) : int(start) + length] for start in starts]
+    found = listener.hear(excerpts, rate).tags.mean(0)
+    names = [f"{training}/{tag}" for training in ("MTT", "MSD") for tag in tag_names(training)]
+    return {name: round(float(value), 4) for name, value in zip(names, found, strict=True)}
+
+
+def words(found: dict[str, float]) -> Heard:
+    """The styles, instruments and moods that stand out in the probabilities of `probabilities`."""
+    lift: dict[str, dict[str, float]] = {"styles": {}, "instruments": {}, "moods": {}}
+    for name, entry in vocabulary().items():
+        excess = _log_odds(found[name]) - entry.usual
+        if excess > MARGIN and found[name] >= MIN_PROBABILITY:
+            group = lift[entry.kind]
+            group[entry.word] = max(excess, group.get(entry.word, 0.0))
+    limits = {"styles": MAX_STYLES, "instruments": MAX_INSTRUMENTS, "moods": MAX_MOODS}
+    return Heard(
+        **{kind: tuple(sorted(group, key=group.__getitem__)[::-1][: limits[kind]]) for kind, group in lift.items()}
+    )
+
+
+class Entry(NamedTuple):
+    """A tag that captions may use: its kind, its word, and its usual log odds."""
+
+    kind: str
+    word: str
+    usual: float
+
+
+@cache
+def vocabulary() -> dict[str, Entry]:
+    """The usable tags; voices, decades and judgements ("catchy") are left out."""
+    data = yaml.safe_load(files("longplay.data").joinpath("tags.yaml").read_text("utf-8"))
+    return {name: Entry(kind, word, usual) for kind, entries in data.items() for name, (word, usual) in entries.items()}
+
+
+def _log_odds(probability: float) -> float:
+    p = min(max(probability, 1e-4), 1 - 1e-4)
+    return float(np.log(p / (1 - p)))

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from longplay.data.musicnn import Listener, Musicnn
+from longplay.data.tags import EXCERPTS, MIN_PROBABILITY, probabilities, vocabulary, words
+
+
+def usual() -> dict[str, float]:
+    return {name: float(1 / (1 + np.exp(-entry.usual))) for name, entry in vocabulary().items()}
+
+
+def test_what_is_usual_is_not_said() -> None:
+    assert not any(words(usual()))
+
+
+def test_what_stands_out_is_said_once_and_the_most_telling_comes_first() -> None:
+    heard = words(usual() | {"MTT/metal": 0.5, "MSD/metal": 0.6, "MSD/rock": 0.5, "MTT/piano": 0.9})
+    assert heard.styles == ("metal", "rock")
+    assert heard.instruments == ("piano",)
+    assert heard.moods == ()
+
+
+def test_an_improbable_tag_is_not_said_however_unusual() -> None:
+    assert vocabulary()["MTT/opera"].usual < -5
+    assert not words(usual() | {"MTT/opera": MIN_PROBABILITY * 0.9}).styles
+    assert words(usual() | {"MTT/opera": MIN_PROBABILITY * 1.1}).styles == ("opera",)
+
+
+@pytest.mark.parametrize("seconds", [3.5, 60.0])
+def test_excerpts_lie_inside_short_and_long_tracks(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener(Musicnn(), Musicnn())
+    taken: list[np.ndarray] = []
+    hear = listener.hear
+
+    def spy(clips, rate):  # type: ignore[no-untyped-def]
+        taken.extend(clips)
+        return hear(taken[:1], rate)
+
+    monkeypatch.setattr(listener, "hear", spy)
+    found = probabilities(
+        listener, np.random.default_rng(0).normal(0, 0.1, int(seconds * 16000)).astype(np.float32), 16000
+    )
+    assert len(found) == 100
+    assert set(vocabulary()) <= set(found)
+    assert len(taken) == min(EXCERPTS, 1 if seconds < 6 else EXCERPTS)
+    assert len({len(clip) for clip in taken}) == 1
