@@ -67,7 +67,10 @@ def listed() -> list[SourceFile]:
 def test_build_drops_copies_and_silence_and_a_second_run_changes_nothing(corpus: Path) -> None:
     built = build_corpus(corpus, workers=1, listed=listed(), tags=False)
     assert sorted(track.title for track in built.tracks) == ["again", "inner", "two"]
-    assert sorted(built.dropped.values()) == [f"repeats {built.tracks[0].id}", "silent or under 10 s"]
+    assert sorted(built.dropped.values()) == [
+        f"duplicate: repeats {built.tracks[0].id}",
+        "too short: 1.0 s of sound, at least 10 s are asked for",
+    ]
     for track in built.tracks:
         info = soundfile.info(corpus / track.path)
         assert (info.samplerate, info.channels) == (48000, 1)

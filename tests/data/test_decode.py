@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from longplay.audio.clip import to_mono
-from longplay.data.decode import PEAK, prepare, read_mono, trim, write_wav
+from longplay.data.decode import PEAK, prepare, read_mono, sounding, write_wav
 from longplay.errors import AudioError
 
 RATE = 48000
@@ -24,17 +24,18 @@ def test_mono_is_the_mean_unless_it_cancels() -> None:
     np.testing.assert_array_equal(to_mono(a[None]), a)
 
 
-def test_trim_keeps_only_what_sounds() -> None:
+def test_what_sounds_is_found() -> None:
     wav = np.concatenate([np.zeros(RATE, np.float32), tone(2), np.zeros(RATE // 2, np.float32)])
-    assert len(trim(wav, RATE)) == pytest.approx(2 * RATE, abs=0.11 * RATE)
-    assert len(trim(np.zeros(RATE, np.float32), RATE)) == 0
+    start, end = sounding(wav, RATE)
+    assert start == pytest.approx(RATE, abs=0.06 * RATE)
+    assert end == pytest.approx(3 * RATE, abs=0.06 * RATE)
+    assert sounding(np.zeros(RATE, np.float32), RATE) == (0, 0)
 
 
 def test_prepare_resamples_mixes_and_normalises(tmp_path: Path) -> None:
     for name, hertz in (("guitar", 330.0), ("song", 880.0)):
         soundfile.write(tmp_path / f"{name}.flac", np.stack([tone(12, hertz, 0.05, 44100)] * 2, 1), 44100)
-    wav = prepare([tmp_path / "guitar.flac", tmp_path / "song.flac"])
-    assert wav is not None
+    wav = prepare([tmp_path / "guitar.flac", tmp_path / "song.flac"]).wav
     assert len(wav) == pytest.approx(12 * RATE, abs=0.1 * RATE)
     assert pyloudnorm.Meter(RATE).integrated_loudness(wav) == pytest.approx(-16, abs=0.1)
     spectrum = np.abs(np.fft.rfft(wav[:RATE]))
@@ -45,16 +46,26 @@ def test_loudness_never_clips(tmp_path: Path) -> None:
     wav = tone(12, level=0.01)
     wav[::4800] = 0.9  # clicks: the loudness wants a gain that the peak forbids
     soundfile.write(tmp_path / "a.wav", wav, RATE)
-    prepared = prepare([tmp_path / "a.wav"])
-    assert prepared is not None
-    assert np.abs(prepared).max() == pytest.approx(PEAK, rel=1e-3)
+    assert np.abs(prepare([tmp_path / "a.wav"]).wav).max() == pytest.approx(PEAK, rel=1e-3)
 
 
-def test_short_or_silent_music_is_none(tmp_path: Path) -> None:
+def test_silence_leaves_nothing_and_short_sound_stays(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(20 * RATE, np.float32), RATE)
-    soundfile.write(tmp_path / "short.wav", tone(9), RATE)
-    assert prepare([tmp_path / "silent.wav"]) is None
-    assert prepare([tmp_path / "short.wav"]) is None
+    soundfile.write(tmp_path / "short.wav", tone(0.2), RATE)
+    assert len(prepare([tmp_path / "silent.wav"]).wav) == 0
+    assert len(prepare([tmp_path / "short.wav"]).wav) == pytest.approx(0.2 * RATE)
+
+
+def test_the_silence_before_is_counted(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(3 * RATE, np.float32), tone(2)]), RATE)
+    assert prepare([tmp_path / "late.wav"]).lead == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("samples", "message"), [([], "holds no samples"), ([0.1, np.nan], "NaN")])
+def test_unusable_samples_are_named(tmp_path: Path, samples: list[float], message: str) -> None:
+    soundfile.write(tmp_path / "x.wav", np.array(samples, np.float32), RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match=f"x.wav.*{message}"):
+        read_mono(tmp_path / "x.wav")
 
 
 def test_broken_audio_is_named(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 """`longplay data`: the corpus to train on, and what its licences ask for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from longplay.data.store import Corpus, Progress
+
 
 app = typer.Typer(help="Build the music to train on.", no_args_is_help=True)
 
@@ -11,6 +17,54 @@ app = typer.Typer(help="Build the music to train on.", no_args_is_help=True)
 @app.callback()
 def data() -> None:
     """Build the music to train on."""
+
+
+@app.command()
+def build(
+    source: Annotated[
+        Path, typer.Argument(help="A folder of audio, a .jsonl or .csv manifest, or a folder with wav.scp and text.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Directory of the corpus; one that is there is brought up to date.")],
+    valid: Annotated[float, typer.Option(min=0, max=1, help="Share to validate on.")] = 0.05,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share to test on.")] = 0.05,
+    group_by: Annotated[
+        str, typer.Option(help="Never spread over two splits: album, artist, folder or file.")
+    ] = "album",
+    min_seconds: Annotated[float, typer.Option(min=1, help="Shorter recordings are left out.")] = 10.0,
+    drop: Annotated[str, typer.Option(help="Leave out what has these flags, e.g. clipping,dropouts.")] = "",
+    reference: Annotated[bool, typer.Option("--reference", help="Keep the audio where it is, as it is.")] = False,
+    tags: Annotated[bool, typer.Option(help="Let musicnn (fetched once) hear styles, instruments and moods.")] = True,
+    plots: Annotated[bool, typer.Option(help="Draw report.png.")] = True,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core.")] = None,
+) -> None:
+    """Prepare your own recordings: decode, check, measure, describe, split; with a report of what came in.
+
+    Beside song.flac, song.txt may hold captions (one a line) and song.json captions, sections, title, author, licence,
+    genre, bpm, key, instruments, split, group.
+    """
+    import os
+
+    from longplay.data import build as building
+    from longplay.data.report import write_report
+
+    flags = [flag.strip() for flag in drop.split(",") if flag.strip()]
+    with _stages("prepare", "hear") as progress:
+        built = building.build(
+            source,
+            out,
+            valid,
+            test,
+            group_by,
+            min_seconds,
+            flags,
+            reference,
+            tags,
+            workers or os.cpu_count() or 1,
+            progress,
+        )
+    write_report(out, built, plots)
+    _summarize(out, built.corpus)
+    typer.echo(f"report: {out / 'report.md'}")
 
 
 @app.command()
@@ -22,28 +76,12 @@ def corpus(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Download, decode, measure and describe free music from Debian packages, and render more with exact labels."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from longplay.data.corpus import build_corpus
     from longplay.data.sources import QUICK_PACKAGES
 
-    columns = (TextColumn("{task.description:8}"), BarColumn(), TextColumn("{task.completed:.6g}/{task.total:.6g}"))
-    with Progress(*columns, TimeRemainingColumn()) as bar:
-        tasks = {
-            stage: bar.add_task(stage, total=None, visible=False) for stage in ("extract", "decode", "hear", "render")
-        }
-        built = build_corpus(
-            out,
-            QUICK_PACKAGES if quick else None,
-            rendered_hours,
-            workers,
-            lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total, visible=True),
-            tags=tags,
-        )
-    for split in ("train", "valid", "test"):
-        chosen = [track for track in built.tracks if track.split == split]
-        typer.echo(f"{split}: {len(chosen)} tracks, {sum(track.seconds for track in chosen) / 3600:.2f} h")
-    typer.echo(f"dropped: {len(built.dropped)} (see {out / 'dropped.jsonl'})")
+    with _stages("extract", "decode", "hear", "render") as progress:
+        built = build_corpus(out, QUICK_PACKAGES if quick else None, rendered_hours, workers, progress, tags=tags)
+    _summarize(out, built)
 
 
 @app.command()
@@ -56,3 +94,23 @@ def attribution(
     from longplay.data.manifest import read_manifest, write_text
 
     write_text(out, text(read_manifest(manifest)))
+
+
+@contextmanager
+def _stages(*names: str) -> "Iterator[Progress]":
+    """A bar for each stage, shown from its first progress on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:8}"), BarColumn(), TextColumn("{task.completed:.6g}/{task.total:.6g}"))
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks = {name: bars.add_task(name, total=None, visible=False) for name in names}
+        yield lambda stage, done, total: bars.update(tasks[stage], completed=done, total=total, visible=True)
+
+
+def _summarize(out: Path, built: "Corpus") -> None:
+    for split in ("train", "valid", "test"):
+        chosen = [track for track in built.tracks if track.split == split]
+        typer.echo(f"{split}: {len(chosen)} tracks, {sum(track.seconds for track in chosen) / 3600:.2f} h")
+    typer.echo(f"dropped: {len(built.dropped)} (see {out / 'dropped.jsonl'})")

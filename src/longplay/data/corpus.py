@@ -2,9 +2,8 @@
 
 ```
 OUT/debs        packages as downloaded          OUT/audio      <id>.wav, 48 kHz mono 16 bits
-OUT/extracted   the listed files, per package   OUT/facts      <id>.json measurements, <id>.npy fingerprint
-OUT/fonts       sound fonts                                    <id>.tags.json what musicnn hears
-OUT/rendered    <id>.json labels of rendered pieces
+OUT/extracted   the listed files, per package   OUT/facts, quality     see `store`
+OUT/fonts       sound fonts                     OUT/rendered   <id>.json labels of rendered pieces
 OUT/manifest.jsonl   what training reads        OUT/dropped.jsonl   what is not in it, and why
 ```
 
@@ -12,45 +11,25 @@ Every file appears complete or not at all and is never made twice: an interrupte
 the manifest is written from what is there.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
-from multiprocessing import get_context
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import torch
 
 from longplay.data.debian import extract, fetch, require_tools
-from longplay.data.decode import prepare, read_mono, write_wav
 from longplay.data.describe import describe
-from longplay.data.fingerprint import duplicates, fingerprint
-from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest, write_text
-from longplay.data.measure import Facts, measure
-from longplay.data.musicnn import Listener
+from longplay.data.hearing import hear, heard
+from longplay.data.manifest import Track
 from longplay.data.render import FONTS, TOOLS, find_fonts, render, track_id
 from longplay.data.score import Style, compose, styles
 from longplay.data.sources import SourceFile, Work, source_files, works
-from longplay.data.tags import NOTHING, Heard, probabilities, words
+from longplay.data.store import SPLIT_ORDER, Corpus, Progress, Store, write_corpus
+from longplay.data.workers import run_jobs
 from longplay.errors import LongplayError, UserError
 
-SPLIT_ORDER = ("test", "valid", "train")  # of two copies, the one that is not trained on stays
 SOUNDFONT_PACKAGES = ("fluid-soundfont-gm", "musescore-general-soundfont")
-DROPPED = "dropped.jsonl"
-
-Progress = Callable[[str, float, float], None]  # stage, done, total
 
 log = logging.getLogger(__name__)
-
-
-class Corpus(NamedTuple):
-    """What a build made: the tracks of the manifest, and the dropped ids with the reason."""
-
-    tracks: list[Track]
-    dropped: dict[str, str]
 
 
 def build_corpus(
@@ -82,111 +61,47 @@ def build_corpus(
     if unknown := sorted(set(packages or ()) - {file.package for file in known}):
         raise UserError(f"package {unknown[0]!r} is not in the list of music; leave packages out to take all of them")
     chosen = works(known, packages)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        by_package: dict[str, list[Work]] = {}
-        for work in chosen:
-            by_package.setdefault(work.package, []).append(work)
-        todo = {name: members for name, members in by_package.items() if not all(_is_done(out, w) for w in members)}
-        jobs = [pool.submit(_extract, out, name, members) for name, members in todo.items()]
-        for done, job in enumerate(as_completed(jobs), 1):
-            job.result()
-            progress("extract", done, len(jobs))
-        jobs = [pool.submit(_prepare, out, work) for work in chosen if not _is_done(out, work)]
-        for done, job in enumerate(as_completed(jobs), 1):
-            job.result()
-            progress("decode", done, len(jobs))
-        jobs = [pool.submit(_hear, out, work) for work in chosen if tags and _is_unheard(out, work)]
-        for done, job in enumerate(as_completed(jobs), 1):
-            job.result()
-            progress("hear", done, len(jobs))
-        corpus = assemble(out, chosen)
-        if rendered_hours:
-            fonts = find_fonts([Path("/"), *_fetch_fonts(out)])
-            _render_hours(out, fonts, rendered_hours, pool, workers, progress)
-            corpus = assemble(out, chosen)
+    store = Store(out)
+    missing = [work for work in chosen if not store.is_done(work.id)]
+    packages_todo = {work.package: [each for each in chosen if each.package == work.package] for work in missing}
+    for done, job in enumerate(run_jobs(partial(_extract, out), list(packages_todo.items()), workers), 1):
+        job.get()
+        progress("extract", done, len(packages_todo))
+    for done, made in enumerate(run_jobs(partial(_prepare, store), missing, workers), 1):
+        made.get()
+        progress("decode", done, len(missing))
+    if tags:
+        usable = [work.id for work in chosen if store.facts(work.id) is not None]
+        hear(store, {name: store.audio(name) for name in usable}, workers, progress)
+    corpus = assemble(store, chosen)
+    if rendered_hours:
+        fonts = find_fonts([Path("/"), *_fetch_fonts(out)])
+        _render_hours(out, fonts, rendered_hours, workers, progress)
+        corpus = assemble(store, chosen)
     return corpus
 
 
-def assemble(out: Path, chosen: Iterable[Work]) -> Corpus:
+def assemble(store: Store, chosen: Iterable[Work]) -> Corpus:
     """Write the manifest of what is decoded, without duplicates, and of what is rendered."""
-    ordered = sorted(chosen, key=lambda work: (SPLIT_ORDER.index(work.split), work.id))
-    facts = {work.id: _read_facts(out, work) for work in ordered if _is_done(out, work)}
-    sounding = {name: found for name, found in facts.items() if found is not None}
-    copies = duplicates({name: np.load(_facts_path(out, name).with_suffix(".npy")) for name in sounding})
-    dropped = {name: "silent or under 10 s" for name in facts if name not in sounding}
-    dropped |= {name: f"repeats {original}" for name, original in copies.items()}
+    by_id = {work.id: work for work in sorted(chosen, key=lambda work: (SPLIT_ORDER.index(work.split), work.id))}
+    kept = store.select(name for name in by_id if store.is_done(name))
     tracks = [
-        describe(work, sounding[work.id], out / "extracted" / work.package / "copyright", _read_heard(out, work))
-        for work in ordered
-        if work.id in sounding and work.id not in copies
+        describe(by_id[name], facts, store.root / "extracted" / by_id[name].package / "copyright", heard(store, name))
+        for name, facts in kept.facts.items()
     ]
-    for path in sorted((out / "rendered").glob("*.json")):
+    for path in sorted((store.root / "rendered").glob("*.json")):
         tracks.append(Track.model_validate_json(path.read_text(encoding="utf-8")))
-    write_manifest(out / MANIFEST, tracks)
-    lines = [json.dumps({"id": name, "reason": reason}) for name, reason in sorted(dropped.items())]
-    write_text(out / DROPPED, "".join(line + "\n" for line in lines))
-    return Corpus(read_manifest(out / MANIFEST), dropped)
+    return write_corpus(store.root, tracks, kept.dropped)
 
 
-def _extract(out: Path, package: str, members: Sequence[Work]) -> None:
+def _extract(out: Path, package: tuple[str, Sequence[Work]]) -> None:
+    name, members = package
     wanted = [file.path for work in members for file in work.files]
-    extract(fetch(package, out / "debs"), wanted, out / "extracted" / package)
+    extract(fetch(name, out / "debs"), wanted, out / "extracted" / name)
 
 
-def _prepare(out: Path, work: Work) -> None:
-    """Decode and measure one work; the facts are written last and say that all of it is done."""
-    path = out / "audio" / f"{work.id}.wav"
-    if path.is_file():
-        wav = read_mono(path)[0]
-    else:
-        prepared = prepare([out / "extracted" / work.package / file.path for file in work.files])
-        if prepared is None:
-            write_text(_facts_path(out, work.id), "null\n")
-            return
-        wav = prepared
-        write_wav(path, wav)
-    facts = measure(wav, SAMPLE_RATE)
-    _facts_path(out, work.id).parent.mkdir(parents=True, exist_ok=True)
-    np.save(_facts_path(out, work.id).with_suffix(".npy"), fingerprint(wav, SAMPLE_RATE))
-    write_text(_facts_path(out, work.id), facts.model_dump_json() + "\n")
-
-
-def _hear(out: Path, work: Work) -> None:
-    wav, rate = read_mono(out / "audio" / f"{work.id}.wav")
-    write_text(_tags_path(out, work.id), json.dumps(probabilities(_listener(), wav, rate)) + "\n")
-
-
-@cache
-def _listener() -> Listener:
-    """One for each process, on one thread: the processes are the parallelism."""
-    torch.set_num_threads(1)
-    return Listener.pretrained()
-
-
-def _is_unheard(out: Path, work: Work) -> bool:
-    return not _tags_path(out, work.id).is_file() and _read_facts(out, work) is not None
-
-
-def _tags_path(out: Path, name: str) -> Path:
-    return out / "facts" / f"{name}.tags.json"
-
-
-def _read_heard(out: Path, work: Work) -> Heard:
-    path = _tags_path(out, work.id)
-    return words(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else NOTHING
-
-
-def _is_done(out: Path, work: Work) -> bool:
-    return _facts_path(out, work.id).is_file()
-
-
-def _facts_path(out: Path, name: str) -> Path:
-    return out / "facts" / f"{name}.json"
-
-
-def _read_facts(out: Path, work: Work) -> Facts | None:
-    text = _facts_path(out, work.id).read_text(encoding="utf-8")
-    return None if text.strip() == "null" else Facts.model_validate_json(text)
+def _prepare(store: Store, work: Work) -> None:
+    store.prepare(work.id, [store.root / "extracted" / work.package / file.path for file in work.files])
 
 
 def _fetch_fonts(out: Path) -> list[Path]:
@@ -196,9 +111,7 @@ def _fetch_fonts(out: Path) -> list[Path]:
     return [out / "fonts"]
 
 
-def _render_hours(
-    out: Path, fonts: Sequence[Path], hours: float, pool: ProcessPoolExecutor, workers: int, progress: Progress
-) -> None:
+def _render_hours(out: Path, fonts: Sequence[Path], hours: float, workers: int, progress: Progress) -> None:
     """Render the seeds 0, 1, 2, ... that are not there, until `hours` of rendered music exist."""
     choice = styles()
     done = sum(
@@ -212,13 +125,13 @@ def _render_hours(
             if not (out / "rendered" / f"{track_id(seed)}.json").is_file():
                 batch.append(seed)
             seed += 1
-        for job in as_completed([pool.submit(_render, seed, choice, fonts, out) for seed in batch]):
+        for job in run_jobs(partial(_render, choice, fonts, out), batch, workers):
             try:
-                done += job.result()
+                done += job.get()
             except LongplayError as error:
                 log.warning("%s", error)
         progress("render", done / 3600, hours)
 
 
-def _render(seed: int, choice: Sequence[Style], fonts: Sequence[Path], out: Path) -> float:
+def _render(choice: Sequence[Style], fonts: Sequence[Path], out: Path, seed: int) -> float:
     return render(compose(seed, choice), fonts, out).seconds

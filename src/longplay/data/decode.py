@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,60 +12,98 @@ import soxr
 
 from longplay.audio.clip import to_mono
 from longplay.data.manifest import SAMPLE_RATE
+from longplay.data.quality import Channels, Quality, inspect
 from longplay.errors import AudioError
+from longplay.prompt import MAX_SECONDS
 
 LOUDNESS = -16.0  # LUFS
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
 SILENCE = 10 ** (-60 / 20)  # of the loudest frame
 FRAME_SECONDS = 0.05
-MIN_SECONDS = 10.0
 
 Wav = npt.NDArray[np.float32]  # [S], in [-1, 1]
+
+
+class Prepared(NamedTuple):
+    """A recording in corpus form: `wav` [S] at 48 kHz, the seconds cut off before it, and what the file was like."""
+
+    wav: Wav
+    lead: float
+    quality: Quality
+
+
+def read(path: Path) -> tuple[Channels, int]:
+    """A file as channels [C, S] and its sample rate.
+
+    Raises:
+        AudioError: the file cannot be decoded, is empty or longer than two hours, or holds NaN.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, seconds = file.samplerate, file.frames / file.samplerate
+            if seconds > MAX_SECONDS:
+                raise AudioError(
+                    f"{path}: lasts {seconds / 3600:.1f} h; cut it into pieces of up to {MAX_SECONDS / 3600:g} h"
+                )
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: cannot be decoded ({error}); convert it to WAV or FLAC, or leave it out") from None
+    if not len(samples):
+        raise AudioError(f"{path}: holds no samples; leave it out")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples; export it again")
+    return np.ascontiguousarray(samples.T), rate
 
 
 def read_mono(path: Path) -> tuple[Wav, int]:
     """A file as mono [S] and its sample rate.
 
     Raises:
-        AudioError: the file cannot be decoded.
+        AudioError: as `read`.
     """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: cannot be decoded ({error}); extract it again or drop it from the list") from None
-    return to_mono(samples.T), rate
+    channels, rate = read(path)
+    return to_mono(channels), rate
 
 
-def trim(wav: Wav, rate: int) -> Wav:
-    """Without the silence before and after; empty if all is silent."""
+def sounding(wav: Wav, rate: int) -> tuple[int, int]:
+    """First and last sample of what is not silence before and after; (0, 0) if all is silent."""
     frame = int(rate * FRAME_SECONDS)
     count = len(wav) // frame
     levels = np.sqrt(np.square(wav[: count * frame].reshape(count, frame), dtype=np.float64).mean(axis=1))
     if count == 0 or levels.max() < SILENCE:
-        return wav[:0]
+        return 0, 0
     heard = np.flatnonzero(levels > SILENCE * levels.max())
-    return wav[heard[0] * frame : (heard[-1] + 1) * frame]
+    return int(heard[0]) * frame, int(heard[-1] + 1) * frame
 
 
 def normalize(wav: Wav, rate: int) -> Wav:
     """At -16 LUFS, or as near below it as a peak of -1 dBFS allows: nothing is compressed or clipped."""
-    loudness = pyloudnorm.Meter(rate).integrated_loudness(wav)
+    meter = pyloudnorm.Meter(rate)
+    loudness = -np.inf if len(wav) < meter.block_size * rate else meter.integrated_loudness(wav)
     gain = min(10 ** ((LOUDNESS - loudness) / 20), PEAK / float(np.abs(wav).max()))
     return (wav * gain).astype(np.float32)
 
 
-def prepare(paths: Sequence[Path]) -> Wav | None:
-    """The sum of `paths` (stems, or one file) in corpus form, [S] at 48 kHz; None if under 10 s of it sound.
+def prepare(paths: Sequence[Path]) -> Prepared:
+    """The sum of `paths` (stems, or one file) in corpus form; an empty wav if all of it is silent.
 
     Raises:
         AudioError: a file cannot be decoded.
     """
-    stems = [soxr.resample(wav, rate, SAMPLE_RATE) for wav, rate in map(read_mono, paths)]
+    files = [read(path) for path in paths]
+    mix = mixed([soxr.resample(to_mono(channels), rate, SAMPLE_RATE) for channels, rate in files])
+    quality = inspect(*files[0]) if len(files) == 1 else inspect(mix[None], SAMPLE_RATE)
+    start, end = sounding(mix, SAMPLE_RATE)
+    wav = mix[start:end]
+    return Prepared(normalize(wav, SAMPLE_RATE) if len(wav) else wav, start / SAMPLE_RATE, quality)
+
+
+def mixed(stems: Sequence[Wav]) -> Wav:
+    """The sum of stems that start together."""
     mix = np.zeros(max(map(len, stems)), np.float32)
     for stem in stems:
         mix[: len(stem)] += stem
-    wav = trim(mix, SAMPLE_RATE)
-    return normalize(wav, SAMPLE_RATE) if len(wav) >= MIN_SECONDS * SAMPLE_RATE else None
+    return mix
 
 
 def write_wav(path: Path, wav: Wav) -> None:

@@ -29,12 +29,13 @@ class Track(Config):
 
     Attributes:
         id: unique, and the stem of the audio file's name.
-        path: the audio file, relative to the manifest (mono 16-bit WAV at 48 kHz).
-        kind: "real" for a recording out of a package, "rendered" for one made here from notes.
-        source: package and path inside it, or the renderer with its groove and seed.
+        path: the audio file, relative to the manifest: mono 16-bit WAV at 48 kHz, or any file that is kept where it lies.
+        kind: "real" for a recording, "rendered" for one made here from notes.
+        source: package and path inside it, path in the user's folder, or the renderer with its groove and seed.
         codec_ok: the source has at least 44.1 kHz and 100 kb/s, so that the 48 kHz codec may learn from it.
         captions: several wordings of the same facts, from terse to a sentence.
-        sections, bpm, key, chords: exact where `kind` is "rendered", else estimated (see `measure`).
+        sections, bpm, key, chords: exact where `kind` is "rendered", else given or estimated (see `measure`).
+        offset: second of the song at which the audio starts, where it is a clip of one.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Track(Config):
     genre: str | None = None
     instruments: tuple[str, ...] = ()
     chords: tuple[Chord, ...] = ()
+    offset: float = Field(default=0.0, ge=0)
 
 
 def write_manifest(path: Path, tracks: Iterable[Track]) -> None:
@@ -72,7 +74,7 @@ def read_manifest(path: Path) -> list[Track]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(
-            f"manifest {path}: {error.strerror}; build one with `longplay data corpus {path.parent}`"
+            f"manifest {path}: {error.strerror}; build one with `longplay data build` or `longplay data corpus {path.parent}`"
         ) from None
     tracks = []
     for number, line in enumerate(lines, 1):

@@ -1,0 +1,186 @@
+"""`longplay data build`: from a user's recordings to a corpus, with a report.
+
+```
+OUT/manifest.jsonl   what training reads       OUT/audio, facts, quality   see `store`
+OUT/dropped.jsonl    what is not, and why      OUT/report.json, .md, .png  what came in, and how good it is
+```
+
+Every file appears complete or not at all. A build that was stopped goes on; one that is repeated prepares what is new or
+changed, and nothing else.
+"""
+
+import os
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from longplay.data.captions import Description, captions, moods
+from longplay.data.hearing import hear, heard
+from longplay.data.intake import find_recordings
+from longplay.data.manifest import Split, Track
+from longplay.data.measure import Facts
+from longplay.data.quality import LIMITS, Quality
+from longplay.data.recordings import Given, GroupBy, Recording, splits
+from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
+from longplay.data.tags import Heard
+from longplay.data.workers import run_jobs
+from longplay.errors import UserError
+from longplay.prompt import Section
+
+MIN_CODEC_RATE, MIN_CODEC_BAND = 44100, 15000
+MIN_SECTION_SECONDS = 0.5
+
+
+class Built(NamedTuple):
+    """A corpus, and what its files were like as they came."""
+
+    corpus: Corpus
+    quality: dict[str, Quality]
+
+
+def build(
+    source: Path,
+    out: Path,
+    valid: float = 0.05,
+    test: float = 0.05,
+    group_by: GroupBy = "album",
+    min_seconds: float = MIN_SECONDS,
+    drop: Collection[str] = (),
+    reference: bool = False,
+    tags: bool = True,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> Built:
+    """Build, or bring up to date, a corpus in `out` from the recordings that `source` names (`find_recordings`).
+
+    Args:
+        valid, test: shares of the splits; `group_by` says what is never spread over two (`splits`).
+        min_seconds: what sounds for less is dropped.
+        drop: flags (`quality.LIMITS`) for which a recording is dropped; the others are only reported.
+        reference: keep the audio where and as it is, and only name it; else it is written at 48 kHz, mono, trimmed of
+            silence, at an even loudness.
+        tags: let musicnn say which styles, instruments and moods it hears, for captions where none are given.
+        workers: processes.
+        progress: is told how many recordings are prepared, and of how many.
+
+    Raises:
+        UserError: `source` names nothing, a share or a flag is wrong, or no recording can be used.
+        ConfigError: a sidecar or a manifest line cannot be understood.
+        DownloadError: musicnn cannot be fetched.
+    """
+    if not (valid >= 0 and test >= 0 and valid + test < 1):
+        raise UserError(f"shares of {valid:g} for validation and {test:g} for test: together they must stay below 1")
+    if unknown := sorted(set(drop) - set(LIMITS)):
+        raise UserError(f"flag {unknown[0]!r}: unknown; flags are {', '.join(LIMITS)}")
+    intake = find_recordings(source)
+    store = Store(out, min_seconds, reference)
+    todo = [each for each in intake.recordings if not store.is_done(each.id, [each.path])]
+    failed = {}
+    for done, outcome in enumerate(run_jobs(partial(_prepare, store), todo, workers), 1):
+        if outcome.error is not None:
+            failed[outcome.job.id] = f"failed: {outcome.error}"
+        progress("prepare", done, len(todo))
+    if tags:
+        usable = [each for each in intake.recordings if each.id not in failed and store.facts(each.id) is not None]
+        hear(store, {each.id: each.path if reference else store.audio(each.id) for each in usable}, workers, progress)
+    return _assemble(
+        store, intake.recordings, intake.dropped | failed, splits(intake.recordings, group_by, valid, test), drop
+    )
+
+
+def _prepare(store: Store, recording: Recording) -> None:
+    store.prepare(recording.id, [recording.path])
+
+
+def _assemble(
+    store: Store, recordings: list[Recording], dropped: dict[str, str], split: dict[str, Split], drop: Collection[str]
+) -> Built:
+    ordered = sorted(recordings, key=lambda each: (SPLIT_ORDER.index(split[each.id]), each.id))
+    by_id = {each.id: each for each in ordered if each.id not in dropped}
+    kept = store.select(by_id, drop)
+    prepared = {name: store.preparation(name) for name in by_id}
+    quality = {name: made.quality for name, made in prepared.items() if made and made.quality}
+    tracks = []
+    for name, facts in kept.facts.items():
+        made = prepared[name]
+        assert made is not None
+        path = by_id[name].path if store.reference else store.audio(name)
+        tracks.append(_track(by_id[name], facts, made, heard(store, name), split[name], _relative(path, store.root)))
+    corpus = write_corpus(store.root, tracks, dropped | kept.dropped)
+    if not tracks:
+        reasons = sorted({reason.split(":")[0] for reason in corpus.dropped.values()})
+        raise UserError(
+            f"none of {len(recordings)} recordings can be used ({', '.join(reasons)}); see {store.root / 'dropped.jsonl'}"
+        )
+    return Built(corpus, quality)
+
+
+def _relative(path: Path, root: Path) -> str:
+    """As it stands in a manifest in `root`: relative inside it, so that a corpus can be moved; else absolute."""
+    return Path(os.path.relpath(path, root)).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, split: Split, path: str) -> Track:
+    """The manifest line: what is given, then what was measured and heard."""
+    given = recording.given
+    title = given.title or Path(recording.source).stem.replace("_", " ").replace("-", " ")
+    bpm, key = given.bpm or facts.bpm, given.key or facts.key
+    sections = _shifted(given.sections, made.lead, facts.seconds) if given.sections else facts.sections
+    about = Description(
+        title=given.title,
+        styles=tuple(dict.fromkeys([*([given.genre] if given.genre else []), *heard.styles])),
+        moods=(*moods(facts), *heard.moods),
+        bpm=bpm,
+        key=key,
+        instruments=given.instruments or heard.instruments,
+        sections=sections if given.sections else (),
+    )
+    return Track(
+        id=recording.id,
+        path=path,
+        seconds=facts.seconds,
+        split=split,
+        kind="real",
+        title=title,
+        source=recording.source,
+        licence=given.licence or "not stated",
+        author=given.author,
+        codec_ok=_fit_for_codec(made.quality),
+        captions=_worded(given, about),
+        sections=sections,
+        bpm=bpm,
+        key=key,
+        genre=about.styles[0] if about.styles else None,
+        instruments=about.instruments,
+        chords=given.chords,
+        offset=given.offset,
+    )
+
+
+def _fit_for_codec(quality: Quality | None) -> bool:
+    """Whether the 48 kHz codec may learn from it: treble that is missing there should not be missing everywhere."""
+    return quality is not None and quality.sample_rate >= MIN_CODEC_RATE and quality.bandwidth >= MIN_CODEC_BAND
+
+
+def _worded(given: Given, about: Description) -> tuple[str, ...]:
+    """The given captions, and each with the tempo and key that it does not name; without any, wordings of the facts."""
+    if not given.captions:
+        return captions(about)
+    measured = [f"{about.bpm:.0f} bpm"] if about.bpm else []
+    measured += [about.key] if about.key else []
+    more = []
+    for caption in given.captions:
+        missing = [fact for fact in measured if fact.split()[-1].lower() not in caption.lower()]
+        more += [", ".join([caption.rstrip(" ."), *missing])] if missing else []
+    return tuple(dict.fromkeys([*given.captions, *more]))
+
+
+def _shifted(sections: tuple[Section, ...], lead: float, seconds: float) -> tuple[Section, ...]:
+    """Sections of the file as those of the audio that is left of it: `lead` seconds later, and no longer than it is."""
+    moved = [(each.label, max(0.0, each.start - lead), min(seconds, each.end - lead)) for each in sections]
+    return tuple(
+        Section(label=label, start=round(start, 3), end=round(end, 3))
+        for label, start, end in moved
+        if end - start > MIN_SECTION_SECONDS
+    )

@@ -1,0 +1,204 @@
+"""Finds a user's recordings: in a folder, in a manifest (JSONL or CSV), or in the published `wav.scp` and `text`."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mutagen
+from pydantic import ValidationError
+
+from longplay.config import describe
+from longplay.data.recordings import Given, Recording, recording_id
+from longplay.errors import ConfigError, PromptError, UserError
+from longplay.prompt import LABELS, Label, Section
+
+DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
+NOT_DECODED = (".m4a", ".aac", ".wma", ".ape", ".wv", ".webm", ".mp4")  # to be reported, not overlooked
+AUDIO = frozenset((*DECODED, *NOT_DECODED))
+NAMES = {"caption": "captions", "text": "captions", "artist": "author", "license": "licence", "utt": "id"}
+PATHS = ("path", "audio", "audio_filepath", "file")
+IGNORED = ("seconds", "kind", "source", "codec_ok")  # of a manifest of ours: measured anew, or not the user's to say
+SCP, SCP_TEXT = "wav.scp", "text"
+PUBLISHED = re.compile(r"<\|([\d.eE+-]+)\|><\|(\w+)\|><\|(.*)\|><\|([\d.eE+-]+)\|>", re.DOTALL)
+PUBLISHED_LABELS: dict[str, Label] = {**{label: label for label in LABELS}, "verse1": "verse", "verse2": "verse"}
+
+
+class Intake(NamedTuple):
+    """What was found: recordings, and by name what is no recording, with the reason."""
+
+    recordings: list[Recording]
+    dropped: dict[str, str]
+
+
+def find_recordings(source: Path) -> Intake:
+    """The recordings that `source` names: a folder, a .jsonl or .csv manifest, or a folder with `wav.scp` and `text`.
+
+    A folder is searched to its depths. Beside `song.flac`, `song.txt` holds a caption a line, and `song.json` the
+    fields of `Given`; the file's own tags come last. Paths in a manifest are relative to it.
+
+    Raises:
+        UserError: nothing is there, or two recordings have one id.
+        ConfigError: a sidecar or a manifest line cannot be understood; named with its line.
+    """
+    if (source / SCP).is_file():
+        found = _published(source)
+    elif source.is_dir():
+        found = Intake([_from_folder(path, source) for path in _audio_files(source)], {})
+    elif source.is_file():
+        found = Intake([_from_row(row, source, where) for where, row in _rows(source)], {})
+    else:
+        raise UserError(
+            f"{source}: is not there; give a folder of audio, a .jsonl or .csv manifest, or a folder with wav.scp"
+        )
+    if not found.recordings:
+        raise UserError(f"{source}: names no audio file ({', '.join(sorted(AUDIO)[:8])}, ...)")
+    seen: dict[str, Recording] = {}
+    for recording in found.recordings:
+        if recording.id in seen:
+            raise UserError(
+                f"id {recording.id!r}: both {seen[recording.id].source} and {recording.source}; ids must differ"
+            )
+        seen[recording.id] = recording
+    return found
+
+
+def _audio_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in sorted(names):
+            if Path(name).suffix.lower() in AUDIO and not name.startswith("."):
+                yield Path(parent, name)
+
+
+def _from_folder(path: Path, folder: Path) -> Recording:
+    name = path.relative_to(folder).as_posix()
+    given = Given()
+    if (sidecar := path.with_suffix(".json")).is_file():
+        given = _given(_read_json(sidecar), str(sidecar))
+    if (sidecar := path.with_suffix(".txt")).is_file():
+        lines = _read(sidecar).splitlines()
+        given = given.over(Given(captions=tuple(line.strip() for line in lines if line.strip())))
+    return Recording(id=given.id or recording_id(name), path=path.resolve(), source=name, given=given.over(_tags(path)))
+
+
+def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each line stands, and its fields."""
+    if manifest.suffix == ".csv":
+        rows = csv.DictReader(_read(manifest).splitlines())
+        for number, row in enumerate(rows, 2):
+            yield f"{manifest}:{number}", {str(key): value for key, value in row.items() if value}
+    elif manifest.suffix in (".jsonl", ".json"):
+        for number, line in enumerate(_read(manifest).splitlines(), 1):
+            if line.strip():
+                yield f"{manifest}:{number}", _parse_json(line, f"{manifest}:{number}")
+    else:
+        raise UserError(f"{manifest}: a manifest ends in .jsonl or .csv")
+
+
+def _from_row(row: Mapping[str, Any], manifest: Path, where: str) -> Recording:
+    names = [row[key] for key in PATHS if row.get(key)]
+    if len(names) != 1:
+        raise ConfigError(f"{where}: expected the audio file as one of {', '.join(PATHS)}")
+    given = _given({key: value for key, value in row.items() if key not in (*PATHS, *IGNORED)}, where)
+    path, source = manifest.parent / names[0], str(names[0])
+    return Recording(
+        id=given.id or recording_id(source), path=path.resolve(), source=source, given=given.over(_tags(path))
+    )
+
+
+def _published(folder: Path) -> Intake:
+    """The recipes' pair: `<utt> <path>`, and `<utt>\\t<|start|><|label|><|text|><|end|>` with times of the song."""
+    texts = dict(
+        line.split(maxsplit=1) for line in _read(folder / SCP_TEXT).splitlines() if len(line.split(maxsplit=1)) == 2
+    )
+    recordings, dropped = [], {}
+    for number, line in enumerate(_read(folder / SCP).splitlines(), 1):
+        utt, _, name = line.strip().partition(" ")
+        if not name:
+            raise ConfigError(f"{folder / SCP}:{number}: expected `<utt> <path>`")
+        match = PUBLISHED.fullmatch(texts.get(utt, "").strip())
+        start, end = (max(0.0, float(match[1])), float(match[4])) if match else (0.0, 1.0)
+        if match is None:
+            dropped[utt] = "no text: no line of the form <|start|><|label|><|text|><|end|>"
+        elif start >= end:
+            dropped[utt] = f"no time: starts at {start:g} s, not before its end at {end:g} s"
+        else:
+            label = PUBLISHED_LABELS.get(match[2])
+            sections = (Section(label=label, start=0, end=end - start),) if label else ()
+            given = Given(id=_safe_id(utt), captions=(match[3],), sections=sections, offset=start)
+            path = folder / name.strip()
+            recordings.append(
+                Recording(id=_safe_id(utt), path=path.resolve(), source=name.strip(), given=given.over(_tags(path)))
+            )
+    return Intake(recordings, dropped)
+
+
+def _given(fields: Mapping[str, Any], where: str) -> Given:
+    """`fields` by their names or the other names that people use.
+
+    Raises:
+        ConfigError: an unknown field, or a value that does not fit.
+    """
+    renamed = {NAMES.get(key, key): value for key, value in fields.items()}
+    if "id" in renamed:
+        renamed["id"] = _safe_id(str(renamed["id"]))
+    try:
+        return Given.model_validate(renamed)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {describe(error, Given)}") from None
+    except PromptError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _safe_id(name: str) -> str:
+    """An id becomes a file name: what could leave the folder, or is hard to type, gives way to a hash."""
+    return name if re.fullmatch(r"[\w][\w.-]{0,99}", name) else recording_id(name)
+
+
+def _tags(path: Path) -> Given:
+    """Title, artist, album, genre and licence of the file's tags; nothing where it has none or they are damaged."""
+    try:
+        tags = mutagen.File(path, easy=True)
+    except (mutagen.MutagenError, OSError):
+        return Given()
+
+    def first(name: str) -> str | None:
+        try:
+            values: Iterable[Any] = (tags or {}).get(name) or ()
+        except (KeyError, ValueError):
+            return None
+        return next((str(value).strip() for value in values if str(value).strip()), None)
+
+    genre = first("genre")
+    return Given(
+        title=first("title"), author=first("artist"), album=first("album"),
+        genre=genre and genre.lower(), licence=first("license"),
+    )  # fmt: skip
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; convert it") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return _parse_json(_read(path), str(path))
+
+
+def _parse_json(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: holds {type(value).__name__}, expected an object of fields")
+    return value

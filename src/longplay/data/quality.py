@@ -1,0 +1,163 @@
+"""Is a recording fit to learn from? Measured values of the file as it came, and the flags that they raise.
+
+Nothing is judged by ear: each flag is one measured value beyond one limit (`LIMITS`), and both stand in the report.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pyloudnorm
+from pydantic import Field
+
+from longplay.config import Config
+
+FRAME_SECONDS = 0.05
+SILENT_DB = -60.0
+FULL_SCALE = 0.98  # a clipped master is often scaled a little below 1
+CLIP_RUN = 3  # samples in a row at the file's own maximum
+MIN_DROPOUT_SECONDS, MAX_DROPOUT_SECONDS = 0.004, 1.0
+BESIDE_DROPOUT_SECONDS, BESIDE_DROPOUT_DB = 0.005, -40.0
+BAND_FFT, BAND_DB = 2048, -110.0  # below this mean level, of a full-scale sine, a band holds nothing
+NO_SIDE_DB = -120.0
+
+Channels = npt.NDArray[np.float32]  # [C, S], in [-1, 1]
+
+
+class Quality(Config):
+    """Measurements of one recording before anything is done to it.
+
+    Attributes:
+        seconds, sample_rate, channels: of the file.
+        peak: largest absolute sample.
+        loudness: integrated, in LUFS; None where it is too quiet or too short to be measured.
+        silent: share of 50 ms frames below -60 dBFS.
+        clipped: share of samples that lie in runs of at least 3 at the file's maximum, if that is near full scale.
+        dropouts: gaps of digital zero (4 ms to 1 s) torn into sound, per minute.
+        side: level of the difference of two channels against their sum, in dB; None for one channel.
+        offset: the largest mean of a channel (DC).
+        bandwidth: the highest frequency in Hz with anything in it.
+    """
+
+    seconds: float = Field(ge=0)
+    sample_rate: int
+    channels: int
+    peak: float
+    loudness: float | None
+    silent: float
+    clipped: float
+    dropouts: float
+    side: float | None
+    offset: float
+    bandwidth: float
+
+
+# flag: (measured value, its least and its greatest innocent value, what it means)
+LIMITS: dict[str, tuple[str, float, float, str]] = {
+    "clipping": ("clipped", 0, 1e-4, "more than 1 sample in 10,000 is cut off at the maximum"),
+    "dropouts": ("dropouts", 0, 0.5, "gaps torn into the sound, more than one in two minutes"),
+    "quiet": ("loudness", -40, math.inf, "below -40 LUFS: noise will be raised with it"),
+    "silence": ("silent", 0, 0.5, "more than half of it is silent"),
+    "mono as stereo": ("side", -60, math.inf, "both channels are the same"),
+    "out of phase": ("side", -math.inf, 6, "the channels cancel each other in mono"),
+    "offset": ("offset", 0, 0.02, "the waveform does not swing around zero"),
+    "narrow band": ("bandwidth", 15000, math.inf, "nothing above 15 kHz: once compressed, or of a low sample rate"),
+}
+
+
+def inspect(channels: Channels, rate: int) -> Quality:
+    """Measure `channels` [C, S] of at least one sample."""
+    count = channels.shape[1]
+    mono = channels.mean(axis=0)
+    return Quality(
+        seconds=round(count / rate, 3),
+        sample_rate=rate,
+        channels=len(channels),
+        peak=round(float(np.abs(channels).max()), 5),
+        loudness=_loudness(channels, rate),
+        silent=round(_silent(mono, rate), 4),
+        clipped=_clipped(channels),
+        dropouts=round(_dropouts(channels, rate) / (count / rate) * 60, 3),
+        side=_side(channels),
+        offset=round(float(np.abs(channels.mean(axis=1, dtype=np.float64)).max()), 5),
+        bandwidth=round(_bandwidth(mono, rate)),
+    )
+
+
+def flags(quality: Quality) -> list[str]:
+    """The names in `LIMITS` of what lies beyond its limits; what could not be measured raises no flag."""
+    found = []
+    for flag, (name, least, most, _) in LIMITS.items():
+        value = getattr(quality, name)
+        if value is not None and not least <= value <= most:
+            found.append(flag)
+    return found
+
+
+def _loudness(channels: Channels, rate: int) -> float | None:
+    meter = pyloudnorm.Meter(rate)
+    if channels.shape[1] < meter.block_size * rate:
+        return None
+    value = float(meter.integrated_loudness(channels[:5].T))
+    return round(value, 2) if math.isfinite(value) else None
+
+
+def _silent(mono: npt.NDArray[np.float32], rate: int) -> float:
+    frame = min(max(1, int(rate * FRAME_SECONDS)), len(mono))
+    frames = mono[: len(mono) // frame * frame].reshape(-1, frame)
+    power = np.square(frames, dtype=np.float64).mean(axis=1)
+    return float((power < 10 ** (SILENT_DB / 10)).mean())
+
+
+def _clipped(channels: Channels) -> float:
+    """Clean music meets its maximum for a sample now and then; a limiter or an overload stays there."""
+    peak = np.abs(channels).max()
+    if peak < FULL_SCALE:
+        return 0.0
+    total = 0
+    for channel in channels:
+        for sign in (1, -1):
+            lengths = _runs(sign * channel >= peak * (1 - 1e-4))[1]
+            total += int(lengths[lengths >= CLIP_RUN].sum())
+    return round(total / channels.size, 7)
+
+
+def _dropouts(channels: Channels, rate: int) -> int:
+    """Gaps of zeros with loud sound right before and right after: music that ends on purpose fades first."""
+    starts, lengths = _runs((channels == 0).all(axis=0))
+    fitting = (lengths >= MIN_DROPOUT_SECONDS * rate) & (lengths <= MAX_DROPOUT_SECONDS * rate)
+    beside = max(1, int(BESIDE_DROPOUT_SECONDS * rate))
+    floor = 10 ** (BESIDE_DROPOUT_DB / 10)
+    count = 0
+    for start, length in zip(starts[fitting], lengths[fitting], strict=True):
+        before, after = channels[:, max(0, start - beside) : start], channels[:, start + length :][:, :beside]
+        if before.shape[1] == after.shape[1] == beside:
+            count += min(float(np.square(before).mean()), float(np.square(after).mean())) > floor
+    return count
+
+
+def _side(channels: Channels) -> float | None:
+    if len(channels) != 2:
+        return None
+    middle, side = (np.square(channels[0] + sign * channels[1], dtype=np.float64).mean() for sign in (1, -1))
+    if middle == side == 0:
+        return None
+    return round(max(NO_SIDE_DB, min(-NO_SIDE_DB, 10 * math.log10((side + 1e-18) / (middle + 1e-18)))), 1)
+
+
+def _bandwidth(mono: npt.NDArray[np.float32], rate: int) -> float:
+    if len(mono) < BAND_FFT:
+        return 0.0
+    windows = np.lib.stride_tricks.sliding_window_view(mono, BAND_FFT)[:: 2 * BAND_FFT]
+    window = (np.hanning(BAND_FFT) * 4 / BAND_FFT).astype(np.float32)
+    power = np.zeros(BAND_FFT // 2 + 1)
+    for start in range(0, len(windows), 256):  # bounds the memory of long files
+        power += np.square(np.abs(np.fft.rfft(windows[start : start + 256] * window))).sum(axis=0)
+    heard = np.flatnonzero(power / len(windows) > 10 ** (BAND_DB / 10))
+    return float(heard[-1] * rate / BAND_FFT) if len(heard) else 0.0
+
+
+def _runs(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
+    """Starts and lengths of the stretches where `mask` holds."""
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
+    return edges[::2], edges[1::2] - edges[::2]

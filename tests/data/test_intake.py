@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from mutagen.flac import FLAC
+
+from longplay.data.intake import find_recordings
+from longplay.errors import ConfigError, UserError
+from longplay.prompt import Section
+
+
+def audio(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(4800, np.float32), 48000)
+    return path
+
+
+def test_a_folder_with_sidecars_and_tags(tmp_path: Path) -> None:
+    song = audio(tmp_path / "a" / "b" / "My Song.flac")
+    tags = FLAC(song)
+    tags.update({"title": "Tagged", "artist": "Ada", "album": "Seas", "genre": "Dub"})
+    tags.save()
+    song.with_suffix(".txt").write_text("deep dub\n\n  slow and wet  \n")
+    song.with_suffix(".json").write_text(
+        json.dumps({"title": "Given", "sections": "intro:0-4,verse:4-9", "license": "CC0"})
+    )
+    audio(tmp_path / ".hidden" / "x.wav")
+    audio(tmp_path / "z.WAV")
+    (tmp_path / "notes.txt").write_text("no song")
+    first, second = find_recordings(tmp_path).recordings
+    assert (first.source, second.source) == ("z.WAV", "a/b/My Song.flac")
+    given = second.given
+    assert (given.title, given.author, given.album, given.genre, given.licence) == (
+        "Given",
+        "Ada",
+        "Seas",
+        "dub",
+        "CC0",
+    )
+    assert given.captions == ("deep dub", "slow and wet")
+    assert given.sections == (Section(label="intro", start=0, end=4), Section(label="verse", start=4, end=9))
+    assert second.id.startswith("my-song-")
+    assert len({first.id, second.id}) == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_manifests(tmp_path: Path, suffix: str) -> None:
+    audio(tmp_path / "audio" / "one.wav")
+    path = tmp_path / f"list.{suffix}"
+    if suffix == "csv":
+        path.write_text('audio,caption,bpm,split\naudio/one.wav,"calm, wide",90,test\n/far/two.wav,,,\n')
+    else:
+        path.write_text(
+            '{"audio": "audio/one.wav", "caption": "calm, wide", "bpm": 90, "split": "test"}\n\n{"path": "/far/two.wav"}\n'
+        )
+    one, two = find_recordings(path).recordings
+    assert one.path == tmp_path / "audio" / "one.wav"
+    assert (one.given.captions, one.given.bpm, one.given.split) == (("calm, wide",), 90, "test")
+    assert two.path == Path("/far/two.wav")
+
+
+def test_the_published_pair(tmp_path: Path) -> None:
+    (tmp_path / "wav.scp").write_text("u1 clips/a.wav\nu2 /b.wav\nu3 c.wav\nu4 d.wav\n")
+    (tmp_path / "text").write_text(
+        "u1\t<|30.0|><|verse2|><|Slow jazz, with brushes.|><|60.0|>\n"
+        "u2\t<|-1.0|><|bridge|><|Rock.|><|9|>\nu3\t<|9|><|intro|><|x|><|9|>\n"
+    )
+    intake = find_recordings(tmp_path)
+    first, second = intake.recordings
+    assert first.path == tmp_path / "clips" / "a.wav"
+    assert first.given.captions == ("Slow jazz, with brushes.",)
+    assert (first.given.offset, first.given.sections) == (30, (Section(label="verse", start=0, end=30),))
+    assert (second.given.offset, second.given.sections) == (0, ())
+    assert set(intake.dropped) == {"u3", "u4"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"path": "a.wav", "tempo": 3}', r"list.jsonl:1: unknown key 'tempo'"),
+        ('{"path": "a.wav", "sections": "intro:4-2"}', "list.jsonl:1: section 'intro:4-2'"),
+        ('{"path": "a.wav", "sections": "intro:0-4,verse:3-9"}', "list.jsonl:1: sections intro:0-4 and verse:3-9 overlap"),
+        ('{"title": "x"}', "list.jsonl:1: expected the audio file as one of path"),
+        ("[1]", "list.jsonl:1: holds list"),
+        ("{", "list.jsonl:1: is not JSON"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "list.jsonl").write_text(line + "\n")
+    with pytest.raises(ConfigError, match=message):
+        find_recordings(tmp_path / "list.jsonl")
+
+
+def test_nothing_and_doubles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not there"):
+        find_recordings(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="names no audio file"):
+        find_recordings(tmp_path)
+    (tmp_path / "list.jsonl").write_text('{"path": "a.wav", "id": "x"}\n{"path": "b.wav", "id": "x"}\n')
+    with pytest.raises(UserError, match="id 'x': both a.wav and b.wav"):
+        find_recordings(tmp_path / "list.jsonl")
+
+
+def test_an_id_cannot_leave_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"path": "a.wav", "id": "../../etc/x"}\n')
+    (recording,) = find_recordings(tmp_path / "list.jsonl").recordings
+    assert "/" not in recording.id
