@@ -6,18 +6,24 @@ import torch
 from longplay.bench import lm as bench
 from longplay.bench.baseline import transformers_loop
 from longplay.bench.lm import LMBench, open_lm, step_bytes
+from longplay.engine.quantize import Quality, quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
+from longplay.pipeline.precision import Quantized
 from tiny_lm import tiny_config, tiny_lm
 
 
 def test_the_bench_compares_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_lm(codebook_size=400, code_rate=5)
-    monkeypatch.setattr(bench, "open_lm", lambda model: lm)
+    monkeypatch.setattr(
+        bench,
+        "open_lm",
+        lambda model, quantized: (lm, Quantized(quantize(lm, (1, 2), 8), {"int8": Quality(0.1, 0.9, 1.0)})),
+    )
     report = LMBench("tiny", seconds=4, batch=2, baseline_seconds=2).run()
     names = [row.name for row in report.rows]
-    assert names[0].startswith("longplay")
-    assert {"transformers float32", "transformers bfloat16"} <= set(names)
+    assert names == ["float32", "bfloat16", "int8", "transformers float32", "transformers bfloat16"]
+    assert report.rows[2].values["kl_nats"] == 0.1
     for row in report.rows:
         assert row.values["tokens_per_s"] == pytest.approx(5 * row.values["times_real_time"])
     assert report.curves[0].seconds == [1, 2, 3, 4]
@@ -29,13 +35,13 @@ def test_bytes_per_step_count_every_weight_but_the_embeddings() -> None:
     config = tiny_config()
     lm = LM(config)
     weights = sum(p.numel() for n, p in lm.named_parameters() if p.dim() == 2 and "embedding" not in n)
-    assert step_bytes(config, 4, rows=2, positions=0) == 4 * weights
+    assert step_bytes(config, 4, rows=2, positions=0, cache_width=4) == 4 * weights
     cache = lm.cache(2, 10).data
-    assert step_bytes(config, 4, rows=2, positions=10) - 4 * weights == 4 * cache.numel()
+    assert step_bytes(config, 4, rows=2, positions=10, cache_width=4) - 4 * weights == 4 * cache.numel()
 
 
 def test_published_base_has_the_body_that_is_published() -> None:
-    assert step_bytes(LMConfig.published("base"), 1, 2, 0) == pytest.approx(361.5e6, rel=0.01)
+    assert step_bytes(LMConfig.published("base"), 1, 2, 0, 4) == pytest.approx(361.5e6, rel=0.01)
 
 
 def test_the_baseline_makes_codes() -> None:

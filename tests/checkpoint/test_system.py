@@ -77,10 +77,10 @@ class TestPublished:
         unconditional = lm.assemble(torch.cat(noise), torch.zeros_like(ids), torch.zeros_like(prompt))
         inputs = torch.stack([lm.assemble(structure, ids, prompt), unconditional])
         wanted_codes, wanted_logits = (expected[f"out.llm.{task}.{name}"] for name in ("tokens", "logits_mixed"))
-        cache = lm.cache(2, inputs.shape[1] + wanted_codes.shape[1])
+        decoder, cache = lm.decoder(), lm.cache(2, inputs.shape[1] + wanted_codes.shape[1])
         codes = []
         for step, wanted in enumerate(wanted_logits):
-            conditional, unconditional = lm.audio_head(lm(inputs, cache)[:, -1])
+            conditional, unconditional = decoder.head(decoder(inputs, cache)[:, -1])
             logits = GUIDANCE * conditional + (1 - GUIDANCE) * unconditional
             torch.testing.assert_close(logits, wanted, atol=TOLERANCE, rtol=0)
             if step < int(0.9 * SECONDS * lm.config.code_rate):

@@ -94,3 +94,13 @@ def test_an_absent_directory_is_refused(run) -> None:
     outcome = run("models", "info", "no/such/place")
     assert outcome.code == 2
     assert "no such directory; give a model directory, 'nano' or a name on a hub" in outcome.err
+
+
+def test_quantize_tells_the_quality_and_keeps_the_form(run, tiny: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny, tmp_path / "copy")
+    outcome = run("models", "quantize", copy)
+    assert outcome.code == 0, outcome.err
+    assert "int8 against float32: KL 0." in outcome.out
+    assert "bfloat16 against float32: KL 0." in outcome.out
+    assert (copy / "lm.int8.safetensors").stat().st_size > 0
+    assert run("models", "verify", copy).code == 0

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from golden_fixtures import Golden
 from longplay.checkpoint.system import load_system
-from longplay.engine import decode, piece
-from longplay.engine.decode import NO_CODE, Decoding, Piece, generate, prefill
-from longplay.engine.piece import RowBuilder
+from longplay.engine import batch, piece
+from longplay.engine.batch import NO_CODE, prefill
+from longplay.engine.decode import Decoding, generate
+from longplay.engine.piece import Piece, RowBuilder
 from longplay.models.lm import LM
 from longplay.prompt import GenerationOptions, Section
 from tiny_lm import golden_lm, tiny_lm
@@ -143,15 +144,16 @@ def test_stepwise_logits_equal_a_full_forward(compatibility: Any) -> None:
 def test_chunked_prefill_equals_whole() -> None:
     lm = tiny_lm()
     rows = [torch.randn(length, lm.config.dim) for length in (11, 4, 7)]
-    whole = prefill(lm, rows, lm.cache(3, 11))
+    decoder = lm.decoder()
+    whole = prefill(decoder, rows, lm.cache(3, 11))
     for positions in (1, 3, 4, 7):
-        torch.testing.assert_close(prefill(lm, rows, lm.cache(3, 11), positions), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(prefill(decoder, rows, lm.cache(3, 11), positions), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_unguided_runs_one_row() -> None:
     lm = tiny_lm()
-    assert Decoding(lm, RAGGED[:1], GenerationOptions(guidance=1.0)).cache.data.shape[2] == 1
-    assert Decoding(lm, RAGGED[:1], GenerationOptions(guidance=1.5)).cache.data.shape[2] == 2
+    assert Decoding(lm, RAGGED[:1], GenerationOptions(guidance=1.0)).cache.lengths.shape == (1,)
+    assert Decoding(lm, RAGGED[:1], GenerationOptions(guidance=1.5)).cache.lengths.shape == (2,)
 
 
 def test_the_unconditional_row_is_what_training_makes_by_dropping_text() -> None:
@@ -210,24 +212,24 @@ def test_pieces_of_a_batch_end_by_themselves() -> None:
 def test_closing_the_iterator_stops_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_lm()
     calls: list[int] = []
-    lm.register_forward_hook(lambda *_: calls.append(1))
+    lm.audio_embedding.register_forward_hook(lambda *_: calls.append(1))
     chunks = generate(lm, [Piece((1,), 1000, 0, min_frames=1000)], SAMPLED, chunk_frames=3)
     assert next(chunks).shape == (1, 3)
     chunks.close()
-    assert len(calls) == 1 + 3
+    assert len(calls) == 2 + 3  # two rows read, then a step per code
     with pytest.raises(StopIteration):
         next(chunks)
 
 
 def windows_of(lm: LM, asked: Piece, monkeypatch: pytest.MonkeyPatch) -> tuple[Decoding, list[tuple[int, int]]]:
     seen: list[tuple[int, int]] = []
-    real = decode.RowBuilder.rows
+    real = batch.RowBuilder.rows
 
     def rows(self: RowBuilder, history: Tensor, first: int, guided: bool) -> list[Tensor]:
         seen.append((first, len(history)))
         return real(self, history, first, guided)
 
-    monkeypatch.setattr(decode.RowBuilder, "rows", rows)
+    monkeypatch.setattr(batch.RowBuilder, "rows", rows)
     return Decoding(lm, [asked], SAMPLED), seen
 
 

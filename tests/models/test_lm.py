@@ -10,6 +10,8 @@ from longplay.checkpoint.names import is_unused, to_native
 from longplay.config import Config
 from longplay.errors import ConfigError
 from longplay.models.lm import IGNORED, LM, LMBatch, LMConfig
+from longplay.nn.decoder import Projection
+from longplay.nn.linear import Dense
 from published_tables import published_table
 from tiny_lm import golden_lm, tiny_config, tiny_lm
 
@@ -127,21 +129,39 @@ def test_equals_transformers_qwen2() -> None:
 
 
 def cached(lm: LM, inputs: Tensor, chunks: list[int]) -> Tensor:
-    cache = lm.cache(inputs.shape[0], inputs.shape[1])
+    cache, decoder = lm.cache(inputs.shape[0], inputs.shape[1]), lm.inference or lm.decoder()
     with torch.no_grad():
-        return torch.cat([lm(chunk, cache) for chunk in inputs.split(chunks, dim=1)], dim=1)
+        return torch.cat([decoder(chunk, cache) for chunk in inputs.split(chunks, dim=1)], dim=1)
 
 
-def test_fused_projections_change_nothing() -> None:
+def test_preparing_for_inference_frees_the_layers_and_changes_nothing() -> None:
     lm = tiny_lm()
     inputs = torch.randn(2, 12, lm.config.dim)
+    count = sum(parameter.numel() for parameter in lm.parameters())
     with torch.no_grad():
-        separate = lm(inputs)
-        lm.fuse()
-        lm.fuse()  # again is harmless
-        torch.testing.assert_close(lm(inputs), separate, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(cached(lm, inputs, [5, 1, 6]), separate, atol=1e-5, rtol=1e-5)
-    assert not any(name.rpartition(".")[0].endswith(("q_proj", "gate_proj")) for name in lm.state_dict())
+        whole = lm(inputs)
+        lm.prepare()
+        prepared = lm.inference
+        lm.prepare()  # again is harmless
+        assert lm.inference is prepared
+        torch.testing.assert_close(cached(lm, inputs, [5, 1, 6]), whole, atol=1e-5, rtol=1e-5)
+    assert all(parameter.is_meta for parameter in lm.layers.parameters())
+    assert sum(parameter.numel() for parameter in lm.parameters()) == count
+
+
+def test_projections_by_name_are_used() -> None:
+    lm = tiny_lm()
+    names = [name for name, _ in lm.linears()]
+    assert names == [f"{i}.{part}" for i in (0, 1) for part in ("qkv", "o", "gate_up", "down")] + ["head"]
+    projections = {name: Dense(weights) for name, weights in lm.linears()}
+    seen: set[str] = set()
+
+    def watched(name: str) -> Projection:
+        return lambda x: (seen.add(name), projections[name](x))[1]
+
+    decoder = lm.decoder({name: watched(name) for name in names})
+    decoder.head(decoder(torch.randn(1, 3, lm.config.dim), lm.cache(1, 3))[:, -1])
+    assert seen == set(names)
 
 
 @pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 7], [4, 1, 1, 6]])
@@ -156,7 +176,7 @@ def test_ragged_rows_do_not_notice_each_other_or_their_padding() -> None:
     lm = tiny_lm()
     rows = [torch.randn(length, lm.config.dim) for length in (9, 3, 6)]
     steps = torch.randn(3, 4, lm.config.dim)
-    cache = lm.cache(3, 9 + 4)
+    decoder, cache = lm.decoder(), lm.cache(3, 9 + 4)
     lengths = torch.tensor([9, 3, 6])
     with torch.no_grad():
         padded = torch.full((3, 9, lm.config.dim), 100.0)
@@ -164,8 +184,8 @@ def test_ragged_rows_do_not_notice_each_other_or_their_padding() -> None:
             padded[row, : len(values)] = values
         for start in (0, 4, 8):  # in three chunks, the last of which holds only padding of two rows
             chunk = padded[:, start : start + 4]
-            lm(chunk, cache, (lengths - start).clamp(0, chunk.shape[1]))
-        together = torch.cat([lm(step, cache) for step in steps.split(1, dim=1)], dim=1)
+            decoder(chunk, cache, (lengths - start).clamp(0, chunk.shape[1]))
+        together = torch.cat([decoder(step, cache) for step in steps.split(1, dim=1)], dim=1)
         for row, values in enumerate(rows):
             alone = lm(torch.cat([values, steps[row]])[None])[0, -4:]
             torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=1e-5)

@@ -140,13 +140,13 @@ def test_nan_is_refused(pipeline: Pipeline, options: GenerationOptions, monkeypa
         pipeline.generate("x", options)
 
 
-def test_dtypes(tiny: Path) -> None:
+def test_precisions(tiny: Path) -> None:
     half = Pipeline.load(tiny, "cpu", "bfloat16")
     audio = half.generate("x", GenerationOptions(seconds=0.2, seed=0, num_steps=1))
     assert audio.recipe is not None
-    assert audio.recipe["dtype"] == "bfloat16"
-    with pytest.raises(UserError, match="dtype 'int8': unknown; use one of float32, bfloat16, float16"):
-        Pipeline.load(tiny, "cpu", "int8")  # type: ignore[arg-type]
+    assert audio.recipe["precision"] == "bfloat16"
+    with pytest.raises(UserError, match="precision 'int4': unknown; use one of auto, float32, bfloat16, float16, int8"):
+        Pipeline.load(tiny, "cpu", "int4")
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ time that a step can take, and the share of it that is reached says what is left
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -17,12 +18,18 @@ from longplay.bench.report import BenchReport, Curve, Row
 from longplay.checkpoint.system import load_system
 from longplay.engine.decode import Decoding
 from longplay.engine.piece import Piece
-from longplay.errors import CheckpointError
+from longplay.engine.quantize import quantize
+from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
+from longplay.nn.decoder import Decoder
+from longplay.nn.linear import Dense
+from longplay.pipeline.precision import Precision, Quantized, load_quantized, quantize_lm
 from longplay.prompt import GenerationOptions
 
+FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 RANDOM = "random:"
 TEXT_IDS = 24
+_RANDOM_FRAMES = 16
 _TEXT_ROWS = 1024  # of a random model's text embedding: no step reads it, and 136 M parameters take a while to draw
 
 
@@ -34,57 +41,112 @@ class LMBench:
         model: `random:base`, `random:1.5b`, `nano`, a directory or a name on a hub.
         seconds: of music.
         batch: pieces at once, two rows each.
+        precisions: forms of the model that compete.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
+        cache: dtype of keys and values; None: float32.
     """
 
     model: str
     seconds: float = 30.0
     batch: int = 1
+    precisions: tuple[Precision, ...] = FORMS
     baseline_seconds: float = 5.0
+    cache: torch.dtype | None = None
 
     def run(self) -> BenchReport:
         """Measure; the contenders make their chunks in turns.
 
         Raises:
             CheckpointError: no such model, or one without an lm.
-            UserError: `transformers` is not installed, but a baseline is asked for.
+            UserError: `transformers` is not installed, but a baseline is asked for; or no int8 on this machine.
         """
-        lm = open_lm(self.model)
-        chunk = lm.config.code_rate  # a second of music
-        frames = max(2, round(self.seconds)) * chunk
-        pieces = [Piece(tuple(range(TEXT_IDS)), frames, seed, min_frames=frames) for seed in range(self.batch)]
         limits = measure_limits()
-        ours = {"longplay float32": chunks(lm, pieces, chunk)}
-        baselines: dict[str, Iterator[torch.Tensor]] = {}
-        if self.baseline_seconds:
-            count = max(2, round(self.baseline_seconds))
-            for dtype in (torch.float32, torch.bfloat16):
-                name = f"transformers {str(dtype).removeprefix('torch.')}"
-                loop = transformers_loop(lm.config, 2 * self.batch, TEXT_IDS, chunk, dtype)
-                baselines[name] = itertools.islice(loop, count)
+        lm, quantized = open_lm(self.model, "int8" in self.precisions)
+        chunk = lm.config.code_rate  # a second of music
+        ours: dict[str, Iterator[torch.Tensor]] = {}
+        for precision in self.precisions:
+            lm.inference = decoder(lm, precision, quantized)
+            ours[precision] = chunks(lm, self._pieces(chunk), chunk, self.cache)
+        lm.inference = None
+        baselines = dict(self._baselines(lm.config, chunk))
         with PeakMemory() as peak:
             taken = step_in_turns(ours | baselines)
-        rows = [self._row(name, seconds, chunk, lm, limits) for name, seconds in taken.items()]
+        rows = [self._row(name, taken[name], lm.config, limits) for name in taken]
+        rows = [_compared(row, [other for other in rows if other.name in baselines], quantized) for row in rows]
         curves = [Curve(name, *_cumulative(taken[name])) for name in ours]
-        setting = {"seconds": self.seconds, "batch": self.batch, **machine()}
+        setting = {"seconds": self.seconds, "batch": self.batch, "cache": str(self.cache), **machine()}
         values = limits.values() | {"peak_memory_gb": peak.bytes / 1e9}
         return BenchReport("lm", self.model, setting, values, rows, curves)
 
-    def _row(self, name: str, seconds: Sequence[float], chunk: int, lm: LM, limits: Limits) -> Row:
+    def _pieces(self, chunk: int) -> list[Piece]:
+        frames = max(2, round(self.seconds)) * chunk
+        return [Piece(tuple(range(TEXT_IDS)), frames, seed, min_frames=frames) for seed in range(self.batch)]
+
+    def _baselines(self, config: LMConfig, chunk: int) -> Iterator[tuple[str, Iterator[torch.Tensor]]]:
+        if not self.baseline_seconds:
+            return
+        dtypes = [torch.float32] * ("float32" in self.precisions) + [torch.bfloat16] * (self.precisions != ("float32",))
+        for dtype in dtypes:
+            loop = transformers_loop(config, 2 * self.batch, TEXT_IDS, chunk, dtype)
+            name = f"transformers {str(dtype).removeprefix('torch.')}"
+            yield name, itertools.islice(loop, max(2, round(self.baseline_seconds)))
+
+    def _row(self, name: str, seconds: Sequence[float], config: LMConfig, limits: Limits) -> Row:
         timing = Timing(tuple(seconds[1:]))  # the first second reads the prefix and warms up
-        rate = chunk / timing.median
+        rate = config.code_rate / timing.median
+        width = {"int8": 1, "float32": 4}.get(name.split()[-1], 2)
+        read = step_bytes(config, width, 2 * self.batch, config.code_rate * len(seconds) / 2, self._cache_width(name))
         values = {
             "tokens_per_s": rate * self.batch,
             "spread": timing.spread,
-            "times_real_time": rate * self.batch / lm.config.code_rate,
+            "times_real_time": rate * self.batch / config.code_rate,
+            "gb_per_step": read / 1e9,
+            "of_bandwidth": rate * read / limits.bandwidth,
         }
-        read = step_bytes(lm.config, 2 if "bfloat16" in name else 4, 2 * self.batch, chunk * len(seconds) / 2)
-        values["gb_per_step"], values["of_bandwidth"] = read / 1e9, rate * read / limits.bandwidth
         return Row(name, values)
 
+    def _cache_width(self, name: str) -> int:
+        if name.startswith("transformers"):
+            return 4 if name.endswith("float32") else 2
+        return 4 if self.cache is None else self.cache.itemsize
 
-def open_lm(model: str) -> LM:
-    """A model by name; `random:base` and `random:1.5b` have the published sizes and random weights.
+
+def parse_precisions(text: str) -> tuple[Precision, ...]:
+    """Read `float32,int8`.
+
+    Raises:
+        UserError: an unknown one, or none.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in FORMS]
+    if unknown:
+        raise UserError(f"precision {unknown[0]!r}: unknown; use some of {','.join(FORMS)}")
+    return cast(tuple[Precision, ...], names)
+
+
+def _compared(row: Row, baselines: Sequence[Row], quantized: Quantized | None) -> Row:
+    """The row with its speed against the fastest baseline, and its quality where it was measured."""
+    values = dict(row.values)
+    if baselines:
+        values["times_baseline"] = values["tokens_per_s"] / max(other.values["tokens_per_s"] for other in baselines)
+    quality = quantized.quality.get(row.name) if quantized is not None else None
+    if quality is not None:
+        values |= {"kl_nats": quality.kl, "top_350_shared": quality.top_overlap}
+    return Row(row.name, values)
+
+
+def decoder(lm: LM, precision: Precision, quantized: Quantized | None) -> Decoder:
+    """The lm in one form; `quantized` is needed for int8."""
+    if precision == "int8":
+        assert quantized is not None
+        return lm.decoder({name: projection.projection() for name, projection in quantized.projections.items()})
+    return lm.decoder({name: Dense(weights, getattr(torch, precision)) for name, weights in lm.linears()})
+
+
+def open_lm(model: str, quantized: bool = False) -> tuple[LM, Quantized | None]:
+    """A model by name, and if asked for its int8 form, which is made where there is none.
+
+    `random:base` and `random:1.5b` have the published sizes and random weights; their quality means little.
 
     Raises:
         CheckpointError: no such model, or one without an lm.
@@ -95,33 +157,43 @@ def open_lm(model: str) -> LM:
             raise CheckpointError(f"model {model!r}: unknown size {size!r}; use random:base or random:1.5b")
         config = LMConfig.published(size)  # type: ignore[arg-type]
         torch.manual_seed(0)
-        return LM(config.model_copy(update={"text_vocab_size": _TEXT_ROWS})).eval()
+        lm = LM(config.model_copy(update={"text_vocab_size": _TEXT_ROWS})).eval()
+        if not quantized:
+            return lm, None
+        return lm, Quantized(quantize(lm, range(TEXT_IDS), _RANDOM_FRAMES), {})
     system = load_system(model)
     if system.lm is None:
         raise CheckpointError(f"model {model!r}: has no lm, only {', '.join(system.config.present)}")
-    return system.lm
+    if not quantized:
+        return system.lm, None
+    return system.lm, load_quantized(system) or quantize_lm(system, system.lm)
 
 
-def chunks(lm: LM, pieces: Sequence[Piece], chunk: int) -> Iterator[torch.Tensor]:
-    """The codes of `pieces`, with the default options, `chunk` at a time."""
-    decoding = Decoding(lm, pieces, GenerationOptions())
+def chunks(lm: LM, pieces: Sequence[Piece], chunk: int, cache: torch.dtype | None) -> Iterator[torch.Tensor]:
+    """The codes of `pieces`, with the default options, `chunk` at a time, by the form that `lm.inference` now has."""
+    decoding = Decoding(lm, pieces, GenerationOptions(), cache)
+    return _chunks(decoding, chunk)
+
+
+def _chunks(decoding: Decoding, chunk: int) -> Iterator[torch.Tensor]:
     while not decoding.finished:
         yield decoding.chunk(chunk)
 
 
-def step_bytes(config: LMConfig, width: int, rows: int, positions: float) -> float:
+def step_bytes(config: LMConfig, width: int, rows: int, positions: float, cache_width: int) -> float:
     """What one step reads at least: layers, audio head, cache.
 
     Args:
         config: sizes.
-        width: bytes of a weight and of a cached value.
+        width: bytes of a weight.
         rows: of the batch.
         positions: that each row holds.
+        cache_width: bytes of a cached value.
     """
     kv = 2 * config.num_kv_heads * config.head_dim
     layer = config.dim * (2 * config.dim + kv) + 3 * config.dim * config.intermediate_dim
     weights = config.num_layers * layer + config.dim * (config.codebook_size + 1)
-    return width * (weights + config.num_layers * rows * positions * kv)
+    return width * weights + cache_width * config.num_layers * rows * positions * kv
 
 
 def _cumulative(seconds: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -145,11 +145,25 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: is truncated or damaged ({error}); download or convert it again") from None
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; a reader sees the old file or the new one, never a part."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """What is written in the header of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, cut or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: is truncated or damaged ({error}); remove it") from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, with `metadata` in its header; a reader sees the old file or the new one, never a part."""
     part = path.with_name(path.name + ".part")
     try:
-        save_file({name: _dense(tensor) for name, tensor in tensors.items()}, part, metadata={"format": "pt"})
+        header = {"format": "pt", **(metadata or {})}
+        save_file({name: _dense(tensor) for name, tensor in tensors.items()}, part, metadata=header)
         part.chmod(0o644)  # safetensors makes it private
         part.replace(path)
     finally:

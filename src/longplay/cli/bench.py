@@ -1,7 +1,7 @@
 """`longplay bench`: how fast each stage is, beside the limits of this machine and a baseline."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,10 @@ def lm(
     ] = "nano",
     seconds: Annotated[float, typer.Option(min=2, help="Of music to make.")] = 30.0,
     batch: Annotated[int, typer.Option(min=1, help="Pieces at once, each a pair of rows.")] = 1,
+    precision: Annotated[
+        str, typer.Option(help="Forms that compete, some of float32,bfloat16,int8.")
+    ] = "float32,bfloat16,int8",
+    cache: Annotated[Literal["float32", "bfloat16", "int8"], typer.Option(help="Of keys and values.")] = "float32",
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music for the transformers loop to make; 0 leaves it out.")
     ] = 5.0,
@@ -29,9 +33,12 @@ def lm(
 ) -> None:
     """Codes per second of the language model, guidance included."""
     prepare(threads, json)
-    from longplay.bench.lm import LMBench
+    import torch
 
-    show(LMBench(model, seconds, batch, baseline_seconds).run(), json)
+    from longplay.bench.lm import LMBench, parse_precisions
+
+    bench = LMBench(model, seconds, batch, parse_precisions(precision), baseline_seconds, getattr(torch, cache))
+    show(bench.run(), json)
 
 
 def prepare(threads: int | None, json: Path | None) -> None:

@@ -30,6 +30,7 @@ def continue_(
     from_: options.FromOption = None,
     model: options.ModelOption = None,
     device: options.DeviceOption = None,
+    precision: options.PrecisionOption = None,
     compatibility: options.CompatibilityOption = None,
 ) -> None:
     """Go on from a recording: the file holds the recording, untouched, and what follows.
@@ -63,5 +64,6 @@ def continue_(
         source=from_,
         model=model,
         device=device,
+        precision=precision,
     )
     produce(request, output, count, Audio.load(audio))

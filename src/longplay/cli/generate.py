@@ -27,6 +27,7 @@ def generate(
     from_: options.FromOption = None,
     model: options.ModelOption = None,
     device: options.DeviceOption = None,
+    precision: options.PrecisionOption = None,
     compatibility: options.CompatibilityOption = None,
 ) -> None:
     """Make music from a description.
@@ -59,5 +60,6 @@ def generate(
         source=from_,
         model=model,
         device=device,
+        precision=precision,
     )
     produce(request, output, count)

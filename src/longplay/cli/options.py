@@ -6,11 +6,18 @@ from typing import Annotated, Literal
 import typer
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="nano, a model directory, or a name on a hub. [default: nano]")
 ]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to compute. [default: auto]")]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        help="Of the language model; auto: int8 where the model has a close one, else float32. [default: auto]"
+    ),
+]
 OutputOption = Annotated[
     str | None,
     typer.Option(

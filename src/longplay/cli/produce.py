@@ -38,7 +38,7 @@ def produce(request: Request, output: str | None, count: int, audio: Audio | Non
         _check_streamable(request, count)
     paths = _paths(output, pieces)
     with status("loading the model"):
-        pipeline = Pipeline.load(request.model, device=request.device, dtype=request.dtype)
+        pipeline = Pipeline.load(request.model, device=request.device, precision=request.precision)
     _check_remake(request, pipeline, audio)
     for options, path in zip(pieces, paths, strict=True):
         with Bar(stages(options.fast), options.seconds) as bar:

@@ -7,7 +7,7 @@ from typing import Any
 
 from longplay.audio import Finish
 from longplay.errors import ConfigError, PromptError
-from longplay.pipeline.recipe import DType, Recipe, Task, read_recipe
+from longplay.pipeline.recipe import Recipe, Task, read_recipe
 from longplay.prompt import GenerationOptions, Prompt, parse_sections
 
 
@@ -22,7 +22,7 @@ class Request:
         loudness_given: whether the user asked for a loudness, which a stream cannot have.
         model: name or directory.
         device: name.
-        dtype: of the LM; None is the device's default.
+        precision: of the lm.
         remake: the recipe that must be repeated with the very same weights, if any.
     """
 
@@ -32,7 +32,7 @@ class Request:
     loudness_given: bool
     model: str
     device: str
-    dtype: DType | None
+    precision: str
     remake: Recipe | None
 
 
@@ -45,6 +45,7 @@ def build_request(
     source: Path | None,
     model: str | None,
     device: str | None,
+    precision: str | None,
 ) -> Request:
     """Put together what is given, over the recipe of `source`, over the defaults.
 
@@ -57,6 +58,7 @@ def build_request(
         source: a file whose recipe to start from.
         model: name or directory; a recipe asks for its own weights unless this is given.
         device: name.
+        precision: of the lm; a recipe asks for its own unless this is given.
 
     Raises:
         PromptError: a wrong prompt or option.
@@ -83,7 +85,7 @@ def build_request(
         loudness_given=finish.get("loudness") not in (None, "off"),
         model=model or (recipe.model if recipe else "nano"),
         device=device or (recipe.device if recipe else "auto"),
-        dtype=recipe.dtype if recipe else None,
+        precision=precision or (recipe.precision if recipe and recipe.precision else "auto"),
         remake=recipe if model is None else None,
     )
     if task == "generate":

@@ -10,6 +10,7 @@ after the last comes eos = `codebook_size`. Published models saw whole pieces; o
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,8 +22,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.config import Config
-from longplay.nn.attention import Attention, Context, KVCache, Rotary
-from longplay.nn.linear import stack_linears
+from longplay.nn.attention import Attention, Rotary
+from longplay.nn.cache import KVCache
+from longplay.nn.decoder import Decoder, DecoderLayer, Projection
+from longplay.nn.linear import Dense, Weights, stack_linears
 
 IGNORED = -1
 _SOS, _TASK = 0, 1
@@ -134,20 +137,10 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(dim, intermediate_dim, bias=False)
         self.up_proj = nn.Linear(dim, intermediate_dim, bias=False)
         self.down_proj = nn.Linear(intermediate_dim, dim, bias=False)
-        self.gate_up_proj: nn.Linear | None = None
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Per position."""
-        if self.gate_up_proj is None:
-            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
-
-    def fuse(self) -> None:
-        """Turn the two projections into one, as `Attention.fuse`."""
-        if self.gate_up_proj is None:
-            self.gate_up_proj = stack_linears(self.gate_proj, self.up_proj)
-            del self.gate_proj, self.up_proj
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
@@ -160,14 +153,16 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.dim, config.norm_eps)
         self.mlp = MLP(config.dim, config.intermediate_dim)
 
-    def forward(self, x: Float[Tensor, "B N D"], index: int, context: Context) -> Float[Tensor, "B N D"]:
-        """The residual stream after this layer, which is number `index`."""
-        x = x + self.self_attn(self.input_layernorm(x), index, context)
+    def forward(
+        self, x: Float[Tensor, "B N D"], cosine: Float[Tensor, "#B 1 N H"], sine: Float[Tensor, "#B 1 N H"]
+    ) -> Float[Tensor, "B N D"]:
+        """The residual stream after this layer."""
+        x = x + self.self_attn(self.input_layernorm(x), cosine, sine)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class LM(nn.Module):
-    """The decoder and its embeddings: `structure`, `assemble`, `forward`, `audio_head`, `loss`."""
+    """The layers and their embeddings: `structure`, `assemble`, `forward`, `audio_head`, `loss`; `decoder` for inference."""
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
@@ -180,6 +175,7 @@ class LM(nn.Module):
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
         self.audio_head = nn.Linear(config.dim, config.codebook_size + 1)
         self.rotary = Rotary(config.head_dim, config.rope_theta)
+        self.inference: Decoder | None = None
         self._initialize()
 
     def _initialize(self) -> None:
@@ -196,18 +192,70 @@ class LM(nn.Module):
         with torch.no_grad():
             self.audio_head.weight[: self.config.codebook_size].copy_(self.audio_embedding.weight)
 
-    def fuse(self) -> None:
-        """Join q/k/v and gate/up for faster decoding, once, after loading; such a model is not saved or trained further."""
-        for module in self.modules():
-            if isinstance(module, Attention | MLP):
-                module.fuse()
+    def linears(self) -> Iterator[tuple[str, Weights]]:
+        """Every projection of a step by name, as `decoder` takes it: `0.qkv 0.o 0.gate_up 0.down 1.qkv ... head`."""
+        for index, layer in enumerate(self._layers()):
+            attention, mlp = layer.self_attn, layer.mlp
+            yield f"{index}.qkv", stack_linears([attention.q_proj, attention.k_proj, attention.v_proj])
+            yield f"{index}.o", stack_linears([attention.o_proj])
+            yield f"{index}.gate_up", stack_linears([mlp.gate_proj, mlp.up_proj])
+            yield f"{index}.down", stack_linears([mlp.down_proj])
+        yield "head", stack_linears([self.audio_head])
 
-    def cache(self, batch_size: int, capacity: int) -> KVCache:
-        """An empty cache for `batch_size` rows of at most `capacity` positions."""
+    def decoder(self, projections: Mapping[str, Projection] | None = None) -> Decoder:
+        """What computes `forward` step by step, with a cache.
+
+        Args:
+            projections: how to compute each of `linears`; None: as they are. They are copies: later training does not
+                reach them.
+        """
+        if projections is None:
+            projections = {name: Dense(weights) for name, weights in self.linears()}
+        layers = [
+            DecoderLayer(
+                attention_norm=layer.input_layernorm.weight.detach(),
+                mlp_norm=layer.post_attention_layernorm.weight.detach(),
+                **{part: projections[f"{index}.{part}"] for part in ("qkv", "o", "gate_up", "down")},
+            )
+            for index, layer in enumerate(self._layers())
+        ]
+        config = self.config
+        norm, head = self.norm.weight.detach(), projections["head"]
+        return Decoder(
+            layers,
+            norm,
+            head,
+            self.rotary,
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+            config.norm_eps,
+        )
+
+    def _layers(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def prepare(self, projections: Mapping[str, Projection] | None = None) -> None:
+        """Settle for inference, once, after loading: sets `inference` to `decoder(projections)`.
+
+        The layers give up their memory and stay as shapes, so such a model is not saved or trained further.
+        """
+        if self.inference is None:
+            self.inference = self.decoder(projections)
+            self.layers.to("meta")
+
+    def cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
+        """An empty cache for `batch_size` rows of at most `capacity` positions; `dtype` default that of the model."""
         config, like = self.config, self.audio_head.bias
-        shape = (config.num_layers, 2, batch_size, config.num_kv_heads, capacity, config.head_dim)
-        lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
-        return KVCache(like.new_zeros(shape), lengths)
+        return KVCache.empty(
+            config.num_layers,
+            batch_size,
+            config.num_kv_heads,
+            capacity,
+            config.head_dim,
+            dtype or like.dtype,
+            like.device,
+        )
 
     def time_embedding(self, seconds: Float[Tensor, " S"]) -> Float[Tensor, "S D"]:
         """Sinusoids of unscaled seconds: sines first, then cosines."""
@@ -232,44 +280,18 @@ class LM(nn.Module):
         sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
         return torch.cat([sos, structure, self.text_embedding(ids), task, self.audio_embedding(codes)])
 
-    def forward(
-        self,
-        inputs: Float[Tensor, "B N D"],
-        cache: KVCache | None = None,
-        counts: Int[Tensor, " B"] | None = None,
-    ) -> Float[Tensor, "B N D"]:
-        """States that `audio_head` turns into logits.
+    def forward(self, inputs: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """States after the final norm, which `audio_head` turns into logits; those of padding mean nothing.
 
         Args:
-            inputs: vectors of the next positions, right-padded.
-            cache: history; the inputs are added to it.
-            counts: real inputs per row, where a cache is given; default all.
-
-        Returns:
-            states after the final norm; those of padding mean nothing.
+            inputs: whole rows of vectors, right-padded.
         """
-        context = self._context(inputs, cache)
-        x = inputs
-        for index, layer in enumerate(self.layers):
-            x = layer(x, index, context)
-        if cache is not None:
-            cache.advance(inputs.shape[1], counts)
-        return self.norm(x)
-
-    def _context(self, inputs: Tensor, cache: KVCache | None) -> Context:
-        count = inputs.shape[1]
-        if cache is None:
-            positions = torch.arange(count, device=inputs.device)[None]
-            cosine, sine = (angle.to(inputs.dtype) for angle in self.rotary(positions))
-            return Context(positions, cosine, sine)
-        positions = cache.positions(count)
+        positions = torch.arange(inputs.shape[1], device=inputs.device)[None]
         cosine, sine = (angle.to(inputs.dtype) for angle in self.rotary(positions))
-        if cache.longest == 0:
-            return Context(positions, cosine, sine, cache=cache)
-        slots = torch.arange(cache.longest + count, device=inputs.device)
-        hidden = slots > positions[:, None, :, None]
-        mask = torch.zeros_like(hidden, dtype=inputs.dtype).masked_fill_(hidden, -torch.inf)
-        return Context(positions, cosine, sine, mask, cache)
+        x = inputs
+        for layer in self.layers:
+            x = layer(x, cosine, sine)
+        return self.norm(x)
 
     def draw_dropped(self, batch_size: int, generator: torch.Generator) -> Bool[Tensor, " B"]:
         """Which rows of a batch train without text; depends on the state of `generator` (on the CPU) alone."""

@@ -15,9 +15,10 @@ from longplay.audio import Audio
 from longplay.checkpoint.system import System, load_system
 from longplay.errors import PromptError
 from longplay.pipeline.continuation import check_sound, go_on, hear
-from longplay.pipeline.device import resolve_device, resolve_dtype
+from longplay.pipeline.device import resolve_device
 from longplay.pipeline.highs import add_highs
-from longplay.pipeline.recipe import DType, Recipe, Task, Through, read_recipe
+from longplay.pipeline.precision import AUTO, Precision, check_precision, load_dtype, settle
+from longplay.pipeline.recipe import Recipe, Task, Through, read_recipe
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import Progress, Stage, Stream, silent
 from longplay.prompt import GenerationOptions, Prompt, SettledOptions
@@ -28,29 +29,30 @@ __all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Through", "read_recipe"]
 class Pipeline:
     """A loaded model and the tasks it can do."""
 
-    def __init__(self, system: System, name: str, dtype: DType | None = None) -> None:
+    def __init__(self, system: System, name: str, precision: Precision | None = None) -> None:
         self.system = system
         self.name = name
-        self.dtype = dtype
+        self.precision = precision
 
     @classmethod
-    def load(cls, name_or_path: str | Path = "nano", device: str = "auto", dtype: DType | None = None) -> "Pipeline":
+    def load(cls, name_or_path: str | Path = "nano", device: str = "auto", precision: str = AUTO) -> "Pipeline":
         """Open a model.
 
         Args:
             name_or_path: `nano`, a native or published model directory, or a name on a hub.
             device: auto, cpu, cuda or mps.
-            dtype: of the LM; None: float32 on the CPU, else as stored.
+            precision: of the lm: float32, bfloat16, float16, int8 (on the CPU); or auto: on the CPU int8 where the model
+                has an int8 form that is close enough (`longplay models quantize`), else float32; elsewhere as stored.
 
         Raises:
             CheckpointError: no model there, or it is incomplete or damaged.
             DownloadError: a hub cannot be reached.
-            UserError: this machine has no such device, or there is no such dtype.
+            UserError: this machine has no such device, or there is no such precision on it.
         """
-        system = load_system(name_or_path, resolve_device(device), resolve_dtype(dtype))
-        if system.lm is not None:
-            system.lm.fuse()
-        return cls(system, str(name_or_path), dtype)
+        place, name = resolve_device(device), str(name_or_path)
+        check_precision(precision)
+        system = load_system(name_or_path, place, load_dtype(precision, place))
+        return cls(system, name, None if system.lm is None else settle(system, name, precision))
 
     @property
     def digest(self) -> str:
@@ -163,7 +165,7 @@ class Pipeline:
             model=self.name,
             digest=self.digest,
             device=self.system.device.type,
-            dtype=self.dtype,
+            precision=self.precision if task in ("generate", "continue") else None,
             version=__version__,
             audio_prompt=None if audio is None else audio.digest,
         )

@@ -1,11 +1,10 @@
-"""What to compute on, and in which precision."""
+"""What to compute on."""
 
 import torch
 
 from longplay.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -23,14 +22,3 @@ def resolve_device(name: str) -> torch.device:
     if not available[kind]:
         raise UserError(f"device {name!r}: not available to torch on this machine; use cpu or auto")
     return torch.device(name)
-
-
-def resolve_dtype(name: str | None) -> torch.dtype | None:
-    """The dtype of that name; None stays None.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    if name is not None and name not in DTYPES:
-        raise UserError(f"dtype {name!r}: unknown; use one of {', '.join(DTYPES)}")
-    return None if name is None else DTYPES[name]

@@ -6,11 +6,11 @@ from typing import Any, Literal
 from longplay.audio import Audio, Finish
 from longplay.config import Config
 from longplay.errors import AudioError, ConfigError
+from longplay.pipeline.precision import Precision
 from longplay.prompt import Prompt, SettledOptions
 
 Task = Literal["generate", "continue", "reconstruct", "upscale"]
 Through = Literal["tokenizer", "codec", "both"]
-DType = Literal["float32", "bfloat16", "float16"]
 
 
 class Recipe(Config):
@@ -23,7 +23,7 @@ class Recipe(Config):
         model: the name or directory that was asked for.
         digest: SHA-256 over the weights.
         device: cpu, cuda or mps.
-        dtype: of the LM's computation; None is the default of the device.
+        precision: that the lm computed in; None where none took part.
         version: of longplay.
         audio_prompt: SHA-256 over the samples of the recording that was continued or transformed, if there was one.
         through: what it was reconstructed through, if it was.
@@ -36,7 +36,7 @@ class Recipe(Config):
     model: str
     digest: str
     device: str
-    dtype: DType | None = None
+    precision: Precision | None = None
     version: str
     audio_prompt: str | None = None
     through: Through | None = None

@@ -1,0 +1,264 @@
+"""Pieces that share one batch of `lm` and join and leave it while it runs.
+
+A piece holds a slot: one row of the batch, or with guidance two next to each other, conditional and unconditional. Rows
+have positions, lengths and random numbers of their own, so a piece does not notice its neighbours. Nothing is
+concatenated per step, and nothing is read back from the device but whole chunks of codes.
+
+A model trained on windows (`LMConfig.context_frames`) forgets: when a piece's history fills the window, its older half
+is dropped, the rest is read again behind a prefix that names the new window, and generation goes on. So time and memory
+per code stay the same at any length.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from longplay.engine.piece import Piece, RowBuilder
+from longplay.engine.sampling import UNIFORM_BLOCK, mix, sample, uniform_block
+from longplay.models.lm import LM
+from longplay.nn.cache import KVCache
+from longplay.nn.decoder import Decoder
+from longplay.nn.graphed import GraphedStep, step
+from longplay.prompt import GenerationOptions
+
+NO_CODE = -1
+PREFILL_POSITIONS = 512
+
+
+@dataclass(eq=False)
+class _Seat:
+    """What the host knows of the piece in a slot.
+
+    Attributes:
+        builder: makes its rows.
+        options: of its sampling.
+        step: codes made.
+        first: code of prompt and piece where the history that the model hears starts.
+        length: codes of prompt and piece so far.
+        held: positions of its longest row.
+    """
+
+    builder: RowBuilder
+    options: GenerationOptions
+    step: int
+    first: int
+    length: int
+    held: int
+
+
+class Batch:
+    """Slots for pieces, and the cache that they share.
+
+    Attributes:
+        logits: of the next codes, [P, R, V]; R is 2 with guidance (conditional, unconditional), else 1.
+        cache: keys and values of rows 0 to P * R - 1, those of a slot next to each other.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self, lm: LM, slots: int, positions: int, guided: bool, cache_dtype: torch.dtype | None = None
+    ) -> None:
+        """Reserve all memory.
+
+        Args:
+            lm: in evaluation mode.
+            slots: pieces at once.
+            positions: that a row can hold (`RowBuilder.max_positions`).
+            guided: whether slots have two rows.
+            cache_dtype: of keys and values; None: that of the model.
+        """
+        self.lm = lm
+        self._decoder = lm.inference or lm.decoder()
+        self._width = 2 if guided else 1
+        device = lm.audio_head.weight.device
+        on_cuda = device.type == "cuda"
+        self._step = GraphedStep(self._decoder) if on_cuda else functools.partial(step, self._decoder)
+        self.cache = lm.cache(slots * self._width, positions, cache_dtype)
+        self.logits = torch.zeros(slots, self._width, lm.config.codebook_size + 1, device=device)
+        self._seats: list[_Seat | None] = [None] * slots
+        context = lm.config.context_frames
+        self._history = None if context is None else torch.zeros(slots, context, dtype=torch.long, device=device)
+        self._heard, self._steps, self._frames, self._first_eos, self._active = (
+            torch.zeros(slots, dtype=torch.long, device=device) for _ in range(5)
+        )
+        self._ended = torch.ones(slots, dtype=torch.bool, device=device)
+        self._uniforms = torch.zeros(slots, UNIFORM_BLOCK, device=device)
+        self._settle()
+
+    @torch.inference_mode()
+    def join(self, slot: int, piece: Piece, options: GenerationOptions) -> None:
+        """Put a piece into a free slot and read its prompt.
+
+        Args:
+            slot: number of a free one.
+            piece: what to make.
+            options: `guidance`, `temperature`, `top_k`, `top_p` and `compatibility` count here.
+
+        Raises:
+            ValueError: the slot is taken, or the piece does not fit into its rows.
+        """
+        if self._seats[slot] is not None:
+            raise ValueError(f"slot {slot} is taken")
+        builder = RowBuilder(self.lm, piece, options.compatibility)
+        if builder.max_positions(piece.frames) > self.cache.capacity:
+            raise ValueError(
+                f"a piece of {builder.max_positions(piece.frames)} positions does not fit into {self.cache.capacity}"
+            )
+        prompt = builder.prompt.to(self.logits.device)
+        seat = _Seat(builder, options, 0, self._window_start(0, len(prompt)), len(prompt), 0)
+        self._seats[slot] = seat
+        self._steps[slot], self._frames[slot], self._first_eos[slot] = 0, piece.frames, piece.first_eos
+        self._ended[slot], self._active[slot] = False, 1
+        self._read(slot, prompt[seat.first :])
+        self._settle()
+
+    @torch.inference_mode()
+    def leave(self, slot: int) -> None:
+        """Free a slot, whether or not its piece is finished."""
+        self._seats[slot] = None
+        self._ended[slot], self._active[slot] = True, 0
+        self._settle()
+
+    @torch.inference_mode()
+    def chunk(self, count: int) -> Tensor:
+        """The next `count` codes [P, count] of each slot, `NO_CODE` where it is free or its piece has ended."""
+        return torch.stack([self._advance() for _ in range(count)], dim=1)
+
+    def _settle(self) -> None:
+        """After a change of who is there: the rows that run, and the pieces that are sampled alike."""
+        self._top = max((slot for slot, seat in enumerate(self._seats) if seat), default=-1) + 1
+        rows = self._top * self._width
+        self._rows = self.cache if rows == self.cache.data.shape[1] else self.cache.rows(0, rows)
+        self._set_longest()
+        self._counts = self._active[: self._top].repeat_interleave(self._width)
+        alike: dict[GenerationOptions, list[int]] = {}
+        for slot, seat in enumerate(self._seats[: self._top]):
+            if seat is not None:
+                alike.setdefault(seat.options, []).append(slot)
+        self._alike = [
+            (options, None if len(slots) == self._top else torch.tensor(slots, device=self.logits.device))
+            for options, slots in alike.items()
+        ]
+
+    def _set_longest(self) -> None:
+        self._rows.longest = max((seat.held for seat in self._seats if seat), default=0)
+
+    def _advance(self) -> Tensor:
+        codes = self._choose()
+        self._ended |= (codes == self.lm.config.eos) | (self._steps >= self._frames)
+        codes = codes.masked_fill(self._ended, NO_CODE)
+        heard = codes.clamp(min=0)  # an ended piece idles on code 0
+        self._steps += 1
+        forgetful, busy = self._count_step()
+        if self._history is not None:
+            self._history.scatter_(1, self._heard[:, None], heard[:, None])
+            self._heard += self._active
+        if busy:
+            self._hear(heard[: self._top])
+            for slot in forgetful:
+                self._forget(slot)
+        return codes
+
+    def _count_step(self) -> tuple[list[int], bool]:
+        """Which pieces must forget before they hear more, and whether any piece goes on."""
+        forgetful, busy = [], False
+        for slot, seat in enumerate(self._seats):
+            if seat is None or seat.step == seat.builder.piece.frames:
+                continue
+            seat.step += 1
+            if seat.step == seat.builder.piece.frames:  # it needs no more logits, and its rows are full
+                self._active[slot] = 0
+                self._counts = self._active[: self._top].repeat_interleave(self._width)
+                continue
+            busy = True
+            seat.length += 1
+            seat.held += 1
+            if self._window_start(seat.first, seat.length) != seat.first:
+                forgetful.append(slot)
+        return forgetful, busy
+
+    def _choose(self) -> Tensor:
+        codes = torch.zeros(len(self._seats), dtype=torch.long, device=self.logits.device)
+        for slot, seat in enumerate(self._seats):
+            if seat is not None and seat.step % UNIFORM_BLOCK == 0:
+                self._uniforms[slot] = uniform_block(seat.builder.piece.seed, seat.step // UNIFORM_BLOCK)
+        uniforms = self._uniforms.gather(1, (self._steps % UNIFORM_BLOCK)[:, None])[:, 0]
+        early = self._steps < self._first_eos
+        for options, slots in self._alike:
+            chosen = slice(0, self._top) if slots is None else slots
+            logits = self.logits[chosen].float()
+            mixed = logits[:, 0].clone()
+            if options.guidance != 1.0:
+                mixed = mix(mixed, logits[:, 1], options.guidance)
+            mixed[:, self.lm.config.eos].masked_fill_(early[chosen], -torch.inf)
+            codes[chosen] = sample(mixed, uniforms[chosen], options.temperature, options.top_k, options.top_p)
+        return codes
+
+    def _hear(self, codes: Tensor) -> None:
+        """Let the model hear the newest codes [P] of the slots that run."""
+        inputs = self.lm.audio_embedding(codes)
+        if self._width > 1:
+            inputs = inputs.repeat_interleave(self._width, dim=0)
+        logits = self._step(inputs[:, None], self._rows, self._counts)
+        self.logits[: self._top] = logits.unflatten(0, (-1, self._width))
+
+    def _forget(self, slot: int) -> None:
+        """Drop the older half of what the model hears of a piece and read the rest again."""
+        seat = self._seats[slot]
+        assert seat is not None
+        assert self._history is not None
+        start = self._window_start(seat.first, seat.length)
+        kept = self._history[slot, start - seat.first : seat.length - seat.first].clone()
+        seat.first = start
+        self._read(slot, kept)
+        self._set_longest()
+
+    def _read(self, slot: int, history: Tensor) -> None:
+        """Read the rows of a piece afresh."""
+        seat = self._seats[slot]
+        assert seat is not None
+        if self._history is not None:
+            self._history[slot, : len(history)] = history
+            self._heard[slot] = len(history)
+        inputs = seat.builder.rows(history, seat.first, self._width == 2)
+        cache = self.cache.rows(slot * self._width, (slot + 1) * self._width)
+        cache.clear()
+        self.logits[slot] = prefill(self._decoder, inputs, cache)
+        seat.held = max(map(len, inputs))
+
+    def _window_start(self, first: int, length: int) -> int:
+        """Where the history starts that is heard before code `length`, now that it has started at `first`."""
+        context = self.lm.config.context_frames
+        while context is not None and length - first >= context:
+            first += context // 2
+        return first
+
+
+@torch.inference_mode()
+def prefill(decoder: Decoder, rows: Sequence[Tensor], cache: KVCache, positions: int = PREFILL_POSITIONS) -> Tensor:
+    """Read whole rows into an empty cache.
+
+    Args:
+        decoder: of the model.
+        rows: inputs [N, D], of different lengths.
+        cache: with a row for each.
+        positions: read at a time, which bounds the memory that a long prompt takes.
+
+    Returns:
+        logits [B, V] after the last position of each row.
+    """
+    lengths = [len(row) for row in rows]
+    inputs = pad_sequence(list(rows), batch_first=True)
+    last = inputs.new_zeros(len(rows), inputs.shape[2])
+    for start in range(0, max(lengths), positions):
+        chunk = inputs[:, start : start + positions]
+        counts = [min(max(length - start, 0), chunk.shape[1]) for length in lengths]
+        hidden = decoder(chunk, cache, torch.tensor(counts, device=inputs.device))
+        for row, length in enumerate(lengths):
+            if start < length <= start + chunk.shape[1]:
+                last[row] = hidden[row, length - 1 - start]
+    return decoder.head(last)

@@ -1,0 +1,192 @@
+"""An `lm` in int8 that stays close to float32: calibrated, layer by layer, by measured error (`nn/quantized.py`).
+
+A few seconds are generated in float32, and the inputs of every projection are kept. Then each projection takes the
+cheapest form whose output on those inputs is close enough: int8; int8 with 8, 32 or 128 input channels kept apart;
+bfloat16; float32. What it costs in quality is measured on the logits of another piece.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from longplay.engine.batch import prefill
+from longplay.engine.decode import generate
+from longplay.engine.piece import Piece, RowBuilder
+from longplay.engine.sampling import mix
+from longplay.models.lm import LM
+from longplay.nn.decoder import Decoder, Projection
+from longplay.nn.linear import Dense, Weights
+from longplay.nn.quantized import Int8, Int8Weights
+from longplay.prompt import GenerationOptions
+
+ERROR_LIMIT = 0.02
+APART = (0, 8, 32, 128)
+CALIBRATION_FRAMES = 150
+_KEPT_INPUTS = 256
+_PAIR = 2  # inputs of a step, which are quantised together
+
+Form = Literal["int8", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How close one form of a model is to another, over the codes of a piece.
+
+    Attributes:
+        kl: mean Kullback-Leibler divergence of the distributions that codes are drawn from, in nats.
+        top_overlap: share of the likeliest `top_k` codes that both agree on.
+        likeliest: share of steps with the same likeliest code.
+    """
+
+    kl: float
+    top_overlap: float
+    likeliest: float
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedProjection:
+    """One projection in its form, and how far its outputs were off on the calibration."""
+
+    weights: Int8Weights | Weights
+    error: float
+
+    @property
+    def form(self) -> Form:
+        """What it is computed in."""
+        if isinstance(self.weights, Int8Weights):
+            return "int8"
+        return "bfloat16" if self.weights.weight.dtype == torch.bfloat16 else "float32"
+
+    @property
+    def apart(self) -> int:
+        """Input channels kept apart."""
+        return len(self.weights.apart) if isinstance(self.weights, Int8Weights) else 0
+
+    def projection(self) -> Projection:
+        """What computes it."""
+        return Int8(self.weights) if isinstance(self.weights, Int8Weights) else Dense(self.weights)
+
+
+def quantize(lm: LM, ids: Sequence[int], frames: int = CALIBRATION_FRAMES) -> dict[str, QuantizedProjection]:
+    """Choose a form for every projection of `lm.linears()`.
+
+    Args:
+        lm: in float32 on the CPU, not prepared.
+        ids: of a text to generate from.
+        frames: codes to generate.
+    """
+    inputs = calibration_inputs(lm, ids, frames)
+    return {name: quantize_projection(weights, inputs[name]) for name, weights in lm.linears()}
+
+
+@torch.inference_mode()
+def quantize_projection(weights: Weights, inputs: Tensor, limit: float = ERROR_LIMIT) -> QuantizedProjection:
+    """The cheapest form of a projection that is off by at most `limit`.
+
+    Args:
+        weights: in float32.
+        inputs: typical ones, [M, in].
+        limit: of the error, relative to what the channels carry that are never kept apart: large channels must not
+            hide what happens to the others.
+    """
+    inputs = inputs[: len(inputs) // _PAIR * _PAIR].float()
+    largest = inputs.abs().amax(dim=0).argsort(descending=True)
+    exact = Dense(weights)(inputs)
+    bulk = torch.nn.functional.linear(inputs.index_fill(1, largest[: _bulk_apart(weights)], 0.0), weights.weight)
+    scale = bulk.square().mean().sqrt().clamp(min=1e-12)
+
+    def error(projection: Projection) -> float:
+        made = torch.cat([projection(pair) for pair in inputs.split(_PAIR)])
+        return float((made - exact).square().mean().sqrt() / scale)
+
+    for count in APART:
+        if count <= weights.weight.shape[1] // 4:
+            split = Int8Weights.of(weights, largest[:count].sort().values)
+            found = QuantizedProjection(split, error(Int8(split)))
+            if found.error <= limit:
+                return found
+    half = Weights(weights.weight.bfloat16(), None if weights.bias is None else weights.bias.bfloat16())
+    found = QuantizedProjection(half, error(Dense(half)))
+    return found if found.error <= limit else QuantizedProjection(weights, 0.0)
+
+
+def _bulk_apart(weights: Weights) -> int:
+    return min(APART[-2], weights.weight.shape[1] // 4)
+
+
+@torch.inference_mode()
+def calibration_inputs(lm: LM, ids: Sequence[int], frames: int) -> dict[str, Tensor]:
+    """Inputs [M, in] of each projection while a piece is generated, prefix included; M is a few hundred at most."""
+    kept: dict[str, list[Tensor]] = {name: [] for name, _ in lm.linears()}
+    every = max(1, _PAIR * frames // _KEPT_INPUTS)
+
+    def watched(name: str, projection: Projection) -> Projection:
+        calls = 0
+
+        def run(x: Tensor) -> Tensor:
+            nonlocal calls
+            if calls % every == 0 or len(x) > _PAIR:
+                kept[name].append(x[:: max(1, len(x) // 32)].clone())
+            calls += 1
+            return projection(x)
+
+        return run
+
+    lm.inference = lm.decoder({name: watched(name, Dense(weights)) for name, weights in lm.linears()})
+    try:
+        for _ in generate(lm, [calibration_piece(ids, frames, seed=0)], GenerationOptions()):
+            pass
+    finally:
+        lm.inference = None
+    return {name: torch.cat(parts) for name, parts in kept.items()}
+
+
+def calibration_piece(ids: Sequence[int], frames: int, seed: int) -> Piece:
+    """A piece of exactly `frames` codes."""
+    return Piece(tuple(ids), frames, seed, min_frames=frames)
+
+
+@torch.inference_mode()
+def compare(lm: LM, forms: Mapping[str, Decoder], ids: Sequence[int], frames: int) -> dict[str, Quality]:
+    """How close each of `forms` is to `lm.decoder()` on a piece that the latter generates.
+
+    Args:
+        lm: in float32, not prepared.
+        forms: decoders by name.
+        ids: of the text.
+        frames: codes of the piece; another seed than that of the calibration.
+    """
+    options, piece = GenerationOptions(), calibration_piece(ids, frames, seed=1)
+    codes = torch.cat(list(generate(lm, [piece], options)), dim=1)[0]
+    exact = guided_logits(lm, lm.decoder(), piece, codes, options)
+    return {
+        name: _quality(exact, guided_logits(lm, decoder, piece, codes, options), options.top_k)
+        for name, decoder in forms.items()
+    }
+
+
+def guided_logits(lm: LM, decoder: Decoder, piece: Piece, codes: Tensor, options: GenerationOptions) -> Tensor:
+    """What `decoder` says, step by step, before each of `codes` [T], guidance mixed in; [T, V]."""
+    codes = codes[: lm.config.context_frames]
+    builder = RowBuilder(lm, piece, "none")
+    cache = lm.cache(2, builder.max_positions(len(codes)))
+    logits = prefill(decoder, builder.rows(codes[:0], 0, guided=True), cache)
+    said = [logits]
+    for code in codes[:-1]:
+        inputs = lm.audio_embedding(code).expand(2, 1, -1)
+        said.append(decoder.head(decoder(inputs, cache)[:, 0]))
+    rows = torch.stack(said).float()  # [T, 2, V]
+    return mix(rows[:, 0], rows[:, 1], options.guidance)
+
+
+def _quality(exact: Tensor, other: Tensor, top_k: int) -> Quality:
+    wanted, found = exact.log_softmax(dim=-1), other.log_softmax(dim=-1)
+    kl = (wanted.exp() * (wanted - found)).sum(dim=-1).mean()
+    top_k = min(top_k, exact.shape[-1])
+    ours = torch.zeros_like(exact, dtype=torch.bool).scatter_(1, exact.topk(top_k).indices, True)
+    agreed = ours.gather(1, other.topk(top_k).indices).float().mean()
+    likeliest = (exact.argmax(dim=-1) == other.argmax(dim=-1)).float().mean()
+    return Quality(float(kl), float(agreed), float(likeliest))

@@ -1,0 +1,126 @@
+"""Keys and values of the positions so far, preallocated: nothing is concatenated per step.
+
+Every row of a batch starts at slot 0 of its part, and slot n holds position n. So one rule masks everything, in chunked
+prefill of rows of different lengths and in single steps: a query at position n sees slots 0 to n. Whatever a row holds
+beyond its length (padding of a prefill) is overwritten before any query can see it.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CACHE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+
+
+@dataclass
+class KVCache:
+    """Travels as an argument and is changed in place.
+
+    Attributes:
+        data: [L, B, 2 H_kv, N, D], keys before values; N slots per row.
+        lengths: [B], positions that each row holds.
+        scales: [L, B, 2 H_kv, N, 1] where `data` is int8: each vector has its own.
+        longest: the largest of `lengths`, known to the host so that no step has to ask the device.
+    """
+
+    data: Tensor
+    lengths: Int[Tensor, " B"]
+    scales: Tensor | None = None
+    longest: int = 0
+    _heads: Tensor = field(init=False, repr=False)
+    _layers: list[tuple[Tensor, Tensor, Tensor]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rows, heads, slots = self.data.shape[1:4]
+        starts = torch.arange(rows * heads, device=self.data.device) * slots
+        self._heads = starts.view(rows, heads, 1)
+        # Views, made once: what a layer writes to, its keys, its values.
+        self._layers = [(layer.flatten(0, 2), *layer.chunk(2, dim=1)) for layer in self.data]
+
+    @classmethod
+    def empty(
+        cls,
+        num_layers: int,
+        batch_size: int,
+        num_kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> "KVCache":
+        """Room for `batch_size` rows of at most `capacity` positions; `dtype` is one of `CACHE_DTYPES`."""
+        shape = (num_layers, batch_size, 2 * num_kv_heads, capacity)
+        data = torch.zeros(*shape, head_dim, dtype=dtype, device=device)
+        scales = torch.zeros(*shape, 1, device=device) if dtype == torch.int8 else None
+        return cls(data, torch.zeros(batch_size, dtype=torch.long, device=device), scales)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that a row can hold."""
+        return self.data.shape[3]
+
+    def read_dtype(self, like: torch.dtype) -> torch.dtype:
+        """Of what `append` returns for vectors of dtype `like`."""
+        return like if self.scales is not None else self.data.dtype
+
+    def positions(self, count: int) -> Int[Tensor, "B N"]:
+        """Positions of the next `count` inputs of each row."""
+        if count == 1:
+            return self.lengths[:, None]
+        return self.lengths[:, None] + torch.arange(count, device=self.lengths.device)
+
+    def places(self, positions: Int[Tensor, "B N"]) -> Int[Tensor, " M"]:
+        """Where `append` puts the vectors of these positions, the same in every layer."""
+        return (self._heads + positions[:, None]).flatten()
+
+    def append(
+        self, layer: int, vectors: Float[Tensor, "B H N D"], places: Int[Tensor, " M"], visible: int
+    ) -> tuple[Float[Tensor, "B K V D"], Float[Tensor, "B K V D"]]:
+        """Store the new keys and values of a layer.
+
+        Args:
+            layer: which.
+            vectors: keys, then values, of all kv heads.
+            places: of the new positions, from `places`.
+            visible: slots to return.
+
+        Returns:
+            keys and values of the slots 0 to `visible`, in `read_dtype`.
+        """
+        flat, keys, values = self._layers[layer]
+        new = vectors.reshape(-1, vectors.shape[-1])
+        if self.scales is not None:
+            return self._append_int8(layer, new, places, visible)
+        flat[places] = new if new.dtype == flat.dtype else new.to(flat.dtype)
+        return keys[:, :, :visible], values[:, :, :visible]
+
+    def _append_int8(self, layer: int, new: Tensor, places: Tensor, visible: int) -> tuple[Tensor, Tensor]:
+        assert self.scales is not None
+        scale = new.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-12) / 127.0
+        self._layers[layer][0][places] = (new / scale).round().to(torch.int8)
+        self.scales[layer].flatten(0, 2)[places] = scale
+        stored = self.data[layer, :, :, :visible].to(new.dtype).mul_(self.scales[layer, :, :, :visible])
+        keys, values = stored.chunk(2, dim=1)
+        return keys, values
+
+    def advance(self, count: int, counts: Int[Tensor, " B"] | None = None) -> None:
+        """Make the last `count` appended positions part of the history.
+
+        Args:
+            count: appended positions, padding included.
+            counts: real ones per row; default all.
+        """
+        self.lengths += count if counts is None else counts
+        self.longest += count
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.lengths.zero_()
+        self.longest = 0
+
+    def rows(self, start: int, stop: int) -> "KVCache":
+        """A cache over the memory of some rows; what it appends and advances, this one holds too, but for `longest`."""
+        scales = None if self.scales is None else self.scales[:, start:stop]
+        return KVCache(self.data[:, start:stop], self.lengths[start:stop], scales, self.longest)

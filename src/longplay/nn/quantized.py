@@ -1,0 +1,99 @@
+"""Linear layers with int8 weights, one scale per output channel, on the CPU.
+
+The inputs of a call are quantised together, so a few channels that are tens of times larger than the rest, which
+trained transformers have, would leave no digits to the others (arXiv 2208.07339). Such input channels are kept apart:
+their columns stay in float32, and int8 never sees them.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.backends import quantized
+
+from longplay.errors import UserError
+from longplay.nn.linear import Weights
+
+_MAX = 127
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Weights:
+    """A quantised layer: weight[o, i] is about values[o, i] * scales[o], and exact in the columns kept apart.
+
+    Attributes:
+        values: int8, zero in the columns kept apart.
+        scales: float32.
+        bias: float32 or None.
+        apart: input channels in float32.
+        columns: their weights, [K, out].
+    """
+
+    values: Int[Tensor, "O I"]
+    scales: Float[Tensor, " O"]
+    bias: Float[Tensor, " O"] | None
+    apart: Int[Tensor, " K"]
+    columns: Float[Tensor, "K O"]
+
+    @classmethod
+    def of(cls, weights: Weights, apart: Int[Tensor, " K"]) -> "Int8Weights":
+        """Round to the nearest, keeping the input channels `apart`."""
+        weight = weights.weight.detach().float().cpu()
+        columns = weight[:, apart].t().contiguous()
+        rest = weight.index_fill(1, apart, 0.0)
+        scales = rest.abs().amax(dim=1).clamp(min=1e-12) / _MAX
+        values = (rest / scales[:, None]).round().clamp(-_MAX, _MAX).to(torch.int8)
+        return cls(values, scales, None if weights.bias is None else weights.bias.float().cpu(), apart, columns)
+
+
+class Int8:
+    """The product with `Int8Weights`; inputs and outputs are float32 on the CPU."""
+
+    def __init__(self, weights: Int8Weights) -> None:
+        self._packed = _pack(weights)
+        self._multiply = torch.ops.quantized.linear_dynamic.default
+        # Without VNNI the kernels add pairs of products in 16 bits, which overflow unless inputs have 7 bits.
+        self._reduce_range = not _has_vnni()
+        self._apart = weights.apart if len(weights.apart) else None
+        self._columns = weights.columns
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[M, in] to [M, out]."""
+        if self._apart is None:
+            return self._multiply(x, self._packed, self._reduce_range)
+        made = self._multiply(x.index_fill(1, self._apart, 0.0), self._packed, self._reduce_range)
+        return made.addmm_(x.index_select(1, self._apart), self._columns)
+
+
+def engine() -> str:
+    """The int8 kernels of this build of torch: `x86` or `fbgemm` on x86, `qnnpack` on ARM and Apple.
+
+    Raises:
+        UserError: there are none.
+    """
+    for name in ("x86", "fbgemm", "qnnpack"):
+        if name in quantized.supported_engines:
+            return name
+    raise UserError("precision int8: this build of torch has no int8 kernels for the CPU; use bfloat16 or float32")
+
+
+def _pack(weights: Int8Weights) -> torch.ScriptObject:
+    before = quantized.engine
+    quantized.engine = engine()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch calls quantised tensors deprecated, but linear_dynamic takes no other
+            zeros = torch.zeros(len(weights.scales), dtype=torch.long)
+            tensor = torch._make_per_channel_quantized_tensor(weights.values, weights.scales.double(), zeros, 0)
+            return torch.ops.quantized.linear_prepack(tensor, weights.bias)
+    finally:
+        quantized.engine = before
+
+
+def _has_vnni() -> bool:
+    known = getattr(torch.cpu, "_is_vnni_supported", None)  # private; where it is gone, 7 bits are the safe choice
+    return bool(known and known())

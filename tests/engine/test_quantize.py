@@ -1,0 +1,101 @@
+"""On weights with planted large channels, as trained transformers have them, and on the model that ships."""
+
+import pytest
+import torch
+
+from longplay.checkpoint.system import load_system
+from longplay.engine.quantize import (
+    ERROR_LIMIT,
+    calibration_inputs,
+    compare,
+    quantize,
+    quantize_projection,
+)
+from longplay.models.lm import LM
+from longplay.nn.linear import Dense, Weights
+from longplay.nn.quantized import Int8, Int8Weights
+from tiny_lm import tiny_lm
+
+LARGE = torch.tensor([5, 70, 200])
+NONE = torch.zeros(0, dtype=torch.long)
+
+
+def planted(size: float) -> tuple[Weights, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(64, 256, generator=generator)
+    inputs[:, LARGE] *= size
+    return Weights(torch.randn(96, 256, generator=generator) / 16), inputs
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 300.0])
+def test_planted_channels_are_found_and_kept_apart(size: float) -> None:
+    found = quantize_projection(*planted(size))
+    assert found.form == "int8"
+    assert found.error <= ERROR_LIMIT
+    assert found.apart == (0 if size == 1.0 else 8)
+    if size > 1.0:
+        assert isinstance(found.weights, Int8Weights)
+        assert set(LARGE.tolist()) <= set(found.weights.apart.tolist())
+
+
+def test_a_sensitive_layer_stays_wide() -> None:
+    weights, inputs = planted(1.0)
+    inputs = inputs.sign() * inputs.abs() ** 8  # every channel is large now and then
+    found = quantize_projection(weights, inputs, limit=0.004)
+    assert found.form in ("bfloat16", "float32")
+    exact = quantize_projection(weights, inputs, limit=1e-6)
+    assert exact.form == "float32"
+    assert exact.error == 0.0
+
+
+def spiked_lm(size: float) -> LM:
+    """Three channels of the MLP's inner activations are `size` times larger than the rest, in every layer."""
+    lm = tiny_lm(dim=64, num_layers=2, intermediate_dim=256, codebook_size=400)
+    with torch.no_grad():
+        for layer in lm.layers:
+            layer.mlp.up_proj.weight[LARGE] *= size
+            layer.mlp.down_proj.weight[:, LARGE] /= size
+    return lm
+
+
+@pytest.mark.parametrize("size", [30.0, 300.0])
+def test_logits_survive_planted_channels(size: float) -> None:
+    lm = spiked_lm(size)
+    made = quantize(lm, (1, 2, 3), 24)
+    plain = {name: Int8(Int8Weights.of(weights, NONE)) for name, weights in lm.linears()}
+    forms = {
+        "ours": lm.decoder({name: value.projection() for name, value in made.items()}),
+        "plain": lm.decoder(plain),
+    }
+    quality = compare(lm, forms, (1, 2, 3), 24)
+    assert all(value.form == "int8" for value in made.values())
+    assert quality["ours"].kl < quality["plain"].kl / 5
+
+
+def test_the_same_form_has_nothing_to_lose() -> None:
+    lm = tiny_lm(codebook_size=400)
+    quality = compare(lm, {"same": lm.decoder()}, (1, 2), 12)["same"]
+    assert quality.kl == pytest.approx(0.0, abs=1e-6)
+    assert quality.top_overlap == quality.likeliest == 1.0
+
+
+def test_calibration_hears_prefix_and_steps_and_leaves_the_model_alone() -> None:
+    lm = tiny_lm()
+    inputs = calibration_inputs(lm, (1, 2, 3), 10)
+    assert lm.inference is None
+    assert set(inputs) == {name for name, _ in lm.linears()}
+    assert inputs["0.qkv"].shape[1] == 32
+    assert 16 <= len(inputs["0.qkv"]) <= 600
+    assert quantize(lm, (1, 2, 3), 10).keys() == inputs.keys()
+
+
+def test_nano_in_int8_says_what_it_says_in_float32() -> None:
+    lm = load_system("nano").lm
+    assert lm is not None
+    made = quantize(lm, range(12), 40)
+    decoder = lm.decoder({name: value.projection() for name, value in made.items()})
+    half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
+    quality = compare(lm, {"int8": decoder, "bfloat16": half}, range(12), 40)
+    assert quality["int8"].kl < 0.02
+    assert quality["int8"].top_overlap > 0.9
+    assert all(value.error <= ERROR_LIMIT for value in made.values())
