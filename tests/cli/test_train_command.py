@@ -1,10 +1,12 @@
 """`longplay train` from its real entry point."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile as sf
 import yaml
 
@@ -13,7 +15,9 @@ from longplay.data.manifest import Track, write_manifest
 SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 8, "intermediate_dim": 12, "num_layers": 1}
 
 
-def test_a_run_logs_to_stderr_without_verbose(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A manifest of two tracks and the config of a tiny tokenizer."""
     tracks = []
     for split in ("train", "valid"):
         wav = np.random.default_rng(0).standard_normal(8000).astype(np.float32) * 0.1
@@ -28,18 +32,52 @@ def test_a_run_logs_to_stderr_without_verbose(tmp_path: Path) -> None:
             "encoder": SPECTRAL, "decoder": SPECTRAL,
         },
         "batch_size": 2, "crop_seconds": 0.1, "held_out_crops": 2, "held_out_seconds": 0.5, "loss": {"n_ffts": [64]},
-        "loop": {"steps": 2, "log_every": 1},
+        "loop": {"steps": 2, "log_every": 1, "trackers": []},
     }  # fmt: skip
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    command = ["train", "run", "config.yaml", "--run", "run", "--data", "manifest.jsonl", "--threads", "1"]
-    done = subprocess.run(
-        [sys.executable, "-c", "from longplay.cli import main; main()", *command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return tmp_path
+
+
+MAIN = [sys.executable, "-c", "from longplay.cli import main; main()", "train"]
+RUN = ["run", "config.yaml", "--run", "run", "--data", "manifest.jsonl", "--threads", "1"]
+
+
+def longplay(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*launcher, *MAIN, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_run_logs_to_stderr_and_records_where_it_comes_from(folder: Path) -> None:
+    done = longplay(folder, *RUN)
     assert done.returncode == 0, done.stderr
     assert "step 2  mel" in done.stderr
     assert done.stdout == ""
-    assert (tmp_path / "run/model/tokenizer.safetensors").exists()
+    assert (folder / "run/model/tokenizer.safetensors").exists()
+    (start,) = (json.loads(line) for line in (folder / "run/starts.jsonl").read_text().splitlines())
+    assert start["processes"] == 1
+    assert len(start["data_sha256"]) == 64
+    assert yaml.safe_load((folder / "run/run.yaml").read_text())["loop"]["steps"] == 2
+
+    # a start whose data cannot be read leaves the config of the run as it was
+    failed = longplay(folder, *RUN[:-4], "--data", "nothing.jsonl", "--set", "loop.steps=9")
+    assert failed.returncode == 2, failed.stderr
+    assert "error: manifest nothing.jsonl" in failed.stderr
+    assert yaml.safe_load((folder / "run/run.yaml").read_text())["loop"]["steps"] == 2
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it_in_several_processes(folder: Path) -> None:
+    torchrun = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+        "--",
+    )
+    done = longplay(folder, *RUN, "--set", "loop.device=cpu", launcher=torchrun)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 2  mel") == 1
+    assert json.loads((folder / "run/starts.jsonl").read_text())["processes"] == 2

@@ -1,9 +1,11 @@
 """Tiny stages `lm` and `flow` over tiny pieces of codes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 
 from longplay.data.token_windows import TokenTrack
@@ -11,6 +13,7 @@ from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.prompt import Section
 from longplay.text import TextTokenizer
+from longplay.train.audio_stage import AudioStage, AudioStageConfig
 from longplay.train.flow_stage import FlowStage, FlowStageConfig
 from longplay.train.lm_stage import LMStage, LMStageConfig
 
@@ -24,6 +27,7 @@ LOOP = {
     "evaluate_every": 4,
     "log_every": 1,
     "learning_rate": 3e-3,
+    "trackers": [],
 }
 
 
@@ -102,5 +106,44 @@ def flow_stage(tracks: list[TokenTrack]) -> Any:
     def build() -> FlowStage:
         torch.manual_seed(0)
         return FlowStage(config, Codec(codec).eval(), tracks, tracks)
+
+    return build
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[tuple[Path, float]]:
+    time = np.arange(16000) / 8000
+    wav = sum(np.sin(2 * np.pi * f * time) * (0.2 + 0.1 * np.sin(3 * time)) for f in (220, 330, 880))
+    path = tmp_path / "tone.wav"
+    sf.write(path, wav.astype(np.float32), 8000)
+    return [(path, 2.0)]
+
+
+@pytest.fixture
+def audio_stage(files: list[tuple[Path, float]]) -> Any:
+    """Builds a tiny stage `tokenizer`; takes overrides of its config, those of the loop under `loop`."""
+    spectral = {"kind": "spectral", "n_fft": 64, "dim": 16, "intermediate_dim": 24, "num_layers": 1}
+
+    def build(loop: dict[str, Any] | None = None, **changes: Any) -> AudioStage:
+        data = {
+            "stage": "tokenizer",
+            "tokenizer": {
+                "sample_rate": 8000,
+                "hop_length": 32,
+                "latent_dim": 8,
+                "codebook": {"size": 64, "dim": 4},
+                "encoder": spectral,
+                "decoder": spectral,
+            },
+            "batch_size": 4,
+            "quantize_from_step": 2,
+            "crop_seconds": 0.1,
+            "held_out_crops": 4,
+            "held_out_seconds": 0.5,
+            "loss": {"n_ffts": [64, 128]},
+            "loop": {**LOOP, "steps": 6, "evaluate_every": 6, **(loop or {})},
+        }
+        torch.manual_seed(0)
+        return AudioStage(AudioStageConfig.parse(data | changes), files, files)
 
     return build

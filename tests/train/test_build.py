@@ -8,6 +8,8 @@ from longplay.data.token_windows import TokenTrack
 from longplay.errors import CheckpointError, ConfigError
 from longplay.train.build import CONFIGS, _start_from, load_stage_config
 from longplay.train.lm_stage import LMStage
+from longplay.train.parallel import Parallel
+from longplay.train.update import Updater
 
 
 @pytest.mark.parametrize("name", ["nano-tokenizer", "nano-codec", "nano-lm", "nano-flow"])
@@ -30,7 +32,7 @@ def test_wrong_configs_are_named(tmp_path: Path) -> None:
 
 def test_an_lm_starts_from_another_one(lm_stage: Any, tracks: list[TokenTrack], tmp_path: Path) -> None:
     first: LMStage = lm_stage()
-    first.train_step(0, 1e-2)
+    Updater(first, first.config.loop, Parallel(first.config.loop, tmp_path)).update(0)
     first.export(first.model, tmp_path / "model")
     torch.manual_seed(5)
     second: LMStage = lm_stage()

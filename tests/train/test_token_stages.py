@@ -11,6 +11,8 @@ from longplay.data.token_windows import TokenTrack
 from longplay.errors import TrainingError
 from longplay.train.flow_stage import FlowStage
 from longplay.train.loop import train
+from longplay.train.parallel import Parallel
+from longplay.train.update import Updater
 
 
 @pytest.mark.parametrize("name", ["lm_stage", "flow_stage"])
@@ -33,11 +35,18 @@ def held_out_loss(stage: Any) -> float:
     return stage.evaluate(stage.model)["loss"]
 
 
-def test_the_lm_learns_what_repeats(lm_stage: Any) -> None:
+def learn(stage: Any, steps: int, **loop: Any) -> None:
+    config = stage.config.loop.model_copy(update={"steps": 1000, "warmup_steps": 0, **loop})
+    updater = Updater(stage, config, Parallel(config, Path("unused")))
+    for step in range(steps):
+        updater.update(step)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_lm_learns_what_repeats(lm_stage: Any, optimizer: str) -> None:
     stage = lm_stage()
     first = held_out_loss(stage)
-    for step in range(150):
-        stage.train_step(step, 3e-3)
+    learn(stage, 150, optimizer=optimizer)
     stage.model.eval()
     assert held_out_loss(stage) < 0.5 * first
 
@@ -45,8 +54,7 @@ def test_the_lm_learns_what_repeats(lm_stage: Any) -> None:
 def test_the_flow_learns(flow_stage: Any) -> None:
     stage = flow_stage()
     first = held_out_loss(stage)
-    for step in range(80):
-        stage.train_step(step, 3e-3)
+    learn(stage, 80)
     assert held_out_loss(stage) < 0.9 * first
 
 

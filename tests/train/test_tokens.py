@@ -133,6 +133,13 @@ def test_what_is_missing_is_named(tmp_path: Path, manifest: Path, models: Any) -
         TokenWindows(read_token_tracks(tmp_path / "tokens", "train"), frames=9999)
 
 
+@pytest.mark.parametrize("content", [b"", b"PAR1half"], ids=["empty", "cut"])
+def test_a_damaged_shard_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "00000.parquet").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"00000.parquet: is no token shard .*; delete it"):
+        read_token_tracks(tmp_path, "train")
+
+
 def test_without_a_codec_there_are_codes_for_the_lm_alone(manifest: Path, tmp_path: Path, models: Any) -> None:
     tokens.prepare_tokens(manifest, tmp_path / "tokens", models[0], None)
     tokens.prepare_tokens(manifest, tmp_path / "both", *models)

@@ -21,16 +21,14 @@ def run(
     budget_seconds: Annotated[float | None, typer.Option(help="Stop, resumably, after this time.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
-    """Train one stage, or go on with a run."""
+    """Train one stage, or go on with a run. Several processes: torchrun --nproc-per-node N --no-python -- longplay train run ..."""
     import math
 
-    from longplay.train.build import build_stage, load_stage_config
-    from longplay.train.loop import train
+    from longplay.train.build import load_stage_config
+    from longplay.train.run import train_run
 
     _log_and_limit(threads)
-    stage_config = load_stage_config(config, override or [])
-    stage = build_stage(stage_config, data, directory)
-    train(stage, stage_config.loop, directory, budget_seconds or math.inf)
+    train_run(load_stage_config(config, override or []), data, directory, budget_seconds or math.inf)
 
 
 @app.command("tokens")

@@ -36,15 +36,21 @@ class Crops:
         lengths = np.array([length for _, length in self.files])
         self.weights = lengths / lengths.sum()
 
-    def batch(self, seed: int, index: int, size: int, augment: bool = True) -> Float[Tensor, "B 1 S"]:
-        """Batch `index` of the stream `seed`: wav [size, 1, S]; `augment` draws a gain of -9 to +1 dB and a sign."""
+    def batch(
+        self, seed: int, index: int, size: int, augment: bool = True, rows: slice = slice(None)
+    ) -> Float[Tensor, "B 1 S"]:
+        """Batch `index` of the stream `seed`: wav [size, 1, S], or only some `rows` of it.
+
+        `augment` draws a gain of -9 to +1 dB and a sign.
+        """
         rng = np.random.default_rng((seed, index))
-        rows = []
+        draws = []
         for choice in rng.choice(len(self.files), size, p=self.weights):
-            wav = self._crop(self.files[choice][0], position=rng.random())
+            position = rng.random()
             gain = 10 ** (rng.uniform(-9, 1) / 20) * rng.choice((-1, 1)) if augment else 1.0
-            rows.append(torch.from_numpy(wav * np.float32(gain)).clamp(-1, 1))
-        return torch.stack(rows).unsqueeze(1)
+            draws.append((self.files[choice][0], position, np.float32(gain)))
+        crops = [torch.from_numpy(self._crop(path, position) * gain) for path, position, gain in draws[rows]]
+        return torch.stack(crops).clamp(-1, 1).unsqueeze(1)
 
     def _crop(self, path: Path, position: float) -> np.ndarray:
         with sf.SoundFile(path) as file:

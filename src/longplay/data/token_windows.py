@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longplay.errors import TrainingError
@@ -54,7 +55,13 @@ def read_token_tracks(folder: Path, split: str) -> list[TokenTrack]:
 
 
 def _read_shard(path: Path, split: str) -> Iterator[TokenTrack]:
-    table = pq.read_table(path, filters=[("split", "=", split)])
+    try:
+        table = pq.read_table(path, filters=[("split", "=", split)])
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{path}: is no token shard ({reason}); delete it and make it again with `longplay train tokens`"
+        ) from None
     for index, row in enumerate(table.select(["utt", "captions", "sections"]).to_pylist()):
         semantic = table["semantic_token"][index].values.flatten().to_numpy(zero_copy_only=False)
         acoustic = table["acoustic_token"][index].values

@@ -7,6 +7,7 @@ CHECKPOINTS.md 3.5 and 3.6. Own models revive dead codes from the current batch.
 from typing import NamedTuple, cast
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -121,7 +122,7 @@ class Codebook(nn.Module):
     def _ensure_inited(self, x: Tensor) -> None:
         if bool(self.inited):
             return
-        rows = x.detach().transpose(1, 2).reshape(-1, self.config.dim)
+        rows = _of_all_processes(x.detach().transpose(1, 2).reshape(-1, self.config.dim))
         index = torch.randint(len(rows), (self.config.size,), device=rows.device)
         # a batch has fewer frames than the codebook has codes: jitter keeps the copies apart
         self.embed.copy_(rows[index] + 0.05 * rows.std(0) * torch.randn_like(self.embed))
@@ -131,8 +132,8 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _follow(self, x: Tensor, codes: Tensor) -> None:
-        rows = x.transpose(1, 2).reshape(-1, self.config.dim)
-        flat = codes.reshape(-1)
+        rows = _of_all_processes(x.transpose(1, 2).reshape(-1, self.config.dim))
+        flat = _of_all_processes(codes.reshape(-1))
         counts = torch.zeros_like(self.cluster_size).index_add_(0, flat, torch.ones_like(flat, dtype=x.dtype))
         sums = torch.zeros_like(self.embed_avg).index_add_(0, flat, rows)
         self.cluster_size.lerp_(counts, 1 - self.config.decay)
@@ -151,6 +152,18 @@ class Codebook(nn.Module):
             self.embed[dead] = rows[index]
             self.cluster_size[dead] = uniform
             self.embed_avg[dead] = rows[index] * uniform
+
+
+def _of_all_processes(rows: Tensor) -> Tensor:
+    """Rows [N, ...] of every process of a training run, in order, so that a codebook sees the whole batch.
+
+    Each process draws its own new vectors from them; DDP sends the first one's buffers to all before the next step.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
 
 
 class GroupResidualConfig(Config):

@@ -17,7 +17,7 @@ from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn.quantizers import CodeUsage
 from longplay.train.export import export_model
-from longplay.train.loop import LoopConfig, adamw, autocast, update
+from longplay.train.loop_config import LoopConfig
 from longplay.train.losses import (
     ReconstructionConfig,
     ReconstructionLoss,
@@ -26,6 +26,7 @@ from longplay.train.losses import (
     generator_loss,
 )
 from longplay.train.samples import write_sample
+from longplay.train.stage import Batch, Losses
 
 
 class AdversarialConfig(Config):
@@ -82,56 +83,62 @@ class AudioStage:
         self.crops = Crops(train_files, model.sample_rate, config.crop_seconds)
         self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds)
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
-        self.optimizers = {"model": adamw(self.model, config.loop)}
         self.others = nn.ModuleDict()
+        self.learning_rates: dict[str, float] = {}
         if config.adversarial:
             self.others["discriminators"] = Discriminators(config.adversarial.discriminators)
-            self.optimizers["discriminators"] = adamw(self.others["discriminators"], config.loop)
+            self.learning_rates["discriminators"] = config.adversarial.learning_rate
+        self.blocks = [self.model.encoder, self.model.decoder]
+        self.partial_gradients = True  # the codebooks wait for quantize_from_step, the discriminators for start_step
+        self.batch_size = config.batch_size
 
-    def train_step(self, step: int, rate: float) -> dict[str, float]:
-        """One update of the model, and of the discriminators once they have started."""
-        wav = self.crops.batch(self.config.loop.seed, step, self.config.batch_size)
-        with autocast(self.config.loop):
-            estimate, quantized = self.model(wav, quantize=step >= self.config.quantize_from_step)
+    def batch(self, step: int, rows: slice) -> Batch:
+        """`wav` [B, 1, S]."""
+        return {"wav": self.crops.batch(self.config.loop.seed, step, self.batch_size, rows=rows)}
+
+    def losses(self, step: int, batch: Batch) -> Losses:
+        """Reconstruction, quantizer and, once they have started, adversarial terms."""
+        wav = batch["wav"]
+        estimate, quantized = self.model(wav, quantize=step >= self.config.quantize_from_step)
         estimate = estimate[..., : wav.shape[-1]]
-        terms = self.reconstruction(estimate, wav) | {"quantizer": quantized.loss}
+        with torch.autocast(wav.device.type, enabled=False):
+            terms = self.reconstruction.to(wav.device)(estimate, wav) | {"quantizer": quantized.loss}
+        learning: dict[str, Tensor] = {}
         gan = self.config.adversarial
-        metrics: dict[str, float] = {}
         if gan and step >= gan.start_step:
-            terms |= self._adversarial_terms(gan, wav, estimate, rate, metrics)
-        loss = torch.stack(list(terms.values())).sum()
-        norm = update(self.optimizers["model"], loss, rate, self.config.loop.grad_clip)
-        used = quantized.codes.unique().numel() / self.config.model.codebook_size
-        return {name: float(value.detach()) for name, value in terms.items()} | metrics | {"norm": norm, "used": used}
+            learning["discriminators"], adversarial = self._adversarial_terms(gan, wav, estimate)
+            terms |= adversarial
+        learning["model"] = torch.stack(list(terms.values())).sum()
+        used = torch.tensor(quantized.codes.unique().numel() / self.config.model.codebook_size)
+        metrics = {name: value.detach() for name, value in terms.items()} | {"used": used.to(wav.device)}
+        if "discriminators" in learning:
+            metrics["discriminator"] = learning["discriminators"].detach()
+        return Losses(learning, metrics)
 
     def _adversarial_terms(
-        self, gan: AdversarialConfig, wav: Tensor, estimate: Tensor, rate: float, metrics: dict[str, float]
-    ) -> dict[str, Tensor]:
+        self, gan: AdversarialConfig, wav: Tensor, estimate: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminators' loss, whose gradient ends at them, and the model's, whose gradient passes them by."""
         discriminators = self.others["discriminators"]
-        with autocast(self.config.loop):
-            loss = discriminator_loss(discriminators(wav), discriminators(estimate.detach()))
-        scale = rate / self.config.loop.learning_rate
-        update(self.optimizers["discriminators"], loss, gan.learning_rate * scale, self.config.loop.grad_clip)
-        metrics["discriminator"] = float(loss.detach())
+        real = discriminators(wav)
+        loss = discriminator_loss(real, discriminators(estimate.detach()))
         discriminators.requires_grad_(False)
-        with autocast(self.config.loop):
-            with torch.no_grad():
-                real = discriminators(wav)
-            fake = discriminators(estimate)
+        fake = discriminators(estimate)
         discriminators.requires_grad_(True)
-        return {
-            "adversarial": gan.adversarial * generator_loss(fake),
-            "features": gan.feature_matching * feature_matching_loss(real, fake),
-        }
+        with torch.autocast(wav.device.type, enabled=False):
+            return loss, {
+                "adversarial": gan.adversarial * generator_loss(fake),
+                "features": gan.feature_matching * feature_matching_loss(real, fake),
+            }
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Mean log10-mel distance, spectral convergence, and the codebook's usage and perplexity (mean over books)."""
-        wav = self.held_out.batch(seed=1, index=0, size=self.config.held_out_crops, augment=False)
+        wav = self.held_out.batch(seed=1, index=0, size=self.config.held_out_crops, augment=False).to(_device(model))
         totals: dict[str, list[Tensor]] = {}
         codes = []
         for row in torch.split(wav, 4):
             estimate, quantized = model(row)
-            terms = self.reconstruction(estimate[..., : row.shape[-1]], row)
+            terms = self.reconstruction.to(row.device)(estimate[..., : row.shape[-1]], row)
             for name, value in terms.items():
                 totals.setdefault(name, []).append(value / getattr(self.config.loss, name))
             codes.append(quantized.codes)
@@ -142,10 +149,14 @@ class AudioStage:
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Original and reconstruction of four held-out crops."""
         wav = self.held_out.batch(seed=2, index=0, size=4, augment=False)
-        estimate, _ = model(wav)
+        estimate = model(wav.to(_device(model)))[0].cpu()
         for index, (original, made) in enumerate(zip(wav, estimate, strict=True)):
             write_sample(directory / f"{index}", original[0], made[0], self.config.model.sample_rate)
 
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model."""
         export_model(self.config.stage, model, self.config.model, directory)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

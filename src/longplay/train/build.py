@@ -17,7 +17,7 @@ from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
 from longplay.train.flow_stage import FlowStage, FlowStageConfig
 from longplay.train.lm_stage import LMStage, LMStageConfig
-from longplay.train.loop import Stage
+from longplay.train.stage import Stage
 
 StageConfig = AudioStageConfig | LMStageConfig | FlowStageConfig
 CONFIGS: dict[str, type[AudioStageConfig] | type[LMStageConfig] | type[FlowStageConfig]] = {
@@ -51,7 +51,7 @@ def load_stage_config(name: str, overrides: Sequence[str] = ()) -> StageConfig:
 
 
 def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
-    """The stage of `config` over `data`; its config is written to `run/run.yaml`.
+    """The stage of `config` over `data`; a new text tokenizer is written to `run`.
 
     Args:
         config: of any stage.
@@ -64,8 +64,6 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
         TrainingError: the data holds nothing to train on.
     """
     torch.manual_seed(config.loop.seed)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "run.yaml").write_text(yaml.safe_dump(config.dump(), sort_keys=False), encoding="utf-8")
     if isinstance(config, AudioStageConfig):
         return AudioStage(config, audio_files(data, "train", config.stage), audio_files(data, "valid", config.stage))
     train, held_out = read_token_tracks(data, "train"), read_token_tracks(data, "valid")
@@ -106,6 +104,7 @@ def _start_from(stage: LMStage, directory: Path) -> None:
 
 def _text_tokenizer(run: Path, tracks: list[TokenTrack], vocab_size: int) -> TextTokenizer:
     """The run's text tokenizer, learnt once from the training captions."""
+    run.mkdir(parents=True, exist_ok=True)
     path = run / "text_tokenizer.json"
     if not path.exists():
         TextTokenizer.train((caption for track in tracks for caption in track.captions), vocab_size).save(path)

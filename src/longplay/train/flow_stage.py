@@ -13,9 +13,12 @@ from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
+from longplay.nn.conformer import ConformerLayer
+from longplay.nn.unet import ResnetBlock, TransformerBlock
 from longplay.train.export import export_model
-from longplay.train.loop import LoopConfig, adamw, autocast, update
+from longplay.train.loop_config import LoopConfig
 from longplay.train.samples import write_sample
+from longplay.train.stage import Batch, Losses
 
 
 class FlowStageConfig(Config):
@@ -49,31 +52,40 @@ class FlowStage:
         self.windows = TokenWindows(train_tracks, frames)
         self.held_out = TokenWindows(held_out_tracks, frames)
         self.others = nn.ModuleDict()
-        self.optimizers = {"model": adamw(self.model, config.loop)}
+        self.learning_rates: dict[str, float] = {}
+        self.blocks = [
+            part for part in self.model.modules() if isinstance(part, ConformerLayer | ResnetBlock | TransformerBlock)
+        ]
+        self.partial_gradients = False
+        self.batch_size = config.batch_size
         if config.flow.normalize_latents:
             _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
             self.model.set_latent_statistics(latents.mean((0, 2)), latents.std((0, 2)).clamp_min(1e-3))
 
-    def train_step(self, step: int, rate: float) -> dict[str, float]:
-        """One update."""
-        loop = self.config.loop
-        codes, latents = self._tensors(self.windows.batch(loop.seed, step, self.config.batch_size))
-        with autocast(loop):
-            loss = self.model.loss(codes, latents)
-        norm = update(self.optimizers["model"], loss, rate, loop.grad_clip)
-        return {"loss": float(loss.detach()), "norm": norm}
+    def batch(self, step: int, rows: slice) -> Batch:
+        """`codes` [B, T] and `latents` [B, D, T * ratio]."""
+        codes, latents = self._tensors(self.windows.batch(self.config.loop.seed, step, self.batch_size)[rows])
+        return {"codes": codes, "latents": latents}
+
+    def losses(self, step: int, batch: Batch) -> Losses:
+        """Flow-matching loss; times, noise and dropout are drawn from torch's default generator."""
+        loss = self.model.loss(batch["codes"], batch["latents"])
+        return Losses({"model": loss}, {"loss": loss.detach()})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The loss on fixed crops, with fixed noise and times."""
         assert isinstance(model, Flow)
         codes, latents = self._tensors(self.held_out.batch(1, 0, self.config.held_out_crops))
+        device = next(model.parameters()).device
+        codes, latents = codes.to(device), latents.to(device)
         return {"loss": float(model.loss(codes, latents, generator=torch.Generator().manual_seed(1)))}
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """The codec's own decoding of two held-out crops, and what the flow makes of their codes."""
         assert isinstance(model, Flow)
         codes, latents = self._tensors(self.held_out.batch(2, 0, 2))
-        made = self.codec.decode(model.sample(codes, generator=torch.Generator().manual_seed(2)))
+        device = next(model.parameters()).device
+        made = self.codec.decode(model.sample(codes.to(device), generator=torch.Generator().manual_seed(2)).cpu())
         original = self.codec.decode(latents)
         for index in range(len(codes)):
             write_sample(directory / f"{index}", original[index, 0], made[index, 0], self.codec.config.sample_rate)

@@ -18,8 +18,9 @@ from longplay.models.tokenizer import Tokenizer
 from longplay.prompt import GenerationOptions
 from longplay.text import TextTokenizer
 from longplay.train.export import export_model
-from longplay.train.loop import LoopConfig, adamw, autocast, update
+from longplay.train.loop_config import LoopConfig
 from longplay.train.samples import write_sample
+from longplay.train.stage import Batch, Losses
 
 
 class LMStageConfig(Config):
@@ -63,24 +64,34 @@ class LMStage:
         self.windows = TokenWindows(train_tracks, config.lm.context_frames)
         self.held_out = TokenWindows(held_out_tracks, config.lm.context_frames)
         self.others = nn.ModuleDict()
-        self.optimizers = {"model": adamw(self.model, config.loop)}
+        self.learning_rates: dict[str, float] = {}
+        self.blocks = list(self.model.layers)
+        self.partial_gradients = False
+        self.batch_size = config.batch_size
 
-    def train_step(self, step: int, rate: float) -> dict[str, float]:
-        """One update."""
-        loop = self.config.loop
-        batch = self._batch(self.windows.batch(loop.seed, step, self.config.batch_size))
-        dropped = self.model.draw_dropped(self.config.batch_size, torch.Generator().manual_seed(step))
-        with autocast(loop):
-            loss, accuracy = self.model.loss(batch, dropped)
-        norm = update(self.optimizers["model"], loss, rate, loop.grad_clip)
-        return {"loss": float(loss.detach()), "accuracy": float(accuracy), "norm": norm}
+    def batch(self, step: int, rows: slice) -> Batch:
+        """The fields of `LMBatch`, `dropped` [B], and `weight`: the rows' share of all targets, times the parts."""
+        windows = self.windows.batch(self.config.loop.seed, step, self.batch_size)
+        dropped = self.model.draw_dropped(self.batch_size, torch.Generator().manual_seed(step))
+        targets = [len(window.semantic) + window.ends for window in windows]
+        parts = self.batch_size / len(windows[rows])
+        weight = torch.tensor(sum(targets[rows]) * parts / sum(targets))
+        return vars(self._batch(windows[rows])) | {"dropped": dropped[rows], "weight": weight}
+
+    def losses(self, step: int, batch: Batch) -> Losses:
+        """Next-code cross-entropy."""
+        fields = dict(batch)
+        dropped, weight = fields.pop("dropped"), fields.pop("weight")
+        loss, accuracy = self.model.loss(LMBatch(**fields), dropped)
+        return Losses({"model": loss * weight}, {"loss": loss.detach() * weight, "accuracy": accuracy})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it."""
         assert isinstance(model, LM)
+        device = next(model.parameters()).device
         rows = []
         for window in self.held_out.batch(1, 0, self.config.held_out_windows):
-            batch = self._batch([window])
+            batch = LMBatch(**{name: value.to(device) for name, value in vars(self._batch([window])).items()})
             loss, accuracy = model.loss(batch)
             without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
             rows.append([float(loss), float(accuracy), float(without)])
@@ -94,7 +105,7 @@ class LMStage:
         for index, window in enumerate(self.held_out.batch(2, 0, 2)):
             ids = tuple(self.text.encode(window.caption))
             piece = Piece(ids=ids, frames=frames, seed=index, sections=window.track.sections)
-            codes = torch.cat(list(generate(model, [piece], GenerationOptions())), dim=1)
+            codes = torch.cat(list(generate(model, [piece], GenerationOptions())), dim=1).cpu()
             original = torch.from_numpy(window.semantic[:frames].astype(np.int64)).unsqueeze(0)
             made, real = self.tokenizer.decode(codes)[0, 0], self.tokenizer.decode(original)[0, 0]
             write_sample(directory / f"{index}", real, made, self.tokenizer.config.sample_rate)

@@ -1,0 +1,121 @@
+"""`checkpoint.pt`: all that a run needs to go on, whole tensors whatever the number of processes.
+
+Every process reads it; only the first writes it, to a file beside it that then takes its place.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from longplay.errors import TrainingError
+from longplay.train.average import Average, part_of
+from longplay.train.stage import Stage
+from longplay.train.update import Updater
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def save(stage: Stage, updater: Updater, average: Average, run: Path, step: int) -> None:
+    """Write the state after `step` updates; every process calls it.
+
+    Raises:
+        TrainingError: it cannot be written; the last one is kept.
+    """
+    is_main = updater.parallel.is_main
+    average.gather(stage.model)
+    state = {
+        "stage": stage.name,
+        "step": step,
+        "model": _whole(stage.model.state_dict(), is_main),
+        "others": {name: module.state_dict() for name, module in stage.others.items()},
+        "optimizers": {name: _whole(optimizer.state_dict(), is_main) for name, optimizer in updater.optimizers.items()},
+    }
+    if average.model is None:
+        return
+    state |= {"average": average.model.state_dict(), "average_count": average.count}
+    part = run / f"{CHECKPOINT}.part"
+    try:
+        torch.save(state, part)
+        part.replace(run / CHECKPOINT)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
+        with contextlib.suppress(OSError):
+            part.unlink()
+        reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
+        raise TrainingError(f"{run / CHECKPOINT}: cannot be written ({reason}); the last one is kept") from None
+
+
+def resume(stage: Stage, updater: Updater, average: Average, run: Path) -> int:
+    """Load what is there; returns the number of updates done, 0 for a new run.
+
+    Raises:
+        TrainingError: the file is damaged, or of another stage or config.
+    """
+    path = run / CHECKPOINT
+    if not path.exists():
+        return 0
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+        name, step = state["stage"], int(state["step"])
+    except Exception as error:  # a damaged file fails in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{path}: is no checkpoint ({reason}); delete it to start the run afresh") from None
+    if name != stage.name:
+        raise TrainingError(f"{run}: holds a run of stage {name!r}, not {stage.name!r}; give another directory")
+    try:
+        _load(stage.model, state["model"])
+        for key, module in stage.others.items():
+            if key in state["others"]:  # a part that the config has since gained starts afresh
+                module.load_state_dict(state["others"][key])
+        average.load(state["average"], state["average_count"], stage.model)
+        for key, optimizer in updater.optimizers.items():
+            if key in state["optimizers"]:
+                _load_optimizer(optimizer, state["optimizers"][key])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingError(
+            f"{run}: its checkpoint does not fit this config ({reason}); give another directory"
+        ) from None
+    return step
+
+
+def _whole(tree: Any, keep: bool) -> Any:
+    """The tree with sharded tensors put together, where `keep`; every process calls it, in the same order."""
+    if isinstance(tree, DTensor):
+        whole = tree.full_tensor()
+        return whole.cpu() if keep else None
+    if isinstance(tree, Mapping):
+        return {key: _whole(value, keep) for key, value in tree.items()}
+    return tree
+
+
+def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
+    like = model.state_dict()
+    shards = {key: part_of(value, like[key]) if _sharded(like.get(key)) else value for key, value in state.items()}
+    model.load_state_dict(shards)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sizes = [len(group["params"]) for group in state["param_groups"]]
+    if sizes == [len(group["params"]) for group in optimizer.param_groups]:
+        state = state | {"state": {index: _parts(of, parameters[index]) for index, of in state["state"].items()}}
+    optimizer.load_state_dict(state)
+
+
+def _parts(state: dict[str, Any], like: Tensor) -> dict[str, Any]:
+    if not isinstance(like, DTensor):
+        return state
+    return {key: part_of(value, like) if _fits(value, like) else value for key, value in state.items()}
+
+
+def _fits(value: Any, like: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == like.shape
+
+
+def _sharded(value: Any) -> bool:
+    return isinstance(value, DTensor)

@@ -1,0 +1,109 @@
+"""What a run says of itself: `metrics.jsonl`, trackers (TensorBoard, Trackio, W&B), and curves as a picture."""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from longplay.errors import ConfigError
+from longplay.train.parallel import Parallel
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+HELD_OUT = "held_out_"
+Record = dict[str, float]
+
+
+class Log:
+    """Writes metrics; only the first process does, the others' calls do nothing."""
+
+    def __init__(self, run: Path, name: str, parallel: Parallel) -> None:
+        self.run = run
+        self.accelerator: Any = parallel.accelerator if parallel.is_main else None
+        if self.accelerator is None:
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        _end_torn_line(run / METRICS)
+        try:
+            self.accelerator.init_trackers(f"longplay-{name}")
+        except ImportError as error:
+            raise ConfigError(f"loop.trackers: {error}; install the package, or leave the tracker out") from None
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line of metrics after `step` updates."""
+        if self.accelerator is None:
+            return
+        rounded = {key: float(f"{value:.6g}") for key, value in values.items()}
+        logger.info("%s", "  ".join(f"{key} {value:g}" for key, value in ({"step": step} | rounded).items()))
+        with (self.run / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 1), "step": step, **rounded}) + "\n")
+        self.accelerator.log(rounded, step=step)
+
+    def draw(self) -> None:
+        """Draw `curves.png` anew."""
+        if self.accelerator is not None:
+            draw_curves(read_metrics(self.run), self.run / CURVES)
+
+    def close(self) -> None:
+        """Let the trackers finish their files."""
+        if self.accelerator is not None:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+
+
+def read_metrics(run: Path) -> list[Record]:
+    """The lines of a run's log; what was logged before a kill and done again after it counts once."""
+    path = run / METRICS
+    records: list[Record] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            record: Record = json.loads(line)
+        except ValueError:  # cut off by a kill
+            continue
+        while records and records[-1]["step"] > record["step"]:
+            records.pop()
+        records.append(record)
+    return records
+
+
+def series(records: list[Record], name: str) -> tuple[list[float], list[float]]:
+    """Steps and values of one metric; a value logged twice for a step counts once, the later one."""
+    points = {record["step"]: record[name] for record in records if name in record}
+    return list(points), list(points.values())
+
+
+def draw_curves(records: list[Record], path: Path) -> None:
+    """A picture of every metric over the steps, held-out values beside those of training."""
+    from matplotlib.figure import Figure
+
+    names = dict.fromkeys(key.removeprefix(HELD_OUT) for record in records for key in record)
+    shown = [name for name in names if name not in ("time", "step")]
+    if not shown:
+        return
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.6 * rows), layout="constrained")
+    for index, name in enumerate(shown, 1):
+        axes = figure.add_subplot(rows, columns, index)
+        for key, label in ((name, "training"), (HELD_OUT + name, "held out")):
+            steps, values = series(records, key)
+            if steps:
+                axes.plot(steps, values, label=label, marker="o" if len(steps) == 1 else None)
+        axes.set(title=name, xlabel="step")
+        axes.legend()
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    figure.savefig(part, dpi=70)
+    part.replace(path)
+
+
+def _end_torn_line(path: Path) -> None:
+    """End a line that a kill cut off, so that the next one starts at its beginning."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
