@@ -91,6 +91,18 @@ class Tokenizer(nn.Module):
         quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, num_codebooks=1)
         return self.decoder(self.project_out(quantized.values)), quantized
 
+    def spectrum(self, wav: Float[Tensor, "B 1 S"]) -> tuple[Tensor, Tensor, Quantized]:
+        """Training pass without a waveform: magnitudes [B, F, T], latents [B, D, T] before the codebook, quantizer.
+
+        Raises:
+            TypeError: the decoder is not spectral.
+        """
+        if not isinstance(self.decoder, SpectralDecoder):
+            raise TypeError("only a spectral decoder has magnitudes to train on")
+        latents = self.project_in(self.encoder(wav))
+        quantized = self.codebook(latents)
+        return self.decoder.magnitude(self.project_out(quantized.values)), latents, quantized
+
 
 def _encoder(config: TokenizerConfig) -> SeanetEncoder | SpectralEncoder:
     if isinstance(config.encoder, SeanetConfig):

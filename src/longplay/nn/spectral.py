@@ -58,8 +58,17 @@ class ISTFTHead(nn.Module):
         """Features [B, T, D] to samples [B, T * hop_length]."""
         with torch.autocast(x.device.type, enabled=False):
             log_magnitude, phase = F.linear(x.float(), self.out.weight.float(), self.out.bias.float()).mT.chunk(2, 1)
-            magnitude = log_magnitude.exp().clamp(max=100.0)
-            return istft(torch.polar(magnitude, phase), self.window.float(), self.hop_length)
+            return istft(torch.polar(_magnitude(log_magnitude), phase), self.window.float(), self.hop_length)
+
+    def magnitude(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B F T"]:
+        """The magnitudes alone, F = n_fft / 2 + 1."""
+        rows = self.out.out_features // 2
+        with torch.autocast(x.device.type, enabled=False):
+            return _magnitude(F.linear(x.float(), self.out.weight[:rows].float(), self.out.bias[:rows].float()).mT)
+
+
+def _magnitude(logarithm: Tensor) -> Tensor:
+    return logarithm.exp().clamp(max=100.0)
 
 
 class SpectralEncoderConfig(Config):
@@ -150,10 +159,17 @@ class SpectralDecoder(nn.Module):
 
     def forward(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
         """Decode."""
+        return self.head(self._features(latents)).unsqueeze(1)
+
+    def magnitude(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B F T"]:
+        """The STFT magnitudes ("same" framing, `n_fft`) that `forward` gives a phase to."""
+        return self.head.magnitude(self._features(latents))
+
+    def _features(self, latents: Tensor) -> Tensor:
         h = self.norm(self.embed(latents).mT).mT
         for block in self.blocks:
             h = block(h)
-        return self.head(self.final_norm(h.mT)).unsqueeze(1)
+        return self.final_norm(h.mT)
 
     @property
     def receptive_field(self) -> int:

@@ -3,6 +3,7 @@
 Both models share one interface here: `forward(wav)` gives the reconstruction and what the quantizer did.
 """
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -10,23 +11,30 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from longplay.checkpoint.store import load_weights
 from longplay.config import Config
 from longplay.data.crops import Crops
+from longplay.errors import CheckpointError, ConfigError
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
-from longplay.nn.quantizers import CodeUsage
+from longplay.nn.quantizers import CodeUsage, Quantized
+from longplay.nn.spectral import SpectralDecoderConfig
 from longplay.train.export import export_model
 from longplay.train.loop_config import LoopConfig
 from longplay.train.losses import (
     ReconstructionConfig,
     ReconstructionLoss,
+    SpectrumConfig,
+    SpectrumLoss,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
 )
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
+
+logger = logging.getLogger(__name__)
 
 
 class AdversarialConfig(Config):
@@ -44,6 +52,13 @@ class AudioStageConfig(Config):
 
     Before `quantize_from_step` the latents pass unquantized. The codebooks then start on latents that already mean
     something; started at step 0 they collapse to a dozen codes (docs/experiments.md, 2026-11-22).
+
+    Attributes:
+        init: a model directory whose model this run starts from; layers of the decoder that it lacks, or has in another
+            size, start afresh. `quantize_from_step` is then usually 0.
+        spectrum: train encoder, codebook and the magnitudes of the decoder, without a waveform; tokenizer only.
+        freeze_encoder: train the decoder alone. Codes and latents stay what they are, so an lm and a flow that learnt
+            from them remain good: what follows a `spectrum` run, and how a GAN comes last.
     """
 
     stage: Literal["tokenizer", "codec"]
@@ -54,6 +69,9 @@ class AudioStageConfig(Config):
     quantize_from_step: int = Field(default=300, ge=0)
     held_out_crops: int = Field(default=16, gt=0)
     held_out_seconds: float = Field(default=4.0, gt=0)
+    init: Path | None = None
+    spectrum: SpectrumConfig | None = None
+    freeze_encoder: bool = False
     loss: ReconstructionConfig = ReconstructionConfig()
     adversarial: AdversarialConfig | None = None
     loop: LoopConfig
@@ -80,15 +98,21 @@ class AudioStage:
         self.config = config
         model = config.model
         self.model: Tokenizer | Codec = Tokenizer(model) if isinstance(model, TokenizerConfig) else Codec(model)
+        if config.init is not None:
+            _start_from(self.model, config.init, config.stage)
+        if config.freeze_encoder:
+            self.model.requires_grad_(False)
+            self.model.decoder.requires_grad_(True)
         self.crops = Crops(train_files, model.sample_rate, config.crop_seconds)
         self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds)
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
+        self.spectrum = _spectrum_loss(config)
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
         if config.adversarial:
             self.others["discriminators"] = Discriminators(config.adversarial.discriminators)
             self.learning_rates["discriminators"] = config.adversarial.learning_rate
-        self.blocks = [self.model.encoder, self.model.decoder]
+        self.blocks = [self.model.decoder] if config.freeze_encoder else [self.model.encoder, self.model.decoder]
         self.partial_gradients = True  # the codebooks wait for quantize_from_step, the discriminators for start_step
         self.batch_size = config.batch_size
 
@@ -99,6 +123,10 @@ class AudioStage:
     def losses(self, step: int, batch: Batch) -> Losses:
         """Reconstruction, quantizer and, once they have started, adversarial terms."""
         wav = batch["wav"]
+        if self.config.freeze_encoder:
+            self.model.eval()  # a codebook in training follows its latents
+        if self.spectrum is not None:
+            return self._spectrum_losses(wav)
         estimate, quantized = self.model(wav, quantize=step >= self.config.quantize_from_step)
         estimate = estimate[..., : wav.shape[-1]]
         with torch.autocast(wav.device.type, enabled=False):
@@ -109,11 +137,22 @@ class AudioStage:
             learning["discriminators"], adversarial = self._adversarial_terms(gan, wav, estimate)
             terms |= adversarial
         learning["model"] = torch.stack(list(terms.values())).sum()
-        used = torch.tensor(quantized.codes.unique().numel() / self.config.model.codebook_size)
-        metrics = {name: value.detach() for name, value in terms.items()} | {"used": used.to(wav.device)}
+        metrics = self._metrics(terms, quantized)
         if "discriminators" in learning:
             metrics["discriminator"] = learning["discriminators"].detach()
         return Losses(learning, metrics)
+
+    def _spectrum_losses(self, wav: Tensor) -> Losses:
+        assert isinstance(self.model, Tokenizer)
+        assert self.spectrum is not None
+        magnitude, latents, quantized = self.model.spectrum(wav)
+        with torch.autocast(wav.device.type, enabled=False):
+            terms = self.spectrum.to(wav.device)(magnitude, latents, wav) | {"quantizer": quantized.loss}
+        return Losses({"model": torch.stack(list(terms.values())).sum()}, self._metrics(terms, quantized))
+
+    def _metrics(self, terms: dict[str, Tensor], quantized: Quantized) -> dict[str, Tensor]:
+        used = torch.tensor(quantized.codes.unique().numel() / self.config.model.codebook_size)
+        return {name: value.detach() for name, value in terms.items()} | {"used": used.to(quantized.codes.device)}
 
     def _adversarial_terms(
         self, gan: AdversarialConfig, wav: Tensor, estimate: Tensor
@@ -132,19 +171,29 @@ class AudioStage:
             }
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Mean log10-mel distance, spectral convergence, and the codebook's usage and perplexity (mean over books)."""
+        """Mean distances, the codebook's usage and perplexity (mean over books), and how often a code repeats.
+
+        Distances are log10-mel and spectral convergence of the waveform, or the error of the magnitudes.
+        """
         wav = self.held_out.batch(seed=1, index=0, size=self.config.held_out_crops, augment=False).to(_device(model))
         totals: dict[str, list[Tensor]] = {}
         codes = []
         for row in torch.split(wav, 4):
-            estimate, quantized = model(row)
-            terms = self.reconstruction.to(row.device)(estimate[..., : row.shape[-1]], row)
+            if self.spectrum is not None:
+                magnitude, latents, quantized = model.spectrum(row)
+                terms = self.spectrum.to(row.device)(magnitude, latents, row)
+            else:
+                estimate, quantized = model(row)
+                raw = self.reconstruction.to(row.device)(estimate[..., : row.shape[-1]], row)
+                terms = {name: value / getattr(self.config.loss, name) for name, value in raw.items()}
             for name, value in terms.items():
-                totals.setdefault(name, []).append(value / getattr(self.config.loss, name))
+                totals.setdefault(name, []).append(value)
             codes.append(quantized.codes)
         metrics = {name: float(torch.stack(values).mean()) for name, values in totals.items()}
-        usage = CodeUsage.of(torch.cat(codes).transpose(0, 1).flatten(1), self.config.model.codebook_size)
-        return metrics | {"usage": usage.used, "perplexity": usage.perplexity}
+        every = torch.cat(codes)  # [B, K, T]
+        usage = CodeUsage.of(every.transpose(0, 1).flatten(1), self.config.model.codebook_size)
+        repeats = float((every[..., 1:] == every[..., :-1]).float().mean())
+        return metrics | {"usage": usage.used, "perplexity": usage.perplexity, "repeats": repeats}
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Original and reconstruction of four held-out crops."""
@@ -160,3 +209,25 @@ class AudioStage:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+def _spectrum_loss(config: AudioStageConfig) -> SpectrumLoss | None:
+    if config.spectrum is None:
+        return None
+    model = config.model
+    if not isinstance(model, TokenizerConfig) or not isinstance(model.decoder, SpectralDecoderConfig):
+        raise ConfigError("spectrum: only a tokenizer with a spectral decoder can train on magnitudes; leave it out")
+    return SpectrumLoss(config.spectrum, model.decoder.n_fft, model.hop_length, model.sample_rate)
+
+
+def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["tokenizer", "codec"]) -> None:
+    weights = load_weights(directory, stage)
+    own = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+    left = sorted(own.keys() - fitting.keys())
+    if wrong := [name for name in left if not name.startswith("decoder.")]:
+        raise CheckpointError(
+            f"{directory}: {wrong[0]} of its {stage} does not fit this config; only the decoder may differ"
+        )
+    logger.info("from %s; afresh: %s", directory, ", ".join(left) or "nothing")
+    model.load_state_dict(own | fitting)

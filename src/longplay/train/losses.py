@@ -6,10 +6,15 @@ SoundStream (arXiv 2107.03312), spectral convergence of Parallel WaveGAN (arXiv 
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.nn.mel import MelSpectrogram
+from longplay.nn.spectral import stft
+
+MIN_HZ = 30.0  # nobody hears what is below
+MIN_PEAK = 0.3  # magnitude of a partial at about -65 dB of full scale: below it is silence
 
 Maps = list[list[Tensor]]  # per discriminator: its feature maps, the last one being the scores
 
@@ -51,6 +56,63 @@ class ReconstructionLoss(nn.Module):
             terms["complex"].append((difference / level).mean())
         weights = {"mel": self.config.mel, "magnitude": self.config.magnitude, "complex": self.config.complex}
         return {name: weights[name] * torch.stack(values).mean() for name, values in terms.items() if weights[name]}
+
+
+class SpectrumConfig(Config):
+    """What `SpectrumLoss` weighs.
+
+    Attributes:
+        square, absolute: weights of the squared and the absolute error.
+        floor: share of the loudest partial nearby, below which everything sounds alike.
+        knee_hz: above it, frequencies count by their octave; below it, by their Hertz.
+        steadiness: weight of the change of the latents from frame to frame, against their variance. More of it gives
+            codes that stay where the sound stays, which are easier for the lm.
+    """
+
+    square: float = Field(default=3.0, ge=0)
+    absolute: float = Field(default=0.9, ge=0)
+    floor: float = Field(default=0.02, gt=0)
+    knee_hz: float = Field(default=400.0, gt=0)
+    steadiness: float = Field(default=0.5, ge=0)
+
+
+class SpectrumLoss(nn.Module):
+    """Magnitudes against those of the recording, as a decoder's head makes them, without a waveform.
+
+    Only partials within `floor` of the loudest one nearby (a second) count, so that the codes spend themselves on what
+    is heard as pitch and chord. A loss on waveforms of codes without phase teaches envelopes and noise instead, since
+    no decoder can guess the phase that it would need to be right (docs/experiments.md, 2026-11-22).
+    """
+
+    window: Tensor
+    weight: Tensor
+
+    def __init__(self, config: SpectrumConfig, n_fft: int, hop_length: int, sample_rate: int) -> None:
+        super().__init__()
+        self.config = config
+        self.hop_length = hop_length
+        self.nearby = 2 * round(sample_rate / hop_length / 2) + 1
+        frequencies = torch.arange(n_fft // 2 + 1) * sample_rate / n_fft
+        weight = torch.where(frequencies < MIN_HZ, 0.0, 1 / (frequencies + config.knee_hz))
+        self.register_buffer("weight", (weight / weight.sum()).view(1, -1, 1), persistent=False)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, magnitude: Tensor, latents: Tensor, wav: Tensor) -> dict[str, Tensor]:
+        """Each weighted term, a scalar, of magnitudes [B, F, T], latents [B, D, T] and the recording [B, 1, S]."""
+        target = stft(wav[:, 0].float(), self.window, self.hop_length).abs()
+        half = self.nearby // 2
+        peaks = F.pad(target.amax(1, keepdim=True), (half, half), mode="replicate")
+        loudest = F.max_pool1d(peaks, self.nearby, 1).clamp_min(MIN_PEAK)
+        made, real = ((m / loudest + self.config.floor).log() for m in (magnitude, target))
+        error = made - real
+        both = self.config.square * error.square() + self.config.absolute * error.abs()
+        latents = latents.float()
+        change = latents.diff(dim=-1).square().mean()
+        variance = (latents - latents.mean((0, 2), keepdim=True)).square().mean()
+        return {
+            "spectrum": (both * self.weight).sum(1).mean(),
+            "steadiness": self.config.steadiness * change / variance.clamp_min(1e-8),
+        }
 
 
 def discriminator_loss(real: Maps, fake: Maps) -> Tensor:

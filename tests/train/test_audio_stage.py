@@ -1,0 +1,108 @@
+"""The two-phase tokenizer: codes from magnitudes first, then a decoder for codes that stay."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from longplay.errors import CheckpointError, ConfigError
+from longplay.models.tokenizer import Tokenizer
+from longplay.nn.spectral import stft
+from longplay.train.audio_stage import AudioStage
+from longplay.train.loop import train
+from longplay.train.losses import SpectrumConfig, SpectrumLoss
+
+SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 16, "intermediate_dim": 24, "num_layers": 1}
+
+
+def step(stage: AudioStage, count: int, rate: float = 3e-3) -> list[float]:
+    optimizer = torch.optim.Adam([p for p in stage.model.parameters() if p.requires_grad], rate)
+    batch = stage.batch(0, slice(None))
+    values = []
+    for index in range(count):
+        stage.model.train()
+        losses = stage.losses(100 + index, batch)
+        optimizer.zero_grad()
+        losses.terms["model"].backward()
+        optimizer.step()
+        values.append(float(losses.terms["model"].detach()))
+    return values
+
+
+def test_magnitudes_are_learnt_through_the_codes(audio_stage: Any) -> None:
+    stage = audio_stage(spectrum={})
+    values = step(stage, 60)
+    assert values[-1] < 0.6 * values[0]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.model.encoder.parameters())
+    with torch.inference_mode():
+        found = stage.evaluate(stage.model.eval())
+    assert {"spectrum", "steadiness", "usage", "repeats"} <= found.keys()
+
+
+def test_the_right_magnitudes_and_latents_that_stay_cost_nothing() -> None:
+    loss = SpectrumLoss(SpectrumConfig(), 64, 32, 8000)
+    wav = torch.randn(2, 1, 640, generator=torch.Generator().manual_seed(0))
+    target = stft(wav[:, 0], loss.window, 32).abs()
+    still, moving = torch.randn(2, 4, 1).expand(2, 4, 20), torch.randn(2, 4, 20)
+    right = loss(target, still, wav)
+    assert float(right["spectrum"]) == 0
+    assert float(right["steadiness"]) == 0
+    wrong = loss(2 * target, moving, wav)
+    assert wrong["spectrum"] > 0
+    assert wrong["steadiness"] > 0
+
+
+def test_what_is_far_below_the_loudest_partial_hardly_counts() -> None:
+    loss = SpectrumLoss(SpectrumConfig(), 64, 32, 8000)
+    time = torch.arange(640) / 8000
+    wav = torch.sin(2 * torch.pi * 500 * time).view(1, 1, -1)
+    target = stft(wav[:, 0], loss.window, 32).abs()
+    faint = target < 1e-3 * target.max()
+    assert faint.any()
+    still = torch.zeros(1, 4, 20)
+    below = loss(torch.where(faint, target * 2, target), still, wav)["spectrum"]
+    above = loss(torch.where(faint, target, target * 2), still, wav)["spectrum"]
+    assert above > 50 * below
+
+
+def test_a_frozen_encoder_keeps_every_code_and_the_decoder_learns(audio_stage: Any, tmp_path: Path) -> None:
+    first = audio_stage(spectrum={})
+    train(first, first.config.loop, tmp_path / "first")
+    stage = audio_stage(init=tmp_path / "first" / "model", freeze_encoder=True, quantize_from_step=0)
+    wav = stage.batch(0, slice(None))["wav"]
+    codes, weights = stage.model.encode(wav), [p.clone() for p in stage.model.decoder.parameters()]
+    values = step(stage, 30)
+    assert values[-1] < values[0]
+    assert torch.equal(stage.model.encode(wav), codes)
+    assert all(not torch.equal(a, b) for a, b in zip(weights, stage.model.decoder.parameters(), strict=True))
+    run = tmp_path / "second"
+    train(stage, stage.config.loop, run)
+    assert torch.equal(stage.model.encode(wav), codes)
+
+
+def test_init_takes_what_fits(audio_stage: Any, tmp_path: Path) -> None:
+    first = audio_stage()
+    train(first, first.config.loop, tmp_path / "run")
+    model = {**first.config.tokenizer.dump(), "decoder": {**SPECTRAL, "n_fft": 128}}
+    other = audio_stage(init=tmp_path / "run" / "model", tokenizer=model)
+    assert isinstance(other.model, Tokenizer)
+    assert other.model.decoder.head.out.out_features == 130
+    assert not torch.equal(other.model.encoder.out.weight, audio_stage(tokenizer=model).model.encoder.out.weight)
+
+
+def test_init_of_another_size_is_refused(audio_stage: Any, tmp_path: Path) -> None:
+    first = audio_stage()
+    train(first, first.config.loop, tmp_path / "run")
+    parts = {name: {**SPECTRAL, "n_fft": 32, "dim": 20, "kernel_size": 3} for name in ("encoder", "decoder")}
+    with pytest.raises(CheckpointError, match="does not fit this config; only the decoder may differ"):
+        audio_stage(
+            init=tmp_path / "run" / "model", tokenizer={**first.config.tokenizer.dump(), "latent_dim": 6, **parts}
+        )
+
+
+def test_a_codec_has_no_spectrum_phase(audio_stage: Any) -> None:
+    book = {"size": 16, "dim": 4}
+    codec = {"sample_rate": 8000, "hop_length": 32, "quantizer": {"codebook": book}}
+    with pytest.raises(ConfigError, match="only a tokenizer with a spectral decoder"):
+        audio_stage(stage="codec", codec={**codec, "encoder": SPECTRAL, "decoder": SPECTRAL}, spectrum={})
