@@ -12,7 +12,7 @@ from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
 
 
-@pytest.mark.parametrize("name", ["nano-tokenizer", "nano-codec", "nano-lm", "nano-flow"])
+@pytest.mark.parametrize("name", ["nano-tokenizer", "nano-tokenizer-decoder", "nano-codec", "nano-lm", "nano-flow"])
 def test_presets_load(name: str) -> None:
     config = load_stage_config(name, ["loop.steps=7"])
     assert config.loop.steps == 7

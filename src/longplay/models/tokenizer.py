@@ -91,8 +91,10 @@ class Tokenizer(nn.Module):
         quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, num_codebooks=1)
         return self.decoder(self.project_out(quantized.values)), quantized
 
-    def spectrum(self, wav: Float[Tensor, "B 1 S"]) -> tuple[Tensor, Tensor, Quantized]:
+    def spectrum(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Tensor, Quantized]:
         """Training pass without a waveform: magnitudes [B, F, T], latents [B, D, T] before the codebook, quantizer.
+
+        `quantize` as in `forward`.
 
         Raises:
             TypeError: the decoder is not spectral.
@@ -100,7 +102,7 @@ class Tokenizer(nn.Module):
         if not isinstance(self.decoder, SpectralDecoder):
             raise TypeError("only a spectral decoder has magnitudes to train on")
         latents = self.project_in(self.encoder(wav))
-        quantized = self.codebook(latents)
+        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, num_codebooks=1)
         return self.decoder.magnitude(self.project_out(quantized.values)), latents, quantized
 
 

@@ -126,7 +126,7 @@ class AudioStage:
         if self.config.freeze_encoder:
             self.model.eval()  # a codebook in training follows its latents
         if self.spectrum is not None:
-            return self._spectrum_losses(wav)
+            return self._spectrum_losses(step, wav)
         estimate, quantized = self.model(wav, quantize=step >= self.config.quantize_from_step)
         estimate = estimate[..., : wav.shape[-1]]
         with torch.autocast(wav.device.type, enabled=False):
@@ -142,10 +142,10 @@ class AudioStage:
             metrics["discriminator"] = learning["discriminators"].detach()
         return Losses(learning, metrics)
 
-    def _spectrum_losses(self, wav: Tensor) -> Losses:
+    def _spectrum_losses(self, step: int, wav: Tensor) -> Losses:
         assert isinstance(self.model, Tokenizer)
         assert self.spectrum is not None
-        magnitude, latents, quantized = self.model.spectrum(wav)
+        magnitude, latents, quantized = self.model.spectrum(wav, quantize=step >= self.config.quantize_from_step)
         with torch.autocast(wav.device.type, enabled=False):
             terms = self.spectrum.to(wav.device)(magnitude, latents, wav) | {"quantizer": quantized.loss}
         return Losses({"model": torch.stack(list(terms.values())).sum()}, self._metrics(terms, quantized))
