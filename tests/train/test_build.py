@@ -12,7 +12,10 @@ from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
 
 
-@pytest.mark.parametrize("name", ["nano-tokenizer", "nano-tokenizer-decoder", "nano-codec", "nano-lm", "nano-flow"])
+@pytest.mark.parametrize(
+    "name",
+    ["nano-tokenizer", "nano-tokenizer-decoder", "nano-codec", "nano-lm", "nano-flow", "base", "1.5b"],
+)
 def test_presets_load(name: str) -> None:
     config = load_stage_config(name, ["loop.steps=7"])
     assert config.loop.steps == 7
@@ -20,7 +23,7 @@ def test_presets_load(name: str) -> None:
 
 
 def test_wrong_configs_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="neither a preset nor a file; presets are nano-codec, nano-flow"):
+    with pytest.raises(ConfigError, match="neither a preset nor a file; presets are 1.5b, base, nano-codec, nano-flow"):
         load_stage_config("mega")
     path = tmp_path / "a.yaml"
     path.write_text("stage: vocoder\n")

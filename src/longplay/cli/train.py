@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from longplay.checkpoint.names import ModelName
+from longplay.cli.train_report import plan, status
 
 app = typer.Typer(help="Train the models: tokenizer, codec, lm, flow.", no_args_is_help=True)
+app.command()(status)
+app.command()(plan)
 
 
 @app.command("run")
