@@ -103,9 +103,9 @@ def flow_stage(tracks: list[TokenTrack]) -> Any:
         }
     )
 
-    def build() -> FlowStage:
+    def build(**changes: Any) -> FlowStage:
         torch.manual_seed(0)
-        return FlowStage(config, Codec(codec).eval(), tracks, tracks)
+        return FlowStage(config.model_copy(update=changes), Codec(codec).eval(), tracks, tracks)
 
     return build
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from longplay.data.token_windows import TokenTrack
-from longplay.errors import TrainingError
+from longplay.errors import CheckpointError, TrainingError
+from longplay.models.flow import Flow
+from longplay.train.export import export_model
 from longplay.train.flow_stage import FlowStage
 from longplay.train.loop import train
 from longplay.train.parallel import Parallel
@@ -90,3 +92,23 @@ def test_lm_batches_carry_text_times_and_labels(lm_stage: Any) -> None:
         real = batch.starts[row] >= 0
         assert batch.ends[row][real].max() <= window.start / 20 + 1 + 1e-6
         assert bool(batch.complete[row]) == (window.start + 20 == len(window.track.semantic))
+
+
+def test_a_flow_starts_from_another_and_keeps_its_own_statistics(flow_stage: Any, tmp_path: Path) -> None:
+    first = flow_stage()
+    with torch.no_grad():
+        first.model.latent_mean.add_(5.0)
+        for parameter in first.model.parameters():
+            parameter.add_(0.5)
+    first.export(first.model, tmp_path / "model")
+    stage = flow_stage(init=tmp_path / "model")
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), stage.model.parameters(), strict=True))
+    assert torch.equal(stage.model.latent_mean, flow_stage().model.latent_mean)
+
+
+def test_a_flow_of_another_size_is_refused(flow_stage: Any, tmp_path: Path) -> None:
+    first = flow_stage()
+    wider = Flow(first.config.flow.model_copy(update={"codebook_size": 32}))
+    export_model("flow", wider, wider.config, tmp_path / "model")
+    with pytest.raises(CheckpointError, match="its flow does not fit this config"):
+        flow_stage(init=tmp_path / "model")

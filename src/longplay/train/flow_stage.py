@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from longplay.checkpoint.store import load_weights
 from longplay.config import Config
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
-from longplay.errors import TrainingError
+from longplay.errors import CheckpointError, TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerLayer
@@ -22,11 +23,17 @@ from longplay.train.stage import Batch, Losses
 
 
 class FlowStageConfig(Config):
-    """Everything of a `flow` run; `codec` is the model directory whose latents are learnt."""
+    """Everything of a `flow` run.
+
+    Attributes:
+        codec: the model directory whose latents are learnt.
+        init: a model directory whose flow this run starts from; statistics of the latents are those of this run's codec.
+    """
 
     stage: Literal["flow"]
     flow: FlowConfig
     codec: Path
+    init: Path | None = None
     crop_seconds: float = Field(default=5.0, gt=0)
     batch_size: int = Field(default=8, gt=0)
     held_out_crops: int = Field(default=16, gt=0)
@@ -43,6 +50,8 @@ class FlowStage:
         self.config = config
         self.codec = codec
         self.model = Flow(config.flow)
+        if config.init is not None:
+            _start_from(self.model, config.init)
         frames = round(config.crop_seconds * config.flow.code_rate)
         missing = [track.utt for track in [*train_tracks, *held_out_tracks] if not len(track.acoustic)]
         if missing:
@@ -107,3 +116,11 @@ class FlowStage:
         part = window.track.acoustic[:, start : start + length]
         # the last hop of the tokenizer may be only half filled: the codec then has a frame less
         return np.pad(part, ((0, 0), (0, length - part.shape[1])), mode="edge")
+
+
+def _start_from(model: Flow, directory: Path) -> None:
+    try:
+        model.load_state_dict(load_weights(directory, "flow"))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{directory}: its flow does not fit this config ({reason})") from None
