@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from longplay.audio import Audio, Finish
-from longplay.audio.finish import PEAK, fade_out, fade_stream, measure_loudness, trim, true_peak
+from longplay.audio.finish import PEAK, fade_out, fade_stream, measure, music_end
 
 RATE = 24_000
 
@@ -19,21 +19,21 @@ def noise(seconds: float, level: float = 0.1, channels: int = 1) -> np.ndarray:
 def test_the_loudness_asked_for_is_met(level: float, channels: int) -> None:
     made = Finish(loudness=-20, fade=0).apply(Audio(noise(4, level, channels), RATE))
     assert made.wav.shape[0] == 2
-    assert measure_loudness(made.wav, RATE) == pytest.approx(-20, abs=0.1)
+    assert measure([made.wav], RATE)[0] == pytest.approx(-20, abs=0.1)
 
 
 def test_a_peak_of_minus_1_dbfs_wins_over_loudness() -> None:
     clicks = noise(4, 0.01)
     clicks[0, ::6000] = 0.9
     made = Finish(loudness=-8, fade=0).apply(Audio(clicks, RATE))
-    assert true_peak(made.wav, RATE) == pytest.approx(PEAK, rel=1e-3)
-    assert measure_loudness(made.wav, RATE) < -10
+    assert measure([made.wav], RATE)[1] == pytest.approx(PEAK, rel=1e-3)
+    assert measure([made.wav], RATE)[0] < -10
 
 
 def test_peaks_between_the_samples_count() -> None:
     wave = np.sin(2 * np.pi * RATE / 4 * np.arange(RATE) / RATE + np.pi / 4)[None].astype(np.float32)
     assert np.abs(wave).max() == pytest.approx(0.707, abs=1e-3)
-    assert true_peak(wave, RATE) == pytest.approx(1, abs=0.02)
+    assert measure([wave], RATE)[1] == pytest.approx(1, abs=0.02)
 
 
 def test_without_loudness_the_level_stays() -> None:
@@ -79,13 +79,26 @@ def test_trim_cuts_where_the_music_ends() -> None:
         return np.concatenate([noise(seconds, level) for seconds, level in parts], axis=1)
 
     ended = piece((3, 0.5), (1, 0.001), (1, 0.5))
-    assert trim(ended, RATE).shape[1] == pytest.approx(3 * RATE, abs=20)
-    assert trim(np.repeat(ended, 2, axis=0), RATE).shape == (2, trim(ended, RATE).shape[1])
+    end = music_end([ended], RATE)
+    assert end == pytest.approx(3 * RATE, abs=20)
+    assert music_end([np.repeat(ended, 2, axis=0)], RATE) == end
+    for size in (777, RATE, 2 * RATE):
+        assert music_end([ended[:, start : start + size] for start in range(0, ended.shape[1], size)], RATE) == end
     for kept in (piece((3, 0.5), (0.7, 0.001), (1, 0.5)), piece((3, 0.5), (1, 0.03), (1, 0.5)), piece((2, 0.5))):
-        assert trim(kept, RATE).shape == kept.shape  # a short pause, a quiet passage, no pause
-    assert trim(piece((0.2, 0.5), (3, 0.0)), RATE).shape[1] == RATE  # never within the first second
+        assert music_end([kept], RATE) == kept.shape[1]  # a short pause, a quiet passage, no pause
+    assert music_end([piece((0.2, 0.5), (3, 0.0))], RATE) == RATE  # never within the first second
 
 
 def test_the_recipe_tells_the_settings() -> None:
     made = Finish(loudness=-16, trim=True).apply(Audio(noise(2), RATE, {"task": "generate"}))
     assert made.recipe == {"task": "generate", "finish": {"loudness": -16.0, "fade": 1.0, "trim": True}}
+
+
+@pytest.mark.parametrize("size", [999, RATE, 2 * RATE + 1])
+def test_a_piece_in_blocks_is_finished_as_a_whole_one(size: int) -> None:
+    piece = np.concatenate([noise(3, 0.3, 2), np.zeros((2, RATE), np.float32), noise(1, channels=2)], axis=1)
+    blocks = [piece[:, start : start + size] for start in range(0, piece.shape[1], size)]
+    for settings in (Finish(trim=True), Finish(fade=2.5), Finish(loudness=None)):
+        whole = settings.apply(Audio(piece, RATE)).wav
+        made = np.concatenate(list(settings.finished(blocks, RATE)), axis=1)
+        np.testing.assert_allclose(made, whole, rtol=1e-5, atol=1e-7)

@@ -1,7 +1,7 @@
 """Windows against one run over the whole, streamed against offline."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -105,12 +105,14 @@ def test_the_codecs_decoders_in_windows_equal_the_whole(decoder: SpectralDecoder
     context=st.integers(0, 6),
     fade=st.integers(0, 3),
     first_step=st.none() | st.integers(3, 12),
+    lag=st.integers(0, 3),
 )
 def test_streamed_equals_offline_exactly_however_the_frames_arrive(
-    length: int, cuts: list[int], step: int, context: int, fade: int, first_step: int | None
+    length: int, cuts: list[int], step: int, context: int, fade: int, first_step: int | None, lag: int
 ) -> None:
+    lag = min(lag, min(step, first_step or step) - max(fade, 1))
     frames = torch.randn(1, 2, length, generator=torch.Generator().manual_seed(length))
-    plan = WindowPlan(step, context, fade, 2, first_step)
+    plan = WindowPlan(step, context, fade, 2, first_step, lag=lag)
 
     def of_the_whole_window(window: Tensor, start: int) -> Tensor:
         return (window + window.mean() + start).repeat_interleave(2, dim=-1)
@@ -125,8 +127,25 @@ def test_streamed_equals_offline_exactly_however_the_frames_arrive(
 def test_a_window_comes_as_soon_as_its_frames_are_there() -> None:
     stream = WindowStream(lambda frames, _: frames, WindowPlan(step=10, context=2, fade=1, ratio=1, first_step=4))
     arrived = [sum(out.shape[-1] for out in stream.push(torch.zeros(1, 1))) for _ in range(30)]
-    assert [index + 1 for index, count in enumerate(arrived) if count] == [4 + 3, 14 + 3, 24 + 3]
+    assert [index + 1 for index, count in enumerate(arrived) if count] == [4 + 3, 10 + 3, 19 + 3]
     assert sum(arrived) + sum(out.shape[-1] for out in stream.finish()) == 30
+
+
+def test_steps_grow_by_half_on_the_grid_until_they_are_full() -> None:
+    plan = WindowPlan(step=30, context=0, fade=0, ratio=1, first_step=6, grid=2)
+    assert list(islice(plan.steps(), 7)) == [6, 8, 12, 18, 26, 30, 30]
+    assert list(islice(WindowPlan(30, 0, 0, 1).steps(), 2)) == [30, 30]
+
+
+def test_a_lagging_plan_keeps_up_with_the_steps_of_the_one_before() -> None:
+    first = WindowPlan(step=50, context=5, fade=2, ratio=1, first_step=10)
+    second = WindowPlan(step=50, context=4, fade=0, ratio=1, first_step=10, lag=4)
+    stream = WindowStream(lambda frames, _: frames, second)
+    received = made = 0
+    for step in islice(first.steps(), 8):
+        received += step
+        made += sum(out.shape[-1] for out in stream.push(torch.zeros(1, step)))
+        assert made == received - 4
 
 
 def test_windows_stay_as_small_and_as_many_as_planned() -> None:
@@ -159,6 +178,8 @@ def test_wrong_plans_and_runs_are_refused() -> None:
         WindowPlan(step=0, context=1, fade=0, ratio=1)
     with pytest.raises(ValueError, match="fade must not be longer"):
         WindowPlan(step=4, context=1, fade=5, ratio=1)
+    with pytest.raises(ValueError, match="multiples of grid"):
+        WindowPlan(step=5, context=0, fade=0, ratio=1, grid=2)
     with pytest.raises(ValueError, match="no frames"):
         run_windows(lambda frames, _: frames, torch.zeros(1, 0), WindowPlan(4, 0, 0, 1))
     with pytest.raises(ValueError, match="a window of 3 frames gave 3"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from longplay.nn.ode import Method, cosine_grid, cosine_time, solve
+from longplay.nn.ode import Method, cosine_grid, cosine_time, evaluations, grid, solve
 
 
 def test_euler_is_exact_on_a_straight_path() -> None:
@@ -22,7 +22,7 @@ def test_one_step_reaches_the_data_of_the_conditional_path() -> None:
     torch.testing.assert_close(solve(velocity, x_0, torch.tensor([0.0, 1.0])), x_1)
 
 
-@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2)])
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("ab2", 2)])
 @pytest.mark.parametrize("warp", [lambda u: u, cosine_time], ids=["even", "cosine"])
 def test_solvers_converge_at_their_order(method: Method, order: int, warp: object) -> None:
     """dx/dt = x cos(4t) has the closed form x(1) = x(0) exp(sin(4) / 4)."""
@@ -36,8 +36,8 @@ def test_solvers_converge_at_their_order(method: Method, order: int, warp: objec
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
 
 
-@pytest.mark.parametrize(("method", "per_step"), [("euler", 1), ("midpoint", 2)])
-def test_solvers_evaluate_as_often_as_they_say(method: Method, per_step: int) -> None:
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "ab2"])
+def test_solvers_evaluate_as_often_as_they_say(method: Method) -> None:
     times: list[float] = []
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def test_solvers_evaluate_as_often_as_they_say(method: Method, per_step: int) ->
         return x
 
     solve(velocity, torch.zeros(1), cosine_grid(6), method)
-    assert len(times) == 6 * per_step
+    assert len(times) == evaluations(method, 6)
     assert times == sorted(times)
     assert times[0] == 0
 
@@ -55,3 +55,8 @@ def test_the_cosine_grid_goes_from_noise_to_data_in_growing_steps() -> None:
     assert times[0] == 0
     assert times[-1].item() == pytest.approx(1)
     assert (times.diff().diff() > 0).all()
+
+
+def test_euler_keeps_the_published_times_and_the_others_have_even_ones() -> None:
+    assert torch.equal(grid("euler", 10), cosine_grid(10))
+    assert torch.equal(grid("ab2", 4), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))

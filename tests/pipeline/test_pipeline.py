@@ -1,15 +1,20 @@
 """The tasks over a tiny random model: durations, rates, seeds, streams, recipes, and what is refused."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from longplay import Audio, GenerationOptions, Pipeline, Prompt
 from longplay.errors import AudioError, CheckpointError, PromptError, UserError
 from longplay.pipeline import read_recipe, stages
 from longplay.pipeline.device import resolve_device
+from longplay.pipeline.recipe import DType
 from longplay.prompt import parse_sections
 from recordings import chord
 
@@ -40,13 +45,27 @@ def test_a_stream_is_the_whole_piece(pipeline: Pipeline, fast: bool, seconds: fl
     assert len(chunks) > seconds / 6
 
 
+def test_sound_comes_before_the_lm_is_done(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = threading.Event()
+
+    def generate(*_: object) -> Iterator[Tensor]:
+        yield from torch.zeros(1, 105, dtype=torch.long).split(15, dim=1)  # 1.4 s: a first window, its fade and context
+        assert heard.wait(30)
+        yield torch.zeros(1, 15, dtype=torch.long)
+
+    monkeypatch.setattr("longplay.pipeline.steps.generate", generate)
+    with closing(pipeline.stream("x", GenerationOptions(seconds=1.6, seed=1, num_steps=1))) as stream:
+        assert next(iter(stream)).shape[1] == 0.4 * 48_000
+        heard.set()
+        assert sum(chunk.shape[1] for chunk in stream) == 1.2 * 48_000
+
+
 @pytest.mark.usefixtures("quick_lm")
-def test_sound_comes_before_the_lm_is_done(pipeline: Pipeline) -> None:
-    made = {"lm": 0.0}
-    stream = pipeline.stream("x", GenerationOptions(seconds=30, seed=1, num_steps=1), progress=made.__setitem__)
-    first = next(iter(stream))
-    assert first.shape[1] >= 48_000
-    assert made["lm"] <= 3.0  # a flow window of 2 s, its fade and its context
+def test_a_closed_stream_leaves_nothing_running(pipeline: Pipeline) -> None:
+    stream = pipeline.stream("x", GenerationOptions(seconds=100, seed=1, num_steps=1))
+    next(iter(stream))
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "longplay-stage"]
 
 
 def test_the_same_seed_gives_the_same_piece_and_another_another(pipeline: Pipeline, options: GenerationOptions) -> None:
@@ -147,6 +166,20 @@ def test_precisions(tiny: Path) -> None:
     assert audio.recipe["precision"] == "bfloat16"
     with pytest.raises(UserError, match="precision 'int4': unknown; use one of auto, float32, bfloat16, float16, int8"):
         Pipeline.load(tiny, "cpu", "int4")
+
+
+def test_flow_and_codec_compute_in_bfloat16_where_it_is_fast(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dtypes(dtype: DType | None) -> set[torch.dtype]:
+        system = Pipeline.load(tiny, "cpu", dtype).system
+        assert system.flow is not None
+        assert system.codec is not None
+        assert system.codec.encoder.out.weight.dtype == torch.float32
+        return {system.flow.estimator.final_proj.weight.dtype, system.codec.decoder.embed.weight.dtype}
+
+    for fast in (True, False):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda fast=fast: fast)
+        assert dtypes(None) == dtypes("bfloat16") == {torch.bfloat16 if fast else torch.float32}
+        assert dtypes("float32") == {torch.float32}
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

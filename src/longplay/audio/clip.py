@@ -1,8 +1,6 @@
 """`Audio`: samples and their rate, checked once, never changed in place."""
 
 import hashlib
-import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +12,6 @@ from longplay.audio import file, tags
 from longplay.audio.file import Wav
 from longplay.audio.resample import resample
 from longplay.errors import AudioError
-
-logger = logging.getLogger(__name__)
 
 CANCELLED = 0.4  # a mean this much weaker than its louder channel has lost what they hold in opposite phase
 SILENCE = 10 ** (-80 / 20)  # a peak of -80 dBFS: below the noise floor of any recording
@@ -73,10 +69,7 @@ class Audio:
         Raises:
             AudioError: the path cannot be written.
         """
-        peak = self.peak
-        if peak > 1:
-            logger.warning("%s: scaled down by %.1f dB, it would clip", path, 20 * math.log10(peak))
-        file.write(path, self.wav / max(peak, 1.0), self.sample_rate, self.recipe)
+        file.write(path, [self.wav], self.sample_rate, self.recipe)
 
     @property
     def seconds(self) -> float:

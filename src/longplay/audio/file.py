@@ -1,7 +1,9 @@
 """Audio files: anything libsndfile reads -> float32 [C, S], and back as wav, flac (24 bit), ogg (Vorbis) or mp3."""
 
+import logging
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import soundfile
 
 from longplay.audio import tags
 from longplay.errors import AudioError
+
+logger = logging.getLogger(__name__)
 
 Wav = npt.NDArray[np.float32]  # [C, S], in [-1, 1]
 
@@ -86,15 +90,17 @@ def check_output(path: Path | str) -> Path:
     return path
 
 
-def write(path: Path | str, wav: Wav, sample_rate: int, recipe: Mapping[str, Any] | None = None) -> None:
-    """Encode wav [C, S] in [-1, 1] in the format of the extension; the file appears complete or not at all.
+def write(path: Path | str, blocks: Iterable[Wav], sample_rate: int, recipe: Mapping[str, Any] | None = None) -> None:
+    """Encode a piece in the format of the extension; the file appears complete or not at all.
+
+    Samples beyond [-1, 1] would clip: then the whole piece is scaled down to a peak of 1, and a warning logged.
 
     24-bit samples are rounded here and not by libsndfile, whose scale of 2^23 - 1 would change samples that came from
     a 16 or 24-bit file; so a file read and written again holds the same samples.
 
     Args:
         path: ends in .wav, .flac, .ogg or .mp3.
-        wav: [C, S].
+        blocks: [C, S], one after the other; gone through twice.
         sample_rate: Hz.
         recipe: how the audio was made, JSON values only; stored in the tags.
 
@@ -103,18 +109,24 @@ def write(path: Path | str, wav: Wav, sample_rate: int, recipe: Mapping[str, Any
     """
     path = check_output(path)
     container, subtype = FORMATS[path.suffix.lower()]
+    channels, peak = 0, 1.0
+    for wav in blocks:
+        channels, peak = wav.shape[0], max(peak, float(wav.max()), -float(wav.min()))
+    if peak > 1:
+        logger.warning("%s: scaled down by %.1f dB, it would clip", path, 20 * math.log10(peak))
     part = _beside(path)
     try:
-        with soundfile.SoundFile(part, "w", sample_rate, wav.shape[0], subtype, format=container) as file:
-            for start in range(0, wav.shape[1], BLOCK):
-                block = wav[:, start : start + BLOCK].T
-                file.write(to_24_bit(block) if subtype == "PCM_24" else np.ascontiguousarray(block))
+        with soundfile.SoundFile(part, "w", sample_rate, channels, subtype, format=container) as file:
+            for wav in blocks:
+                for start in range(0, wav.shape[1], BLOCK):
+                    block = wav[:, start : start + BLOCK].T / peak
+                    file.write(to_24_bit(block) if subtype == "PCM_24" else np.ascontiguousarray(block))
         if recipe is not None:
             tags.write(part, container, recipe)
         part.replace(path)
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
         raise AudioError(
-            f"{path}: cannot be written as {container}, {sample_rate} Hz, {wav.shape[0]} channels ({error}); "
+            f"{path}: cannot be written as {container}, {sample_rate} Hz, {channels} channels ({error}); "
             "use .wav or .flac, or another place"
         ) from None
     finally:

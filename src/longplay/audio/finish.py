@@ -1,20 +1,20 @@
-"""What happens to a finished piece before it is written: trim, fade-out, two channels, loudness."""
+"""What happens to a finished piece before it is written: trim, fade-out, two channels, loudness.
 
-import warnings
+Everything works on blocks [C, S] of a piece that can be gone through again, so that its length costs no memory.
+"""
+
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import pyloudnorm
 from pydantic import Field
 
 from longplay.audio.clip import Audio
 from longplay.audio.file import Wav
-from longplay.audio.resample import resample
+from longplay.audio.meters import LoudnessMeter, PeakMeter
 from longplay.config import Config
 
 PEAK = 10 ** (-1 / 20)  # -1 dBFS: room for what lossy encoders and converters add between samples
-OVERSAMPLING = 4
-GATE_SECONDS = 0.4  # one gating block of ITU-R BS.1770; anything shorter has no loudness
 TRIM_LEVEL = 10 ** (-40 / 20)  # of the peak
 TRIM_SECONDS = 0.8
 TRIM_AFTER_SECONDS = 1.0
@@ -41,30 +41,74 @@ class Finish(Config):
             audio: the piece.
             protect: seconds at its start that neither trim nor fade may touch: those of an audio prompt.
         """
-        rate = audio.sample_rate
-        kept = round(protect * rate)
-        wav = trim(audio.wav, rate, kept) if self.trim else audio.wav
-        wav = np.concatenate([wav[:, :kept], fade_out(wav[:, kept:], rate, self.fade)], axis=1)
-        channels = max(2, wav.shape[0])
-        if self.loudness is not None:
-            wav = wav * np.float32(gain(wav, rate, self.loudness, channels))
+        made = np.concatenate(list(self.finished([audio.wav], audio.sample_rate, protect)), axis=1)
         recipe = None if audio.recipe is None else {**audio.recipe, "finish": self.dump()}
-        return Audio(np.broadcast_to(wav, (channels, wav.shape[1])), rate, recipe)
+        return Audio(made, audio.sample_rate, recipe)
+
+    def finished(self, blocks: Iterable[Wav], sample_rate: int, protect: float = 0.0) -> "Finished":
+        """The piece with these settings, in blocks, as `apply` makes it; `blocks` are gone through a few times."""
+        kept = round(protect * sample_rate)
+        end = music_end(blocks, sample_rate, kept) if self.trim else sum(block.shape[1] for block in blocks)
+        fade = min(int(self.fade * sample_rate), max(0, end - kept))
+        shaped = Finished(blocks, end, fade)
+        return (
+            shaped if self.loudness is None else Finished(blocks, end, fade, gain(shaped, sample_rate, self.loudness))
+        )
 
 
-def trim(wav: Wav, sample_rate: int, protect: int = 0) -> Wav:
-    """Cut [C, S] at the first pause of 0.8 s that starts after its first second, and after `protect` samples.
+@dataclass(frozen=True)
+class Finished:
+    """A piece that was trimmed, faded and brought to a level: iterate over its blocks, of two channels or more.
+
+    Attributes:
+        blocks: [C, S], of the piece as it was.
+        end: samples that are left.
+        fade: samples before the end over which it falls linearly to zero.
+        factor: of all samples.
+    """
+
+    blocks: Iterable[Wav]
+    end: int
+    fade: int
+    factor: np.float32 | None = None
+
+    def __iter__(self) -> Iterator[Wav]:
+        line = np.linspace(1, 0, self.fade, dtype=np.float32)
+        position = 0
+        for block in self.blocks:
+            wav = block[:, : max(0, self.end - position)]
+            first = self.end - self.fade - position  # of the fade, in this block
+            position += block.shape[1]
+            if not wav.shape[1]:
+                continue
+            if self.fade and first < wav.shape[1]:
+                wav = wav.copy()
+                start = max(0, first)
+                wav[:, start:] *= line[start - first : wav.shape[1] - first]
+            if self.factor is not None:
+                wav = wav * self.factor
+            yield np.broadcast_to(wav, (max(2, wav.shape[0]), wav.shape[1]))
+
+
+def music_end(blocks: Iterable[Wav], sample_rate: int, protect: int = 0) -> int:
+    """The sample where the first pause of 0.8 s starts, after the first second and after `protect` samples, or the end.
 
     The published rule (|x| < 0.05 on every sample; it slices channels instead of time, so it never acts) would cut at
     any quiet passage; here a pause is 40 dB below the peak of the piece.
     """
-    quiet = np.abs(wav).max(axis=0) < TRIM_LEVEL * np.abs(wav).max()
-    first = max(int(TRIM_AFTER_SECONDS * sample_rate), protect)
-    edges = np.flatnonzero(np.diff(quiet[first:].astype(np.int8), prepend=0, append=0)) + first
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        if end - start >= TRIM_SECONDS * sample_rate:
-            return wav[:, :start]
-    return wav
+    level = TRIM_LEVEL * max(float(np.abs(block).max(initial=0.0)) for block in blocks)
+    pause = TRIM_SECONDS * sample_rate
+    heard = max(int(TRIM_AFTER_SECONDS * sample_rate), protect) - 1  # the last sample that is no pause, so far
+    total = 0
+    for block in blocks:
+        loud = np.flatnonzero(np.abs(block).max(axis=0) >= level) + total
+        total += block.shape[1]
+        marks = np.concatenate([[heard], loud[loud > heard]])
+        pauses = np.flatnonzero(np.diff(marks) > pause)
+        if pauses.size:
+            return int(marks[pauses[0]]) + 1
+        heard = int(marks[-1])
+    return heard + 1 if total - heard - 1 >= pause else total
 
 
 def fade_out(wav: Wav, sample_rate: int, seconds: float) -> Wav:
@@ -89,26 +133,23 @@ def fade_stream(chunks: Iterable[Wav], sample_rate: int, seconds: float) -> Iter
         yield fade_out(held, sample_rate, seconds)
 
 
-def gain(wav: Wav, sample_rate: int, loudness: float, channels: int) -> float:
-    """The factor that brings [C, S], played on `channels` equal or given channels, to `loudness` below the ceiling.
+def gain(blocks: Iterable[Wav], sample_rate: int, loudness: float) -> np.float32:
+    """The factor that brings a piece in blocks [C, S] to `loudness`, its true peak below the ceiling.
 
     Audio shorter than 0.4 s or below the gate of -70 LUFS has no loudness and gets only the ceiling.
     """
-    ceiling = PEAK / max(true_peak(wav, sample_rate), 1e-9)
-    measured = measure_loudness(np.broadcast_to(wav, (channels, wav.shape[1])), sample_rate)
-    return min(ceiling, 10 ** ((loudness - measured) / 20)) if np.isfinite(measured) else min(ceiling, 1.0)
+    measured, peak = measure(blocks, sample_rate)
+    ceiling = PEAK / max(peak, 1e-9)
+    return np.float32(min(ceiling, 10 ** ((loudness - measured) / 20)) if np.isfinite(measured) else min(ceiling, 1.0))
 
 
-def measure_loudness(wav: Wav, sample_rate: int) -> float:
-    """Integrated loudness of [C, S] in LUFS; -inf where there is none. Of more than two channels, the first two."""
-    if wav.shape[1] < GATE_SECONDS * sample_rate:
-        return -np.inf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the log of a gated block of zeros
-        return float(pyloudnorm.Meter(sample_rate).integrated_loudness(wav[:2].T.astype(np.float64)))
-
-
-def true_peak(wav: Wav, sample_rate: int) -> float:
-    """The peak between the samples of [C, S], by four times oversampling."""
-    between = resample(wav, sample_rate, OVERSAMPLING * sample_rate)
-    return float(max(np.abs(between).max(), np.abs(wav).max()))
+def measure(blocks: Iterable[Wav], sample_rate: int) -> tuple[float, float]:
+    """Integrated loudness in LUFS, of the first two channels, and true peak of all, of a piece in blocks [C, S]."""
+    loudness: LoudnessMeter | None = None
+    peak: PeakMeter | None = None
+    for block in blocks:
+        if loudness is None or peak is None:
+            loudness, peak = LoudnessMeter(sample_rate, min(2, len(block))), PeakMeter(sample_rate, len(block))
+        loudness.add(block[:2])
+        peak.add(block)
+    return (-np.inf, 0.0) if loudness is None or peak is None else (loudness.value, peak.end())

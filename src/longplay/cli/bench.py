@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from longplay.cli import options
+
 if TYPE_CHECKING:
     from longplay.bench.report import BenchReport
 
@@ -14,11 +16,15 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: 
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here, and a picture beside it.")]
 
 
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="random:base, random:1.5b, nano, a model directory or a name on a hub.")
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Of each contender, of which the median counts.")]
+
+
 @app.command()
 def lm(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="random:base, random:1.5b, nano, a model directory or a name on a hub.")
-    ] = "nano",
+    model: Model = "nano",
     seconds: Annotated[float, typer.Option(min=2, help="Of music to make.")] = 30.0,
     batch: Annotated[int, typer.Option(min=1, help="Pieces at once, each a pair of rows.")] = 1,
     precision: Annotated[
@@ -39,6 +45,68 @@ def lm(
 
     bench = LMBench(model, seconds, batch, parse_precisions(precision), baseline_seconds, getattr(torch, cache))
     show(bench.run(), json)
+
+
+@app.command()
+def flow(
+    model: Model = "nano",
+    seconds: Annotated[float, typer.Option(min=2, help="Of music to make.")] = 10.0,
+    repeats: Repeats = 3,
+    num_steps: options.NumStepsOption = None,
+    solver: options.SolverOption = None,
+    baseline_seconds: Annotated[
+        float, typer.Option(min=0, help="The longest piece made whole, for comparison; 0 leaves it out.")
+    ] = 10.0,
+    study: Annotated[
+        Literal["solver", "windows", "precision"] | None,
+        typer.Option(help="Instead of the speed: what cheaper settings cost in quality, on trained weights."),
+    ] = None,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Seconds per second of music of the flow, in windows and whole; or one of three studies of its settings."""
+    prepare(threads, json)
+    if study is not None:
+        from longplay.bench.flow_studies import FlowStudy
+
+        show(FlowStudy(model, study, seconds).run(), json)
+        return
+    from longplay.bench.flow import FlowBench
+
+    show(FlowBench(model, seconds, repeats, num_steps, solver, baseline_seconds).run(), json)
+
+
+@app.command()
+def codec(
+    model: Model = "nano",
+    seconds: Annotated[float, typer.Option(min=2, help="Of music to decode.")] = 10.0,
+    repeats: Repeats = 3,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Seconds per second of music of the codec's and the tokenizer's decoders, in windows and whole."""
+    prepare(threads, json)
+    from longplay.bench.codec import CodecBench
+
+    show(CodecBench(model, seconds, repeats).run(), json)
+
+
+@app.command()
+def pipeline(
+    model: Model = "nano",
+    seconds: Annotated[float, typer.Option(min=4, help="Of music to make, and a half and a quarter of it.")] = 30.0,
+    fast: Annotated[bool, typer.Option("--fast", help="Through the tokenizer instead of flow and codec.")] = False,
+    baseline_seconds: Annotated[
+        float, typer.Option(min=0, help="Of music to make one stage after the other; 0 leaves it out.")
+    ] = 10.0,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Prompt to sound: speed, first sound, memory."""
+    prepare(threads, json)
+    from longplay.bench.pipeline import PipelineBench
+
+    show(PipelineBench(model, seconds, fast, baseline_seconds).run(), json)
 
 
 def prepare(threads: int | None, json: Path | None) -> None:

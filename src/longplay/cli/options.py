@@ -35,7 +35,10 @@ GuidanceOption = Annotated[float | None, typer.Option(help="Weight of the prompt
 TemperatureOption = Annotated[float | None, typer.Option(help="Of sampling; 0 takes the likeliest. [default: 1.0]")]
 TopKOption = Annotated[int | None, typer.Option(help="Sample from the k likeliest codes; 0: all. [default: 350]")]
 TopPOption = Annotated[float | None, typer.Option(help="Sample from the likeliest of this sum. [default: 1.0]")]
-NumStepsOption = Annotated[int | None, typer.Option(help="Steps of the flow's solver. [default: 10]")]
+NumStepsOption = Annotated[int | None, typer.Option(help="Steps of the flow's solver. [default: the model's own]")]
+SolverOption = Annotated[
+    Literal["euler", "midpoint", "heun", "ab2"] | None, typer.Option(help="Of the flow. [default: the model's own]")
+]
 FlowGuidanceOption = Annotated[float | None, typer.Option(help="Weight of the codes in the flow. [default: 0.7]")]
 SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
 FixedSeedOption = Annotated[int | None, typer.Option(help="Of the flow's noise. [default: 0]")]

@@ -1,14 +1,15 @@
 """Run a request to its files, or to a player on stdout; what is finished survives Ctrl-C."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import typer
 
 from longplay.audio import Audio, Finish
-from longplay.audio.file import check_output
+from longplay.audio.file import check_output, write
 from longplay.audio.finish import fade_stream
+from longplay.audio.spool import Spool
 from longplay.cli.player import write_wav_stream
 from longplay.cli.progress import Bar, status
 from longplay.cli.request import Request
@@ -41,8 +42,8 @@ def produce(request: Request, output: str | None, count: int, audio: Audio | Non
         pipeline = Pipeline.load(request.model, device=request.device, precision=request.precision)
     _check_remake(request, pipeline, audio)
     for options, path in zip(pieces, paths, strict=True):
-        with Bar(stages(options.fast), options.seconds) as bar:
-            stream = pipeline.stream(request.prompt, options, audio, progress=bar.update)
+        bar = Bar(stages(options.fast), options.seconds)
+        with bar, closing(pipeline.stream(request.prompt, options, audio, progress=bar.update)) as stream:
             if path is None:
                 chunks = fade_stream(stream, stream.sample_rate, request.finish.fade)
                 write_wav_stream(sys.stdout.buffer, chunks, stream.sample_rate)
@@ -58,19 +59,20 @@ def say(message: str) -> None:
 
 
 def _save(stream: Stream, path: Path, finish: Finish, protect: float) -> None:
-    chunks: list[np.ndarray] = []
-    try:
-        for chunk in stream:
-            chunks.append(chunk)
-    except KeyboardInterrupt:
-        if not chunks:
-            say("stopped: nothing was finished yet")
+    with Spool() as spool:
+        try:
+            for chunk in stream:
+                spool.append(chunk)
+        except KeyboardInterrupt:
+            if not spool.samples:
+                say("stopped: nothing was finished yet")
+                raise
+            made = finish.finished(spool, stream.sample_rate, protect)
+            write(path, made, stream.sample_rate, stream.tags(finish))
+            say(f"stopped: {path} keeps the {made.end / stream.sample_rate:.1f} s that were finished")
             raise
-        audio = finish.apply(stream.join(chunks), protect)
-        audio.save(path)
-        say(f"stopped: {path} keeps the {audio.seconds:.1f} s that were finished")
-        raise
-    finish.apply(stream.join(chunks), protect).save(path)
+        stream.check_begun(spool.samples)
+        write(path, finish.finished(spool, stream.sample_rate, protect), stream.sample_rate, stream.tags(finish))
 
 
 def _paths(output: str | None, pieces: list[SettledOptions]) -> list[Path | None]:

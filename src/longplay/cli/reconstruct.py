@@ -19,6 +19,7 @@ def reconstruct(
         typer.Option(help="tokenizer (24 kHz), codec (48 kHz), or both: tokenizer, flow and codec."),
     ] = "codec",
     num_steps: options.NumStepsOption = None,
+    solver: options.SolverOption = None,
     flow_guidance: options.FlowGuidanceOption = None,
     seed: options.FixedSeedOption = None,
     model: options.ModelOption = None,
@@ -30,5 +31,5 @@ def reconstruct(
     """
     from longplay.cli.transform import transform
 
-    given = {"num_steps": num_steps, "flow_guidance": flow_guidance, "seed": seed}
+    given = {"num_steps": num_steps, "solver": solver, "flow_guidance": flow_guidance, "seed": seed}
     transform(audio, output or Path(f"{audio.stem}-reconstructed.wav"), through, given, model, device, upscaling=False)

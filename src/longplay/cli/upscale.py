@@ -15,6 +15,7 @@ def upscale(
         typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file. [default: NAME-upscaled.wav]"),
     ] = None,
     num_steps: options.NumStepsOption = None,
+    solver: options.SolverOption = None,
     flow_guidance: options.FlowGuidanceOption = None,
     seed: options.FixedSeedOption = None,
     model: options.ModelOption = None,
@@ -26,5 +27,5 @@ def upscale(
     """
     from longplay.cli.transform import transform
 
-    given = {"num_steps": num_steps, "flow_guidance": flow_guidance, "seed": seed}
+    given = {"num_steps": num_steps, "solver": solver, "flow_guidance": flow_guidance, "seed": seed}
     transform(audio, output or Path(f"{audio.stem}-upscaled.wav"), "both", given, model, device, upscaling=True)

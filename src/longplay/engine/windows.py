@@ -9,8 +9,11 @@ window 1         |context|------- step -------|fade|context|
 ```
 
 A decoder with a finite receptive field takes just that as context and needs no fade: the windows then equal one run
-over the whole. Which windows there are depends on the number of frames alone, not on how they arrive, so that a
-streamed piece equals an offline one exactly. Memory and time per window do not grow with the piece.
+over the whole. Where sound should start early, the first windows are short and grow by half from one to the next: a
+player that starts with the first then never waits for a source of 1.6 times real time.
+
+Which windows there are depends on the number of frames alone, not on how they arrive, so that a streamed piece equals
+an offline one exactly. Memory and time per window do not grow with the piece.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +39,10 @@ class WindowPlan:
         context: frames on either side that a window sees besides its own.
         fade: frames over which two neighbours are cross-faded.
         ratio: frames or samples that come out per frame that goes in.
-        first_step: step of the first window, shorter where sound should start early; `step` if None.
+        first_step: step of the first window, from where steps grow to `step`; None: all are `step`.
+        grid: all steps are multiples of it.
+        lag: frames that the first window is shorter than `first_step`: what comes in the steps of one plan then goes out
+            in the windows of the next, which needs `lag` frames more to see, without waiting for another step.
     """
 
     step: int
@@ -44,17 +50,25 @@ class WindowPlan:
     fade: int
     ratio: int
     first_step: int | None = None
+    grid: int = 1
+    lag: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.step, self.ratio, self.start_step) < 1 or min(self.context, self.fade) < 0:
-            raise ValueError(f"{self}: step, first_step and ratio must be positive, context and fade not negative")
-        if self.fade > min(self.step, self.start_step):
+        first = self.step if self.first_step is None else self.first_step
+        if min(self.step, self.ratio, first - self.lag, self.grid) < 1 or min(self.context, self.fade, self.lag) < 0:
+            raise ValueError(f"{self}: steps, grid and ratio must be positive, context, fade and lag not negative")
+        if self.fade > min(self.step, first - self.lag):
             raise ValueError(f"{self}: fade must not be longer than a step, or three windows would meet")
+        if self.step % self.grid or first % self.grid:
+            raise ValueError(f"{self}: step and first_step must be multiples of grid")
 
-    @property
-    def start_step(self) -> int:
-        """Step of the first window."""
-        return self.step if self.first_step is None else self.first_step
+    def steps(self) -> Iterator[int]:
+        """The step of each window, without end."""
+        step = self.step if self.first_step is None else min(self.first_step, self.step)
+        yield step - self.lag
+        while True:
+            step = min(self.step, step + max(1, step // (2 * self.grid)) * self.grid)
+            yield step
 
 
 class WindowStream:
@@ -68,7 +82,9 @@ class WindowStream:
         self._plan = plan
         self._frames: Tensor | None = None  # received, from position _offset
         self._offset = 0
+        self._steps = plan.steps()
         self._start = 0  # where the next window's own frames begin
+        self._stop = next(self._steps)  # and where they end
         self._tail: Tensor | None = None  # what the last window made beyond its end
 
     def push(self, frames: Tensor) -> list[Tensor]:
@@ -91,18 +107,14 @@ class WindowStream:
     def _received(self) -> int:
         return self._offset + (0 if self._frames is None else self._frames.shape[-1])
 
-    @property
-    def _stop(self) -> int:
-        return self._start + (self._plan.step if self._start else self._plan.start_step)
-
     def _next(self) -> Tensor:
-        stop = self._stop
-        out = self._window(stop + self._plan.fade)
-        core = (stop - self._start) * self._plan.ratio
+        out = self._window(self._stop + self._plan.fade)
+        core = (self._stop - self._start) * self._plan.ratio
         self._tail = out[..., core:].clone()
-        self._start = stop
-        self._forget(stop - self._plan.context)
-        return out[..., :core]
+        self._start = self._stop
+        self._stop += next(self._steps)
+        self._forget(self._start - self._plan.context)
+        return out[..., :core].clone()  # no view, which would keep the whole window in memory
 
     def _last(self) -> Tensor:
         out = self._window(self._received)
@@ -172,7 +184,7 @@ def flow_plan(
         seconds: step between windows.
         context_seconds: seen on either side.
         fade_seconds: cross-faded.
-        first_seconds: step of the first window; `seconds` if None.
+        first_seconds: step of the first window, see `WindowPlan`; `seconds` if None.
     """
     grid = 2 ** (len(config.estimator.channels) - 1)  # all windows halve their rate at the same frames
 
@@ -180,7 +192,7 @@ def flow_plan(
         return -(-round(duration * config.code_rate) // grid) * grid
 
     first_step = frames(seconds if first_seconds is None else first_seconds)
-    return WindowPlan(frames(seconds), frames(context_seconds), frames(fade_seconds), config.ratio, first_step)
+    return WindowPlan(frames(seconds), frames(context_seconds), frames(fade_seconds), config.ratio, first_step, grid)
 
 
 def flow_window(
@@ -218,6 +230,7 @@ def decode_plan(
     context_seconds: float = 1.0,
     fade_seconds: float = 0.1,
     first_seconds: float | None = None,
+    lag_seconds: float = 0.0,
 ) -> WindowPlan:
     """Windows for a decoder of frames to samples.
 
@@ -229,13 +242,14 @@ def decode_plan(
         context_seconds: seen on either side where there is no finite receptive field.
         fade_seconds: cross-faded there.
         first_seconds: step of the first window; `seconds` if None.
+        lag_seconds: see `WindowPlan`.
     """
-    step = round(seconds * frame_rate)
+    step, lag = round(seconds * frame_rate), round(lag_seconds * frame_rate)
     first_step = step if first_seconds is None else round(first_seconds * frame_rate)
-    if receptive_field is not None:
-        return WindowPlan(step, receptive_field, 0, hop_length, first_step)
-    context, fade = round(context_seconds * frame_rate), round(fade_seconds * frame_rate)
-    return WindowPlan(step, context, fade, hop_length, first_step)
+    context, fade = receptive_field, 0
+    if context is None:
+        context, fade = round(context_seconds * frame_rate), round(fade_seconds * frame_rate)
+    return WindowPlan(step, context, fade, hop_length, first_step, lag=lag)
 
 
 def decode_window(decode: Callable[[Tensor], Tensor]) -> Run:

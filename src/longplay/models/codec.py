@@ -6,6 +6,7 @@ whole system: it turns the flow's latents into sound. Published parts: CHECKPOIN
 
 from typing import Annotated
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -101,7 +102,15 @@ class Codec(nn.Module):
 
     def decode(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
         """Audio of latents (quantized, or made by the flow)."""
-        return self.decoder(latents)
+        return self.decoder(latents.to(self._decoder_dtype())).float()
+
+    def decode_in(self, dtype: torch.dtype) -> "Codec":
+        """Let the decoder, and nothing else, compute in `dtype`."""
+        self.decoder.to(dtype)
+        return self
+
+    def _decoder_dtype(self) -> torch.dtype:
+        return next(self.decoder.parameters()).dtype
 
     def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.

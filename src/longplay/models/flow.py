@@ -19,7 +19,7 @@ from longplay.nn import ode
 from longplay.nn.conformer import Conformer, ConformerConfig
 from longplay.nn.length_regulator import LengthRegulator
 from longplay.nn.masking import Padding, hide
-from longplay.nn.ode import Method, cosine_grid, cosine_time
+from longplay.nn.ode import Method, cosine_time, evaluations, grid
 from longplay.nn.unet import UNet, UNetConfig
 
 
@@ -61,6 +61,12 @@ class FlowConfig(Config):
     def ratio(self) -> int:
         """Latent frames per code."""
         return self.frame_rate // self.code_rate
+
+    def defaults(self, solver: Method | None, num_steps: int | None) -> tuple[Method, int]:
+        """What is given, and this model's own choice where nothing is; the number of steps suits the solver."""
+        if solver is None or solver == self.solver:
+            return self.solver, num_steps or self.num_steps
+        return solver, num_steps or max(1, evaluations(self.solver, self.num_steps) // evaluations(solver, 1))
 
     @classmethod
     def published(cls, frame_rate: int = 150) -> "FlowConfig":
@@ -107,6 +113,12 @@ class Flow(nn.Module):
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std)
 
+    def compute_in(self, dtype: torch.dtype) -> "Flow":
+        """Let the networks compute in `dtype`, for sampling; the path they follow, and the statistics, stay float32."""
+        for part in (self.input_embedding, self.encoder, self.length_regulator, self.estimator):
+            part.to(dtype)
+        return self
+
     def condition(
         self,
         codes: Int[Tensor, "B T"],
@@ -148,9 +160,9 @@ class Flow(nn.Module):
             codes: ids.
             x_0: standard normal noise of T * ratio frames; drawn from `generator` where it is not given.
             code_lengths: real codes per row of a padded batch; default all.
-            num_steps: steps on the cosine grid; default of the config.
+            num_steps: steps of the solver; default of the config.
             guidance: strength g of v = (1 + g) v(mu) - g v(0); 0 halves the work; default of the config.
-            solver: `euler` or `midpoint`; default of the config.
+            solver: see `nn/ode.py`; default of the config.
             generator: source of the noise.
 
         Returns:
@@ -160,14 +172,9 @@ class Flow(nn.Module):
         if x_0 is None:
             x_0 = _draw(torch.randn, mu.shape, mu, generator)
         padding = self._padding(self._stretched(code_lengths), mu.shape[2])
-        x_1 = self.solve(
-            mu,
-            x_0,
-            padding,
-            num_steps=self.config.num_steps if num_steps is None else num_steps,
-            guidance=self.config.guidance if guidance is None else guidance,
-            solver=solver or self.config.solver,
-        )
+        solver, num_steps = self.config.defaults(solver, num_steps)
+        guidance = self.config.guidance if guidance is None else guidance
+        x_1 = self.solve(mu, x_0, padding, num_steps=num_steps, guidance=guidance, solver=solver)
         if self.config.normalize_latents:
             x_1 = x_1 * self.latent_std[:, None] + self.latent_mean[:, None]
         return hide(x_1, padding)
@@ -183,17 +190,20 @@ class Flow(nn.Module):
         solver: Method,
     ) -> Float[Tensor, "B D T"]:
         """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch."""
-        times = cosine_grid(num_steps, mu.device)
+        times = grid(solver, num_steps, mu.device)
         if guidance == 0:
-            return ode.solve(lambda x, t: self.estimator(x, mu, t[None], padding), x_0, times, solver)
+            return ode.solve(lambda x, t: self._velocity(x, mu, t, padding), x_0, times, solver)
         both = torch.cat((mu, torch.zeros_like(mu)))
         twice = None if padding is None else Padding(padding.frames.repeat(2, 1, 1), padding.reference)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            with_mu, without = self.estimator(x.repeat(2, 1, 1), both, t[None], twice).chunk(2)
+            with_mu, without = self._velocity(x.repeat(2, 1, 1), both, t, twice).chunk(2)
             return (1 + guidance) * with_mu - guidance * without
 
         return ode.solve(velocity, x_0, times, solver)
+
+    def _velocity(self, x_t: Tensor, mu: Tensor, t: Tensor, padding: Padding | None) -> Tensor:
+        return self.estimator(x_t.to(mu.dtype), mu, t[None], padding).to(x_t.dtype)
 
     def loss(
         self,

@@ -144,7 +144,7 @@ class Conformer(nn.Module):
             features; what stands on padded frames means nothing.
         """
         x = self.dropout(self.embed(x) * math.sqrt(self.dim))
-        positions = self.dropout(relative_positions(x.shape[1], self.dim, x.device))
+        positions = self.dropout(relative_positions(x.shape[1], self.dim, x.device).to(x.dtype))
         for layer in self.layers:
             x = layer(x, positions, padding)
         return self.after_norm(x)

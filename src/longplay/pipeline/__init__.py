@@ -15,12 +15,12 @@ from longplay.audio import Audio
 from longplay.checkpoint.system import System, load_system
 from longplay.errors import PromptError
 from longplay.pipeline.continuation import check_sound, go_on, hear
-from longplay.pipeline.device import resolve_device
+from longplay.pipeline.device import resolve_device, synthesis_dtype
 from longplay.pipeline.highs import add_highs
 from longplay.pipeline.precision import AUTO, Precision, check_precision, load_dtype, settle
 from longplay.pipeline.recipe import Recipe, Task, Through, read_recipe
 from longplay.pipeline.steps import Steps
-from longplay.pipeline.stream import Progress, Stage, Stream, silent
+from longplay.pipeline.stream import Progress, Stage, Stream, one_at_a_time, silent
 from longplay.prompt import GenerationOptions, Prompt, SettledOptions
 
 __all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Through", "read_recipe"]
@@ -52,6 +52,10 @@ class Pipeline:
         place, name = resolve_device(device), str(name_or_path)
         check_precision(precision)
         system = load_system(name_or_path, place, load_dtype(precision, place))
+        if system.flow is not None:
+            system.flow.compute_in(synthesis_dtype(place))
+        if system.codec is not None:
+            system.codec.decode_in(synthesis_dtype(place))
         return cls(system, name, None if system.lm is None else settle(system, name, precision))
 
     @property
@@ -112,14 +116,13 @@ class Pipeline:
             prompt.require_text()
         else:
             check_sound(audio)
-        settled = (options or GenerationOptions()).settle(prompt, after=audio.seconds if audio else 0.0)
-        steps = Steps(self.system, self.name, settled, progress)
+        settled = self._settle(options or GenerationOptions(), prompt, after=audio.seconds if audio else 0.0)
+        steps = Steps(self.system, self.name, settled, one_at_a_time(progress))
         recipe = self._recipe("continue" if audio else "generate", prompt, settled, audio)
         if audio is None:
-            return Stream(steps.sample_rate, recipe, steps.decode(steps.generate(prompt)))
+            return Stream(steps.sample_rate, recipe, steps.make(prompt))
         heard = hear(audio, steps.heard_seconds, steps.tokenizer.config)
-        rendered = steps.decode(steps.generate(prompt, heard), skip=heard.seconds)
-        return Stream(audio.sample_rate, recipe, go_on(audio, heard, rendered, steps.sample_rate))
+        return Stream(audio.sample_rate, recipe, go_on(audio, heard, steps.make(prompt, heard), steps.sample_rate))
 
     def reconstruct(
         self,
@@ -135,7 +138,7 @@ class Pipeline:
             CheckpointError, AudioError: as for `generate`.
         """
         check_sound(audio)
-        settled = (options or GenerationOptions(seed=0)).settle(Prompt())
+        settled = self._settle(options or GenerationOptions(seed=0), Prompt())
         settled = settled.model_copy(update={"fast": through == "tokenizer"})
         made = Steps(self.system, self.name, settled, progress).reconstruct(audio, latents=through == "codec")
         recipe = self._recipe("reconstruct", Prompt(), settled, audio)
@@ -156,6 +159,14 @@ class Pipeline:
             raise PromptError(f"the audio has {audio.sample_rate} Hz already; upscale takes {limit} Hz or less")
         made = self.reconstruct(audio, "both", options, progress)
         return replace(add_highs(audio, made), recipe={**(made.recipe or {}), "task": "upscale"})
+
+    def _settle(self, options: GenerationOptions, prompt: Prompt, after: float = 0.0) -> SettledOptions:
+        """Everything decided, the flow's own defaults too, so that a recipe makes the same sound whatever they become."""
+        settled, flow = options.settle(prompt, after), self.system.flow
+        if flow is None or settled.fast:
+            return settled
+        solver, num_steps = flow.config.defaults(settled.solver, settled.num_steps)
+        return settled.model_copy(update={"solver": solver, "num_steps": num_steps})
 
     def _recipe(self, task: Task, prompt: Prompt, options: SettledOptions, audio: Audio | None) -> Recipe:
         return Recipe(

@@ -5,7 +5,7 @@ it fills whole frames and ends exactly where the recording ends, and render it t
 of the heard part only sets the level; what follows it is the new part, led in from the recording without a click.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ def hear(audio: Audio, seconds: float, config: TokenizerConfig) -> Heard:
     return Heard(wav, samples, seconds, max(0.0, audio.seconds - seconds))
 
 
-def go_on(audio: Audio, heard: Heard, rendered: Iterable[Wav], sample_rate: int) -> Iterator[Wav]:
+def go_on(audio: Audio, heard: Heard, rendered: Iterable[Wav], sample_rate: int) -> Generator[Wav, None, None]:
     """The recording, bit for bit, and then the new part.
 
     Args:

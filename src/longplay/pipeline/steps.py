@@ -3,7 +3,7 @@
 Which windows run depends on the length alone, not on how the frames arrive: a stream and a whole piece are the same.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
@@ -32,17 +32,20 @@ from longplay.models.flow import Flow
 from longplay.models.lm import LM
 from longplay.models.tokenizer import Tokenizer
 from longplay.pipeline.continuation import Heard
+from longplay.pipeline.overlap import Share, overlapped
 from longplay.pipeline.stream import Progress, Stage
 from longplay.prompt import Prompt, SettledOptions
 from longplay.text import TextTokenizer
 
 M = TypeVar("M")
 
-# A shorter first window, so that sound starts early; the decoder's ends before the flow's does, or it had to wait for
-# the flow's second one.
-FLOW_FIRST_SECONDS = 2.0
-DECODE_FIRST_SECONDS = 1.5
+# A shorter first window, so that sound starts early; the decoder's windows lag behind the flow's by more than it sees.
+FIRST_SECONDS = 0.6
+LAG_SECONDS = 0.2
 PIECE_SECONDS = 1.0
+# How far a stage may be ahead of the next one.
+AHEAD_CODES = 512  # chunks of codes, a few KB: the lm never waits for long
+AHEAD_WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,25 @@ class Steps:
         new = generate(lm, [piece], options)
         return chain(before, self.metered(new, "lm", rate))
 
-    def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Iterator[Wav]:
+    def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Generator[Wav, None, None]:
         """Audio [1, S] of the lm's codes [1, T] as they come; `skip` seconds at the start are not counted as made."""
-        if self.options.fast:
-            return self._audio(codes, skip)
-        return self._audio(self._latents(codes, skip), skip)
+        frames = codes if self.options.fast else self._latents(codes, skip)
+        return self._audio(frames, skip)
+
+    def make(self, prompt: Prompt, heard: Heard | None = None) -> Generator[Wav, None, None]:
+        """Audio [1, S] of a prompt, and before it of what is heard: all steps in one.
+
+        On a CPU they work at the same time. An accelerator does one thing after the other anyway.
+        """
+        skip = heard.seconds if heard else 0.0
+        codes = self.generate(prompt, heard)
+        if self.system.device.type != "cpu":
+            return self.decode(codes, skip)
+        share = Share.of(torch.get_num_threads())
+        frames = overlapped(codes, share.lm, AHEAD_CODES)
+        if not self.options.fast:
+            frames = overlapped(self._latents(frames, skip), share.flow, AHEAD_WINDOWS)
+        return overlapped(self._audio(frames, skip), share.decoder, AHEAD_WINDOWS)
 
     def reconstruct(self, audio: Audio, latents: bool) -> Audio:
         """A recording encoded and decoded, channel by channel; `progress` hears the seconds of all channels together.
@@ -163,20 +180,28 @@ class Steps:
 
     def _latents(self, codes: Iterable[Tensor], skip: float) -> Iterator[Tensor]:
         options, flow = self.options, self.flow
-        run = flow_window(flow, (options.seed,), num_steps=options.num_steps, guidance=options.flow_guidance)
-        latents = stream_windows(run, codes, flow_plan(flow.config, first_seconds=FLOW_FIRST_SECONDS))
+        run = flow_window(
+            flow,
+            (options.seed,),
+            num_steps=options.num_steps,
+            guidance=options.flow_guidance,
+            solver=options.solver,
+        )
+        latents = stream_windows(run, codes, flow_plan(flow.config, first_seconds=FIRST_SECONDS))
         return self.metered(latents, "flow", flow.config.frame_rate, skip)
 
-    def _audio(self, frames: Iterable[Tensor], skip: float) -> Iterator[Wav]:
+    def _audio(self, frames: Iterable[Tensor], skip: float) -> Generator[Wav, None, None]:
         config = self.decoder.config
         plan = decode_plan(
             config.frame_rate,
             config.hop_length,
             self.decoder.decoder.receptive_field,
-            first_seconds=DECODE_FIRST_SECONDS,
+            first_seconds=FIRST_SECONDS,
+            lag_seconds=LAG_SECONDS,
         )
         wav = stream_windows(decode_window(self.decoder.decode), frames, plan)
-        return map(_numpy, self.metered(wav, "tokenizer" if self.options.fast else "codec", config.sample_rate, skip))
+        made = self.metered(wav, "tokenizer" if self.options.fast else "codec", config.sample_rate, skip)
+        return (_numpy(chunk) for chunk in made)
 
     def metered(self, tensors: Iterable[Tensor], stage: Stage, rate: float, skip: float = 0.0) -> Iterator[Tensor]:
         """The same tensors [..., T] at `rate`, telling `progress` how many seconds beyond `skip` have passed."""

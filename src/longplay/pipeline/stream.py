@@ -1,28 +1,40 @@
 """A piece in the making: chunks as they are finished, and how they become one `Audio`."""
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from longplay.audio import Audio
+from longplay.audio import Audio, Finish
 from longplay.audio.file import Wav
 from longplay.errors import AudioError
 from longplay.pipeline.recipe import Recipe
 
 Stage = Literal["tokenizer", "lm", "flow", "codec"]
 Progress = Callable[[Stage, float], None]
-"""Called with a stage and the seconds of music that it has made in all."""
+"""Called with a stage and the seconds of music that it has made in all; by one stage at a time, not in your thread."""
 
 
 def silent(stage: Stage, seconds: float) -> None:
     """The progress callback for those who do not want to know."""
 
 
+def one_at_a_time(progress: Progress) -> Progress:
+    """The same callback for stages that work at the same time."""
+    lock = threading.Lock()
+
+    def locked(stage: Stage, seconds: float) -> None:
+        with lock:
+            progress(stage, seconds)
+
+    return locked
+
+
 @dataclass(frozen=True)
 class Stream:
-    """Iterate once over wav chunks [C, S]; each is final.
+    """Iterate once over wav chunks [C, S]; each is final. Close it to stop early.
 
     Attributes:
         sample_rate: of the chunks, in Hz.
@@ -31,17 +43,33 @@ class Stream:
 
     sample_rate: int
     recipe: Recipe
-    chunks: Iterator[Wav]
+    chunks: Generator[Wav, None, None]
 
     def __iter__(self) -> Iterator[Wav]:
         return self.chunks
+
+    def close(self) -> None:
+        """Stop making the piece; returns when nothing of it runs any more."""
+        self.chunks.close()
+
+    def tags(self, finish: Finish) -> dict[str, Any]:
+        """The recipe for a file of the piece with these settings."""
+        return self.recipe.model_copy(update={"finish": finish}).tags()
+
+    def check_begun(self, count: int) -> None:
+        """Refuse a piece of no chunks or samples.
+
+        Raises:
+            AudioError: `count` is 0; a model may end a piece at once with `compatibility` "reference".
+        """
+        if not count:
+            raise AudioError("the model ended the piece before it began; try another seed or more seconds")
 
     def join(self, chunks: Sequence[Wav]) -> Audio:
         """One piece of the chunks that came out so far.
 
         Raises:
-            AudioError: there are none; a model may end a piece at once with `compatibility` "reference".
+            AudioError: there are none, see `check_begun`.
         """
-        if not chunks:
-            raise AudioError("the model ended the piece before it began; try another seed or more seconds")
+        self.check_begun(len(chunks))
         return Audio(np.concatenate(chunks, axis=1), self.sample_rate, self.recipe.tags())

@@ -1,0 +1,111 @@
+"""Seconds that the codec's and the tokenizer's decoders take per second of music, in windows and whole.
+
+Windows take exactly the receptive field as context where it is finite; then the table's `difference` (the largest, of
+samples in [-1, 1]) is rounding only, and it is the dtype that it shows.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from longplay.bench.arithmetic import count_flops
+from longplay.bench.limits import machine, measure_limits
+from longplay.bench.measure import PeakMemory, in_turns, timed
+from longplay.bench.models import open_system
+from longplay.bench.report import BenchReport, Curve, Row
+from longplay.engine.windows import decode_plan, decode_window, run_windows
+from longplay.errors import CheckpointError
+from longplay.models.codec import Codec
+from longplay.models.tokenizer import Tokenizer
+
+Decode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class CodecBench:
+    """What to measure.
+
+    Attributes:
+        model: see `open_system`.
+        seconds: of music.
+        repeats: of every contender.
+    """
+
+    model: str
+    seconds: float = 10.0
+    repeats: int = 3
+
+    def run(self) -> BenchReport:
+        """Measure; the contenders take turns.
+
+        Raises:
+            CheckpointError: no such model, or one with neither codec nor tokenizer.
+        """
+        system = open_system(self.model)
+        limits = measure_limits()
+        work: dict[str, tuple[Decode, Tensor]] = {}
+        if system.codec is not None:
+            latents = _latents(system.codec, self.seconds)
+            half = copy.deepcopy(system.codec).decode_in(torch.bfloat16)
+            work["codec, whole, float32"] = (system.codec.decode, latents)
+            work["codec, windows, float32"] = (_windowed(system.codec), latents)
+            work["codec, windows, bfloat16"] = (_windowed(half), latents)
+        if system.tokenizer is not None:
+            codes = _codes(system.tokenizer, self.seconds)
+            work["tokenizer, whole, float32"] = (system.tokenizer.decode, codes)
+            work["tokenizer, windows, float32"] = (_windowed(system.tokenizer), codes)
+        if not work:
+            raise CheckpointError(f"model {self.model!r}: has neither codec nor tokenizer")
+        with PeakMemory() as peak, torch.inference_mode():
+            timings = in_turns({name: partial(decode, frames) for name, (decode, frames) in work.items()}, self.repeats)
+        rows = []
+        for name, (decode, frames) in work.items():
+            whole, _ = work[f"{name.partition(',')[0]}, whole, float32"]
+            flops = count_flops(partial(decode, frames)) / self.seconds
+            cost = timings[name].median / self.seconds
+            values = {
+                "s_per_s": cost,
+                "spread": timings[name].spread,
+                "times_real_time": 1 / cost,
+                "gflop_per_s_of_music": flops / 1e9,
+                "of_gemm_rate": flops / limits.gemm[name.rpartition(" ")[2]] / cost,
+                "difference": _difference(decode, whole, frames),
+            }
+            rows.append(Row(name, values))
+        curves = [self._curve(name, decode, frames) for name, (decode, frames) in work.items() if "float32" in name]
+        setting = {"seconds": self.seconds, **machine()}
+        found = limits.values() | {"peak_memory_gb": peak.bytes / 1e9}
+        return BenchReport("codec", self.model, setting, found, rows, curves)
+
+    def _curve(self, name: str, decode: Decode, frames: Tensor) -> Curve:
+        shares = (1 / 4, 1 / 2, 1)
+        with torch.inference_mode():
+            taken = [timed(partial(decode, frames[..., : max(1, round(share * frames.shape[-1]))])) for share in shares]
+        return Curve(name, [share * self.seconds for share in shares], taken)
+
+
+def _windowed(model: Codec | Tokenizer) -> Decode:
+    config = model.config
+    plan = decode_plan(config.frame_rate, config.hop_length, model.decoder.receptive_field)
+    return lambda frames: run_windows(decode_window(model.decode), frames, plan)
+
+
+@torch.inference_mode()
+def _difference(decode: Decode, whole: Decode, frames: Tensor) -> float:
+    return (decode(frames) - whole(frames)).abs().max().item()
+
+
+@torch.inference_mode()
+def _latents(codec: Codec, seconds: float) -> Tensor:
+    config, generator = codec.config, torch.Generator().manual_seed(0)
+    shape = (1, config.num_codebooks, max(1, round(seconds * config.frame_rate)))
+    return codec.embed(torch.randint(config.codebook_size, shape, generator=generator))
+
+
+def _codes(tokenizer: Tokenizer, seconds: float) -> Tensor:
+    config, generator = tokenizer.config, torch.Generator().manual_seed(0)
+    return torch.randint(config.codebook_size, (1, max(1, round(seconds * config.frame_rate))), generator=generator)

@@ -1,0 +1,134 @@
+"""Seconds that the flow takes per second of music, in windows, beside the machine's arithmetic and whole-piece attention.
+
+The published estimator attends over the whole piece, which costs the square of its length; that is the baseline. Studies
+of what the settings cost in quality run on trained weights: `bench/flow_studies.py`.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from longplay.bench.arithmetic import count_flops
+from longplay.bench.limits import machine, measure_limits
+from longplay.bench.measure import PeakMemory, in_turns, timed
+from longplay.bench.models import open_system
+from longplay.bench.report import BenchReport, Curve, Row
+from longplay.engine.noise import FrameNoise
+from longplay.engine.windows import flow_plan, flow_window, run_windows
+from longplay.errors import CheckpointError
+from longplay.models.flow import Flow
+from longplay.nn.ode import Method, evaluations
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class FlowBench:
+    """What to measure.
+
+    Attributes:
+        model: see `open_system`.
+        seconds: of music.
+        repeats: of every contender.
+        num_steps, solver: of the solver; None: the model's own.
+        baseline_seconds: the longest piece that the baseline makes; 0 leaves it out.
+    """
+
+    model: str
+    seconds: float = 10.0
+    repeats: int = 3
+    num_steps: int | None = None
+    solver: Method | None = None
+    baseline_seconds: float = 10.0
+
+    def run(self) -> BenchReport:
+        """Measure; the contenders take turns.
+
+        Raises:
+            CheckpointError: no such model, or one without a flow.
+        """
+        flow = open_flow(self.model)
+        limits = measure_limits()
+        forms = {f"windows, {name}": copy.deepcopy(flow).compute_in(dtype) for name, dtype in DTYPES.items()}
+        with PeakMemory() as peak:
+            timings = in_turns({name: self._windows(form, self.seconds) for name, form in forms.items()}, self.repeats)
+        rows = []
+        for name, timing in timings.items():
+            flops = count_flops(self._windows(forms[name], self.seconds)) / self.seconds
+            cost = timing.median / self.seconds
+            rate = limits.gemm[name.rpartition(" ")[2]]
+            rows.append(Row(name, self._row(cost, timing.spread, flops, rate)))
+        curves = [Curve(name, *self._curve(partial(self._windows, form), self.seconds)) for name, form in forms.items()]
+        if self.baseline_seconds:
+            length = min(self.seconds, self.baseline_seconds)
+            curve = Curve("whole piece, float32", *self._curve(partial(self._whole, flow), length))
+            flops = count_flops(self._whole(flow, length)) / length
+            cost = curve.cost[-1] / length
+            rows.append(
+                Row(f"whole piece of {length:g} s, float32", self._row(cost, 0.0, flops, limits.gemm["float32"]))
+            )
+            curves.append(curve)
+        solver, num_steps = flow.config.defaults(self.solver, self.num_steps)
+        setting = {
+            "seconds": self.seconds,
+            "solver": solver,
+            "evaluations": evaluations(solver, num_steps),
+            **machine(),
+        }
+        return BenchReport(
+            "flow", self.model, setting, limits.values() | {"peak_memory_gb": peak.bytes / 1e9}, rows, curves
+        )
+
+    def _row(self, cost: float, spread: float, flops: float, rate: float) -> dict[str, float]:
+        return {
+            "s_per_s": cost,
+            "spread": spread,
+            "times_real_time": 1 / cost,
+            "gflop_per_s_of_music": flops / 1e9,
+            "of_gemm_rate": flops / rate / cost,
+        }
+
+    def _curve(self, work: Callable[[float], Callable[[], object]], seconds: float) -> tuple[list[float], list[float]]:
+        lengths = [seconds / 4, seconds / 2, seconds]
+        return lengths, [timed(work(length)) for length in lengths]
+
+    def _windows(self, flow: Flow, seconds: float) -> Callable[[], Tensor]:
+        run = flow_window(flow, (0,), num_steps=self.num_steps, solver=self.solver)
+        return partial(run_windows, run, some_codes(flow, seconds), flow_plan(flow.config))
+
+    def _whole(self, flow: Flow, seconds: float) -> Callable[[], Tensor]:
+        codes = some_codes(flow, seconds)
+        return partial(whole_piece, flow, codes, num_steps=self.num_steps, solver=self.solver)
+
+
+def open_flow(model: str) -> Flow:
+    """The flow of a model.
+
+    Raises:
+        CheckpointError: no such model, or one without a flow.
+    """
+    system = open_system(model)
+    if system.flow is None:
+        raise CheckpointError(f"model {model!r}: has no flow, only {', '.join(system.config.present)}")
+    return system.flow
+
+
+def some_codes(flow: Flow, seconds: float) -> Tensor:
+    """Codes [1, T] drawn evenly: for time, not for quality."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(
+        flow.config.codebook_size, (1, max(2, round(seconds * flow.config.code_rate))), generator=generator
+    )
+
+
+@torch.inference_mode()
+def whole_piece(
+    flow: Flow, codes: Tensor, num_steps: int | None = None, solver: Method | None = None, seed: int = 0
+) -> Tensor:
+    """Latents by one solution over all frames, with the noise that windows of the same seed see."""
+    x_0 = FrameNoise((seed,), flow.config.latent_dim)(0, codes.shape[1] * flow.config.ratio)
+    return flow.sample(codes, x_0, num_steps=num_steps, solver=solver)

@@ -1,0 +1,117 @@
+"""Seconds from prompt to sound per second of music: stages at the same time, and one after the other as a baseline.
+
+Also how long the first sound takes, in this process and from the command on, and how the memory grows with the piece.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from longplay.audio.file import Wav
+from longplay.bench.limits import machine, measure_limits
+from longplay.bench.lm import RANDOM
+from longplay.bench.measure import PeakMemory
+from longplay.bench.models import open_system
+from longplay.bench.report import BenchReport, Curve, Row
+from longplay.errors import UserError
+from longplay.pipeline import Pipeline
+from longplay.pipeline.steps import Steps
+from longplay.pipeline.stream import silent
+from longplay.prompt import GenerationOptions, Prompt
+
+PROMPT = Prompt(text="calm piano music")
+_HEADER_BYTES = 44
+
+
+@dataclass(frozen=True)
+class PipelineBench:
+    """What to measure.
+
+    Attributes:
+        model: see `open_system`.
+        seconds: of music; more lengths up to it are made for the cost curve and the memory.
+        fast: through the tokenizer's decoder instead of flow and codec.
+        baseline_seconds: of music that the baseline makes; 0 leaves it out.
+    """
+
+    model: str
+    seconds: float = 30.0
+    fast: bool = False
+    baseline_seconds: float = 10.0
+
+    def run(self) -> BenchReport:
+        """Measure, the shortest piece first: memory that was once used is seldom given back.
+
+        Raises:
+            CheckpointError: no such model, or one that lacks a part.
+            UserError: the command itself fails.
+        """
+        pipeline = self._pipeline()
+        _consume(pipeline.stream(PROMPT, self._options(2.0)))  # warms up
+        limits = measure_limits()
+        rows, costs, lengths = [], [], (self.seconds / 4, self.seconds / 2, self.seconds)
+        for seconds in lengths:
+            with PeakMemory() as peak:
+                made = _consume(pipeline.stream(PROMPT, self._options(seconds)))
+            costs.append(made.seconds)
+            rows.append(Row(f"{seconds:g} s", _values(made, seconds, peak.bytes)))
+        if self.baseline_seconds:
+            options = self._options(self.baseline_seconds).settle(PROMPT)
+            steps = Steps(pipeline.system, self.model, options, silent)
+            with PeakMemory() as peak:
+                made = _consume(steps.decode(iter(list(steps.generate(PROMPT)))))
+            values = _values(made, self.baseline_seconds, peak.bytes)
+            rows.append(Row(f"{self.baseline_seconds:g} s, one stage after the other", values))
+        if not self.model.startswith(RANDOM):
+            rows.append(Row("from the command on", {"first_sound_s": self._from_command()}))
+        setting = {"seconds": self.seconds, "fast": int(self.fast), **machine()}
+        curve = Curve("all stages at the same time", lengths, costs)
+        return BenchReport("pipeline", self.model, setting, limits.values(), rows, [curve])
+
+    def _pipeline(self) -> Pipeline:
+        if self.model.startswith(RANDOM):
+            return Pipeline(open_system(self.model, lm=True), self.model)
+        return Pipeline.load(self.model, device="cpu")
+
+    def _options(self, seconds: float) -> GenerationOptions:
+        return GenerationOptions(seconds=seconds, seed=0, fast=self.fast)
+
+    def _from_command(self) -> float:
+        command = [sys.executable, "-m", "longplay", "generate", PROMPT.text, "--output", "-", "--fade", "0"]
+        command += ["--seconds", "10", "--seed", "0", "--model", self.model, *(["--fast"] if self.fast else [])]
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            first = process.stdout.read(_HEADER_BYTES + 1)
+            taken = time.perf_counter() - start
+            process.kill()
+            if len(first) <= _HEADER_BYTES:
+                assert process.stderr is not None
+                raise UserError(f"`{' '.join(command[1:])}` made no sound: {process.stderr.read().decode().strip()}")
+        return taken
+
+
+@dataclass(frozen=True)
+class _Made:
+    first: float
+    seconds: float
+
+
+def _consume(chunks: Iterable[Wav]) -> _Made:
+    """Take chunks as a player would, and keep none."""
+    start = time.perf_counter()
+    first = 0.0
+    for _ in chunks:
+        first = first or time.perf_counter() - start
+    return _Made(first, time.perf_counter() - start)
+
+
+def _values(made: _Made, seconds: float, peak: int) -> dict[str, float]:
+    return {
+        "s_per_s": made.seconds / seconds,
+        "times_real_time": seconds / made.seconds,
+        "first_sound_s": made.first,
+        "peak_memory_gb": peak / 1e9,
+    }

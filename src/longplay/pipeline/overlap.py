@@ -1,0 +1,122 @@
+"""Stages that work at the same time: each in a thread of its own, with a bounded queue to the next.
+
+The lm is bound by memory and by the host, flow and codec by arithmetic, and torch lets go of the interpreter while it
+computes: on two cores the stages hardly hinder each other, and no core is idle while there is work. What they make does
+not depend on which of them is faster: the items, their order, and the threads of each stage are fixed.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from traceback import clear_frames
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_POLL_SECONDS = 0.1  # how long a stage that waits takes to notice that nobody wants its results
+
+
+@dataclass(frozen=True)
+class Share:
+    """CPU threads of each stage while all of them run."""
+
+    lm: int
+    flow: int
+    decoder: int
+
+    @classmethod
+    def of(cls, threads: int) -> "Share":
+        """Half for the lm, the rest three to one for flow and decoder, at least one each.
+
+        On two cores each stage has one: single threads share cores better than pools whose members wait for each other.
+        """
+        lm = max(1, threads // 2)
+        decoder = max(1, (threads - lm) // 4)
+        return cls(lm, max(1, threads - lm - decoder), decoder)
+
+
+def overlapped(items: Iterator[T], threads: int, capacity: int) -> Generator[T, None, None]:
+    """The same items, made ahead in another thread.
+
+    An error of the maker is raised here, after the items before it. When this iterator is closed, dropped or
+    interrupted, the maker ends after what it is computing, and is waited for; so do the makers of a whole chain.
+
+    Args:
+        items: iterated in the other thread alone.
+        threads: that torch may use there.
+        capacity: how many items may wait, which bounds the memory.
+    """
+    stage = _Stage(items, threads, capacity)
+    stage.begin()
+    try:
+        yield from stage.made()
+    finally:
+        stage.unwanted.set()
+        stage.join()
+
+
+class _Unwanted(Exception):
+    """Nobody waits for the results of this thread any more."""
+
+
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None
+
+
+class _Stage(threading.Thread, Generic[T]):
+    def __init__(self, items: Iterator[T], threads: int, capacity: int) -> None:
+        super().__init__(name="longplay-stage")
+        self.unwanted = threading.Event()
+        self._items = items
+        self._threads = threads
+        self._queue: queue.Queue[T | _End] = queue.Queue(capacity)
+        self._begun = threading.Event()
+
+    def begin(self) -> None:
+        threads = torch.get_num_threads()
+        self.start()
+        self._begun.wait()
+        # The number is the stage's own, but what threads start with that come later is shared.
+        torch.set_num_threads(threads)
+
+    def made(self) -> Iterator[T]:
+        while not isinstance(item := _patiently(self._queue.get), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    def run(self) -> None:
+        torch.set_num_threads(self._threads)
+        self._begun.set()
+        with suppress(_Unwanted):
+            error = self._make()
+            _patiently(partial(self._queue.put, _End(error)))
+
+    def _make(self) -> BaseException | None:
+        try:
+            for item in self._items:
+                _patiently(partial(self._queue.put, item))
+        except _Unwanted:
+            raise
+        except BaseException as error:  # whatever it is, it belongs to the one who waits for the items
+            clear_frames(error.__traceback__)  # which hold the stages before this one
+            return error
+        return None
+
+
+def _patiently(operation: Callable[..., R]) -> R:
+    """Wait for room or for an item, unless this thread's work is unwanted, or the main thread has ended."""
+    thread = threading.current_thread()
+    while threading.main_thread().is_alive() and not (isinstance(thread, _Stage) and thread.unwanted.is_set()):
+        try:
+            return operation(timeout=_POLL_SECONDS)
+        except (queue.Full, queue.Empty):
+            continue
+    raise _Unwanted
