@@ -122,23 +122,7 @@ class Attention(nn.Module):
             proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for proj in (self.to_q, self.to_k, self.to_v)
         )
         mask = None if padding is None else padding.attention_mask(query.dtype)
-        return self.to_out(attend(query, key, value, mask).transpose(1, 2).flatten(2))
-
-
-def attend(
-    query: Float[Tensor, "B H T D"],
-    key: Float[Tensor, "B H T D"],
-    value: Float[Tensor, "B H T D"],
-    mask: Tensor | None = None,
-) -> Float[Tensor, "B H T D"]:
-    """`scaled_dot_product_attention`, written out in bfloat16 on a CPU.
-
-    There torch's fused kernel converts to float32 and is 1.5 times slower than two products (docs/performance.md); the
-    scores [B, H, T, T] in between stay small, since the flow runs in windows.
-    """
-    if mask is None and query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        return ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(dim=-1) @ value
-    return F.scaled_dot_product_attention(query, key, value, mask)
+        return self.to_out(F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2))
 
 
 class TransformerBlock(nn.Module):

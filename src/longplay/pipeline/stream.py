@@ -54,7 +54,7 @@ class Stream:
 
     def tags(self, finish: Finish) -> dict[str, Any]:
         """The recipe for a file of the piece with these settings."""
-        return self.recipe.model_copy(update={"finish": finish}).tags()
+        return {**self.recipe.tags(), "finish": finish.dump()}
 
     def check_begun(self, count: int) -> None:
         """Refuse a piece of no chunks or samples.
