@@ -1,10 +1,11 @@
 """The models that a bench measures: bundled, from a directory or a hub, or of the published sizes with random weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from longplay.bench.lm import RANDOM, open_lm
+from longplay.bench.lm import RANDOM, decoder, open_lm, parse_precisions
 from longplay.checkpoint.hub import locate
 from longplay.checkpoint.store import SystemConfig
 from longplay.checkpoint.system import System, load_system, load_text_tokenizer
@@ -13,17 +14,38 @@ from longplay.models.codec import Codec, CodecConfig
 from longplay.models.flow import Flow, FlowConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn.conv import fold_weight_norm
+from longplay.pipeline import Pipeline
+from longplay.pipeline.device import synthesis_dtype
+from longplay.pipeline.precision import AUTO
 
 SIZES = (f"{RANDOM}base", f"{RANDOM}1.5b")
 SAMPLE_RATE = 48_000
 
 
-def open_system(model: str, lm: bool = False) -> System:
-    """A whole system by name; `random:base` and `random:1.5b` have the published sizes, 48 kHz and random weights.
+def open_pipeline(model: str, precision: str) -> Pipeline:
+    """A pipeline on the CPU; of a random model, the lm is one of `FORMS`, and `auto` is int8, whatever its quality.
 
-    Args:
-        model: name.
-        lm: also draw a random lm and give it the bundled text tokenizer, which takes seconds and gigabytes.
+    Raises:
+        CheckpointError: no such model.
+        UserError: an unknown precision.
+    """
+    if not model.startswith(RANDOM):
+        return Pipeline.load(model, "cpu", precision)
+    (form,) = parse_precisions("int8" if precision == AUTO else precision)
+    system, dtype = open_system(model), synthesis_dtype(torch.device("cpu"))
+    assert system.flow is not None
+    assert system.codec is not None
+    system.flow.compute_in(dtype)
+    system.codec.decode_in(dtype)
+    lm, quantized = open_lm(model, form == "int8")
+    lm.inference = decoder(lm, form, quantized)
+    config = system.config.model_copy(update={"lm": lm.config})
+    text_tokenizer = load_text_tokenizer(locate("nano"))
+    return Pipeline(replace(system, config=config, lm=lm, text_tokenizer=text_tokenizer), model, form)
+
+
+def open_system(model: str) -> System:
+    """A system by name; `random:base` and `random:1.5b` have the published sizes, 48 kHz, random weights, and no lm.
 
     Raises:
         CheckpointError: no such model.
@@ -32,20 +54,17 @@ def open_system(model: str, lm: bool = False) -> System:
         return load_system(model)
     if model not in SIZES:
         raise CheckpointError(f"model {model!r}: unknown size; use {' or '.join(SIZES)}")
-    language = open_lm(model) if lm else None
     torch.manual_seed(0)
     tokenizer, codec = Tokenizer(TokenizerConfig.published()), Codec(CodecConfig.published(SAMPLE_RATE))
     flow = Flow(FlowConfig.published(round(codec.config.frame_rate)))
-    for part in (tokenizer, codec, flow, language):
-        if part is not None:
-            fold_weight_norm(part.eval().requires_grad_(False))
+    for part in (tokenizer, codec, flow):
+        fold_weight_norm(part.eval().requires_grad_(False))
     return System(
         config=SystemConfig(
             name=model,
             licence="none: random numbers",
             provenance="longplay bench",
             tokenizer=tokenizer.config,
-            lm=language.config if language else None,
             flow=flow.config,
             codec=codec.config,
         ),
@@ -53,8 +72,6 @@ def open_system(model: str, lm: bool = False) -> System:
         weight_files=(),
         device=torch.device("cpu"),
         tokenizer=tokenizer,
-        lm=language,
         flow=flow,
         codec=codec,
-        text_tokenizer=load_text_tokenizer(locate("nano")) if lm else None,
     )

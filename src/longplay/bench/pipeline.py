@@ -13,10 +13,10 @@ from longplay.audio.file import Wav
 from longplay.bench.limits import machine, measure_limits
 from longplay.bench.lm import RANDOM
 from longplay.bench.measure import PeakMemory
-from longplay.bench.models import open_system
+from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.errors import UserError
-from longplay.pipeline import Pipeline
+from longplay.pipeline.precision import AUTO
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import silent
 from longplay.prompt import GenerationOptions, Prompt
@@ -32,12 +32,14 @@ class PipelineBench:
     Attributes:
         model: see `open_system`.
         seconds: of music; more lengths up to it are made for the cost curve and the memory.
+        precision: of the lm.
         fast: through the tokenizer's decoder instead of flow and codec.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
     """
 
     model: str
     seconds: float = 30.0
+    precision: str = AUTO
     fast: bool = False
     baseline_seconds: float = 10.0
 
@@ -48,7 +50,7 @@ class PipelineBench:
             CheckpointError: no such model, or one that lacks a part.
             UserError: the command itself fails.
         """
-        pipeline = self._pipeline()
+        pipeline = open_pipeline(self.model, self.precision)
         _consume(pipeline.stream(PROMPT, self._options(2.0)))  # warms up
         limits = measure_limits()
         rows, costs, lengths = [], [], (self.seconds / 4, self.seconds / 2, self.seconds)
@@ -66,21 +68,17 @@ class PipelineBench:
             rows.append(Row(f"{self.baseline_seconds:g} s, one stage after the other", values))
         if not self.model.startswith(RANDOM):
             rows.append(Row("from the command on", {"first_sound_s": self._from_command()}))
-        setting = {"seconds": self.seconds, "fast": int(self.fast), **machine()}
+        setting = {"seconds": self.seconds, "fast": int(self.fast), "precision": str(pipeline.precision), **machine()}
         curve = Curve("all stages at the same time", lengths, costs)
         return BenchReport("pipeline", self.model, setting, limits.values(), rows, [curve])
-
-    def _pipeline(self) -> Pipeline:
-        if self.model.startswith(RANDOM):
-            return Pipeline(open_system(self.model, lm=True), self.model)
-        return Pipeline.load(self.model, device="cpu")
 
     def _options(self, seconds: float) -> GenerationOptions:
         return GenerationOptions(seconds=seconds, seed=0, fast=self.fast)
 
     def _from_command(self) -> float:
         command = [sys.executable, "-m", "longplay", "generate", PROMPT.text, "--output", "-", "--fade", "0"]
-        command += ["--seconds", "10", "--seed", "0", "--model", self.model, *(["--fast"] if self.fast else [])]
+        command += ["--seconds", "10", "--seed", "0", "--model", self.model, "--precision", self.precision]
+        command += [*(["--fast"] if self.fast else [])]
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None

@@ -95,6 +95,7 @@ def codec(
 def pipeline(
     model: Model = "nano",
     seconds: Annotated[float, typer.Option(min=4, help="Of music to make, and a half and a quarter of it.")] = 30.0,
+    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16 or int8.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Through the tokenizer instead of flow and codec.")] = False,
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music to make one stage after the other; 0 leaves it out.")
@@ -106,7 +107,7 @@ def pipeline(
     prepare(threads, json)
     from longplay.bench.pipeline import PipelineBench
 
-    show(PipelineBench(model, seconds, fast, baseline_seconds).run(), json)
+    show(PipelineBench(model, seconds, precision, fast, baseline_seconds).run(), json)
 
 
 def prepare(threads: int | None, json: Path | None) -> None:

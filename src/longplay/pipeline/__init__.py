@@ -8,6 +8,7 @@ audio prompt ─ tokenizer.encode ──┴─> lm ─> codes ─> flow ─> lat
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from longplay import __version__
@@ -118,11 +119,11 @@ class Pipeline:
             check_sound(audio)
         settled = self._settle(options or GenerationOptions(), prompt, after=audio.seconds if audio else 0.0)
         steps = Steps(self.system, self.name, settled, one_at_a_time(progress))
-        recipe = self._recipe("continue" if audio else "generate", prompt, settled, audio)
+        recipe = partial(self._recipe, "continue" if audio else "generate", prompt, settled, audio)
         if audio is None:
-            return Stream(steps.sample_rate, recipe, steps.make(prompt))
+            return Stream(steps.sample_rate, steps.make(prompt), recipe)
         heard = hear(audio, steps.heard_seconds, steps.tokenizer.config)
-        return Stream(audio.sample_rate, recipe, go_on(audio, heard, steps.make(prompt, heard), steps.sample_rate))
+        return Stream(audio.sample_rate, go_on(audio, heard, steps.make(prompt, heard), steps.sample_rate), recipe)
 
     def reconstruct(
         self,

@@ -1,5 +1,6 @@
 """A piece in the making: chunks as they are finished, and how they become one `Audio`."""
 
+import functools
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,12 +39,18 @@ class Stream:
 
     Attributes:
         sample_rate: of the chunks, in Hz.
-        recipe: how the piece is made.
+        chunks: what iterating gives.
+        describe: makes the recipe.
     """
 
     sample_rate: int
-    recipe: Recipe
     chunks: Generator[Wav, None, None]
+    describe: Callable[[], Recipe]
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """How the piece is made. Only now are the weights read for their digest, a second per GB: sound comes first."""
+        return self.describe()
 
     def __iter__(self) -> Iterator[Wav]:
         return self.chunks
