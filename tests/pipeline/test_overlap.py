@@ -88,8 +88,9 @@ def test_an_interrupt_of_the_one_who_waits_stops_every_stage() -> None:
 
 def test_each_stage_has_its_own_threads_and_the_caller_keeps_its() -> None:
     before = torch.get_num_threads()
-    counts = (torch.get_num_threads() for _ in range(3))
-    assert list(overlapped(counts, 3, 1)) == [3, 3, 3]
+    counts = ([torch.get_num_threads()] for _ in range(3))
+    both = ([*count, torch.get_num_threads()] for count in overlapped(counts, 3, 1))
+    assert list(overlapped(both, 2, 1)) == [[3, 2]] * 3
     assert torch.get_num_threads() == before
     fresh: list[int] = []
     later = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))

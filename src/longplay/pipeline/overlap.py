@@ -80,15 +80,17 @@ class _Stage(threading.Thread, Generic[T]):
         self._begun = threading.Event()
 
     def begin(self) -> None:
-        threads = torch.get_num_threads()
         self.start()
         self._begun.wait()
-        # The number is the stage's own, but what threads start with that come later is shared.
-        torch.set_num_threads(threads)
 
     def made(self) -> Iterator[T]:
-        while not isinstance(item := _patiently(self._queue.get), _End):
+        item = _patiently(self._queue.get)
+        # A stage's number of threads is its own, but torch also keeps the last one that was set, for threads to come.
+        # Here, where all stages have begun, it becomes again what the caller has.
+        torch.set_num_threads(torch.get_num_threads())
+        while not isinstance(item, _End):
             yield item
+            item = _patiently(self._queue.get)
         if item.error is not None:
             raise item.error
 
