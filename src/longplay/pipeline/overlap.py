@@ -95,6 +95,7 @@ class _Stage(threading.Thread, Generic[T]):
             raise item.error
 
     def run(self) -> None:
+        torch.get_num_threads()  # the first call in a thread takes the shared number, and must not come after the next
         torch.set_num_threads(self._threads)
         self._begun.set()
         with suppress(_Unwanted):
