@@ -71,10 +71,10 @@ def lm_stage(tracks: list[TokenTrack]) -> Any:
         }
     )
 
-    def build() -> LMStage:
+    def build(**changes: Any) -> LMStage:
         torch.manual_seed(0)
         text = TextTokenizer.train(["slow piano", "fast drums"], 300)
-        return LMStage(config, Tokenizer(tokenizer).eval(), text, tracks, tracks)
+        return LMStage(config.model_copy(update=changes), Tokenizer(tokenizer).eval(), text, tracks, tracks)
 
     return build
 

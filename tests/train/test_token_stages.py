@@ -112,3 +112,16 @@ def test_a_flow_of_another_size_is_refused(flow_stage: Any, tmp_path: Path) -> N
     export_model("flow", wider, wider.config, tmp_path / "model")
     with pytest.raises(CheckpointError, match="its flow does not fit this config"):
         flow_stage(init=tmp_path / "model")
+
+
+def test_every_second_step_is_of_openings_and_costs_as_many_codes(lm_stage: Any) -> None:
+    stage = lm_stage(opening_frames=5)
+    shapes = {step: stage.batch(step, slice(None))["codes"].shape for step in (0, 1, 2, 3)}
+    assert shapes == {0: (4, 20), 1: (16, 5), 2: (4, 20), 3: (16, 5)}
+    halves = [stage.batch(1, slice(first, first + 2)) for first in (0, 2)]
+    whole = stage.batch(1, slice(None))
+    assert torch.equal(torch.cat([half["codes"] for half in halves]), whole["codes"])
+    assert torch.equal(torch.cat([half["dropped"] for half in halves]), whole["dropped"])
+    assert sum(float(half["weight"]) for half in halves) == pytest.approx(2.0)
+    with torch.inference_mode():
+        assert {"opening_loss", "opening_loss_without_text"} <= stage.evaluate(stage.model.eval()).keys()

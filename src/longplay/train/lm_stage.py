@@ -31,12 +31,15 @@ class LMStageConfig(Config):
         tokenizer: the model directory that turns codes into samples to listen to.
         init: a model directory whose lm this run starts from, e.g. that of the stage before. The run has a text
             tokenizer of its own, so the text embedding starts afresh unless `init` holds the same one.
+        opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
+            tells most before there is music to go on from, which is a few codes out of a long window.
     """
 
     stage: Literal["lm"]
     lm: LMConfig
     tokenizer: Path
     init: Path | None = None
+    opening_frames: int | None = Field(default=None, gt=1)
     batch_size: int = Field(default=8, gt=0)
     held_out_windows: int = Field(default=16, gt=0)
     sample_seconds: float = Field(default=10.0, gt=0)
@@ -63,6 +66,10 @@ class LMStage:
         self.model = LM(config.lm)
         self.windows = TokenWindows(train_tracks, config.lm.context_frames)
         self.held_out = TokenWindows(held_out_tracks, config.lm.context_frames)
+        self.openings: TokenWindows | None = None
+        if config.opening_frames is not None:
+            self.openings = TokenWindows(train_tracks, config.opening_frames)
+            self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames)
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
         self.blocks = list(self.model.layers)
@@ -70,13 +77,21 @@ class LMStage:
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:
-        """The fields of `LMBatch`, `dropped` [B], and `weight`: the rows' share of all targets, times the parts."""
-        windows = self.windows.batch(self.config.loop.seed, step, self.batch_size)
-        dropped = self.model.draw_dropped(self.batch_size, torch.Generator().manual_seed(step))
+        """The fields of `LMBatch`, `dropped` [B], and `weight`: the rows' share of all targets, times the parts.
+
+        A row is a window, or in a step of openings as many of them as fill one.
+        """
+        drawn, per_row = self.windows, 1
+        if self.openings is not None and step % 2:
+            drawn, per_row = self.openings, max(1, self.windows.frames // self.openings.frames)
+        windows = drawn.batch(self.config.loop.seed, step, self.batch_size * per_row)
+        dropped = self.model.draw_dropped(len(windows), torch.Generator().manual_seed(step))
         targets = [len(window.semantic) + window.ends for window in windows]
-        parts = self.batch_size / len(windows[rows])
-        weight = torch.tensor(sum(targets[rows]) * parts / sum(targets))
-        return vars(self._batch(windows[rows])) | {"dropped": dropped[rows], "weight": weight}
+        first, stop, _ = rows.indices(self.batch_size)
+        chosen = slice(first * per_row, stop * per_row)
+        parts = self.batch_size / (stop - first)
+        weight = torch.tensor(sum(targets[chosen]) * parts / sum(targets))
+        return vars(self._batch(windows[chosen])) | {"dropped": dropped[chosen], "weight": weight}
 
     def losses(self, step: int, batch: Batch) -> Losses:
         """Next-code cross-entropy."""
@@ -86,11 +101,19 @@ class LMStage:
         return Losses({"model": loss * weight}, {"loss": loss.detach() * weight, "accuracy": accuracy})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it."""
+        """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it; also of openings."""
         assert isinstance(model, LM)
+        size = self.config.held_out_windows
+        metrics = self._held_out(model, self.held_out.batch(1, 0, size))
+        if self.openings is not None:
+            opening = self._held_out(model, self.held_out_openings.batch(1, 0, 4 * size))
+            metrics |= {f"opening_{name}": value for name, value in opening.items()}
+        return metrics
+
+    def _held_out(self, model: LM, windows: list[TokenWindow]) -> dict[str, float]:
         device = next(model.parameters()).device
         rows = []
-        for window in self.held_out.batch(1, 0, self.config.held_out_windows):
+        for window in windows:
             batch = LMBatch(**{name: value.to(device) for name, value in vars(self._batch([window])).items()})
             loss, accuracy = model.loss(batch)
             without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
