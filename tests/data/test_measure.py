@@ -1,9 +1,7 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
-from longplay.data.measure import measure, sections
+from longplay.data.measure import measure
 
 RATE = 48000
 CHORDS = {"C": (261.63, 329.63, 392.0), "F": (349.23, 440.0, 523.25), "G": (392.0, 493.88, 587.33)}
@@ -61,14 +59,3 @@ def test_brightness_orders_sounds() -> None:
 
 def test_density_counts_onsets() -> None:
     assert measure(clicks(120), RATE).density == pytest.approx(2, rel=0.15)
-
-
-def test_sections_cover_the_piece_and_choruses_are_loud() -> None:
-    levels = np.full(240, -30, np.float32)
-    levels[84:132] = -10
-    found = sections(levels, 120.0)
-    assert (found[0].label, found[-1].label) == ("intro", "outro")
-    assert (found[0].start, found[-1].end) == (0, 120)
-    assert all(before.end == after.start for before, after in pairwise(found))
-    assert [each.label for each in found if each.start <= 50 < each.end] == ["chorus"]
-    assert sections(levels, 20.0) == ()

@@ -68,6 +68,51 @@ def build(
 
 
 @app.command()
+def structure(
+    file: Annotated[Path, typer.Argument(help="An audio file.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw likeness, novelty and sections to this .png, .pdf or .svg.")
+    ] = None,
+) -> None:
+    """Find the sections of a recording; the last line can be given to `generate --sections` or a sidecar."""
+    from longplay.data.decode import read_mono
+    from longplay.data.measure import analyse
+    from longplay.data.structure_plot import plot_structure
+
+    wav, rate = read_mono(file)
+    if len(wav) < rate:
+        raise typer.BadParameter(f"{file}: lasts less than a second")
+    facts, found = analyse(wav, rate)
+    for section, group in zip(found.sections, found.groups, strict=True):
+        typer.echo(f"{section.start:8.2f} - {section.end:8.2f}  {section.label:7} {chr(ord('A') + group % 26)}")
+    typer.echo(",".join(map(str, found.sections)) or "too short for sections")
+    if plot is not None:
+        plot_structure(found, facts.seconds, file.stem, plot)
+
+
+@app.command()
+def boundaries(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of a corpus with rendered pieces.")],
+    skip: Annotated[int, typer.Option(min=0, help="Leave out the first rendered pieces.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many pieces to listen to.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Measure how well sections are found, on rendered pieces whose sections are known."""
+    from longplay.data.boundaries import benchmark
+    from longplay.data.manifest import read_manifest
+
+    rendered = [track for track in read_manifest(manifest) if track.kind == "rendered"][skip : skip + count]
+    typer.echo(f"{'':14} {'F1 0.5 s':>9} {'F1 3 s':>9} {'labels':>9}")
+    for name, (mean, _) in benchmark(rendered, manifest.parent, workers).items():
+        typer.echo(f"{name:14} {mean.fine:9.3f} {mean.coarse:9.3f} {mean.labels:9.3f}")
+    typer.echo(
+        f"{len(rendered)} pieces: {', '.join(track.id for track in rendered[:1])} to {rendered[-1].id}"
+        if rendered
+        else ""
+    )
+
+
+@app.command()
 def corpus(
     out: Annotated[Path, typer.Argument(help="Directory of the corpus; a build that is there goes on.")],
     quick: Annotated[bool, typer.Option("--quick", help="Five packages (380 MB) instead of all (5 GB).")] = False,

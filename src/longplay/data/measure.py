@@ -6,12 +6,10 @@ Plain signal processing, mono in, after well-known recipes:
   Dynamic Programming", 2007); none where no pulse stands out.
 * key: chroma of the spectral peaks against the major and minor profiles of Krumhansl and Kessler (1982), over all
   twelve transpositions; none where no key stands out.
-* sections: by position and level, an assumption and not an analysis: the first tenth is the intro, the last tenth
-  the outro, between them stretches of 15 to 30 s are a chorus where louder than the median, else a verse.
+* sections: see `structure`.
 """
 
-import math
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +17,9 @@ import soxr
 from pydantic import Field
 
 from longplay.config import Config
-from longplay.prompt import Label, Section
+from longplay.data.beats import track_beats
+from longplay.data.structure import GRID_SECONDS, Structure, find_structure
+from longplay.prompt import Section
 
 RATE = 22050
 FRAME = 2048
@@ -32,7 +32,6 @@ MIN_KEY_MARGIN = 0.02  # by which the best key's correlation must lead that of a
 NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
-EDGE_PART, STRETCH_SECONDS, MIN_SECTIONED_SECONDS = 0.1, 30.0, 40.0
 
 Array = npt.NDArray[np.float32]
 
@@ -57,32 +56,50 @@ class Facts(Config):
     sections: tuple[Section, ...] = ()
 
 
+class Analysis(NamedTuple):
+    """The measurements, and the structure with all that it was found by."""
+
+    facts: Facts
+    structure: Structure
+
+
 def measure(wav: Array, rate: int) -> Facts:
     """Measure a mono `wav` [S] in [-1, 1] of at least one second."""
+    return analyse(wav, rate).facts
+
+
+def analyse(wav: Array, rate: int) -> Analysis:
+    """Measure a mono `wav` [S] in [-1, 1] of at least one second, and keep what its structure was found by."""
     low = soxr.resample(wav, rate, RATE)
     spectrum = _spectrogram(low)
-    onsets = onset_strength(spectrum)
+    bands = np.log1p(100 * np.add.reduceat(spectrum, _band_edges(), axis=1))
+    onsets = onset_strength(bands)
+    chroma = chromagram(spectrum)
+    bpm = tempo(onsets)
     levels = _levels(low)
     frequencies = np.arange(spectrum.shape[1]) * RATE / FRAME
     loud = spectrum[spectrum.sum(axis=1) > 0.1 * spectrum.sum(axis=1).mean()]
     centroids = (loud @ frequencies) / loud.sum(axis=1)
     quiet_level, loud_level = np.percentile(levels, [10, 90])
     seconds = len(wav) / rate
-    return Facts(
+    beats = track_beats(onsets, RATE / HOP, bpm) if bpm else np.arange(0, seconds, GRID_SECONDS)
+    power = 10 * np.log10(np.square(spectrum, dtype=np.float64).sum(axis=1) + 1e-8)
+    structure = find_structure(bands, chroma, power, beats, seconds)
+    facts = Facts(
         seconds=seconds,
-        bpm=tempo(onsets),
-        key=key(spectrum),
+        bpm=bpm,
+        key=key(chroma.mean(axis=0)),
         brightness=round(float(np.median(centroids)), 1),
         density=round(_peaks(onsets) / seconds, 2),
         dynamics=round(float(loud_level - quiet_level), 2),
-        sections=sections(levels, seconds),
+        sections=structure.sections,
     )
+    return Analysis(facts, structure)
 
 
-def onset_strength(spectrum: Array) -> Array:
-    """How much the spectrum grows from frame to frame, [frames, bins] to [frames], local mean removed."""
-    bands = np.add.reduceat(spectrum, _band_edges(), axis=1)
-    growth = np.maximum(np.diff(np.log1p(100 * bands), axis=0, prepend=np.log1p(100 * bands[:1])), 0).mean(axis=1)
+def onset_strength(bands: Array) -> Array:
+    """How much the log spectrum grows from frame to frame, [frames, bands] to [frames], local mean removed."""
+    growth = np.maximum(np.diff(bands, axis=0, prepend=bands[:1]), 0).mean(axis=1)
     width = int(RATE / HOP)
     return np.maximum(growth - np.convolve(growth, np.ones(width) / width, mode="same"), 0).astype(np.float32)
 
@@ -106,22 +123,24 @@ def tempo(onsets: Array) -> float | None:
     return round(float(bpms[best]), 1) if at[0][best] > MIN_PULSE else None
 
 
-def key(spectrum: Array) -> str | None:
-    """The key, such as "F# minor", of a magnitude spectrogram [frames, bins]; None where none stands out."""
+def chromagram(spectrum: Array) -> Array:
+    """Strength of the twelve pitch classes from the peaks of a magnitude spectrogram, [frames, bins] to [frames, 12]."""
     frequencies = np.arange(spectrum.shape[1]) * RATE / FRAME
-    peaks = np.zeros_like(spectrum)
-    inner = spectrum[:, 1:-1]
-    peaks[:, 1:-1] = np.where((inner > spectrum[:, :-2]) & (inner >= spectrum[:, 2:]), inner, 0)
-    usable = (frequencies > 60) & (frequencies < 2000)
-    weights = np.sqrt(peaks[:, usable]).mean(axis=0)
-    if weights.sum() == 0:
-        return None
+    usable = np.flatnonzero((frequencies > 60) & (frequencies < 2000))
     # A bin is wider than a semitone below 180 Hz: spread it over the pitches that it covers.
-    classes = np.arange(12)
     midi = 69 + 12 * np.log2(frequencies[usable] / 440)
     width = np.maximum(0.3, 12 * np.log2(1 + 0.5 * RATE / FRAME / frequencies[usable]))
-    distance = (midi[:, None] - classes + 6) % 12 - 6
-    chroma = weights @ np.exp(-0.5 * (distance / width[:, None]) ** 2)
+    distance = (midi[:, None] - np.arange(12) + 6) % 12 - 6
+    bins = spectrum[:, usable[0] - 1 : usable[-1] + 2]
+    inner = bins[:, 1:-1]
+    peaks = np.where((inner > bins[:, :-2]) & (inner >= bins[:, 2:]), inner, 0)
+    return np.sqrt(peaks) @ np.exp(-0.5 * (distance / width[:, None]) ** 2).astype(np.float32)
+
+
+def key(chroma: Array) -> str | None:
+    """The key, such as "F# minor", of the mean strength of the pitch classes [12]; None where none stands out."""
+    if chroma.sum() == 0:
+        return None
     if chroma.std() < MIN_CONTRAST * chroma.mean():
         return None
     scores = {
@@ -132,25 +151,6 @@ def key(spectrum: Array) -> str | None:
     (tonic, mode), best = max(scores.items(), key=lambda item: item[1])
     runner_up = max(score for (other, _), score in scores.items() if other != tonic)
     return f"{NOTES[tonic]} {mode}" if best - runner_up > MIN_KEY_MARGIN else None
-
-
-def sections(levels: Array, seconds: float) -> tuple[Section, ...]:
-    """Intro, verses, choruses and outro by the rule of the module's docstring; `levels` [any] in dB, evenly spaced."""
-    if seconds < MIN_SECTIONED_SECONDS:
-        return ()
-    edge = EDGE_PART * seconds
-    count = max(2, math.ceil((seconds - 2 * edge) / STRETCH_SECONDS))
-    bounds = np.linspace(edge, seconds - edge, count + 1)
-    indices = (bounds / seconds * len(levels)).astype(int)
-    means = np.array([levels[start:end].mean() for start, end in pairwise(indices)])
-    spans: list[tuple[Label, float, float]] = [("intro", 0.0, edge)]
-    for mean, start, end in zip(means, bounds, bounds[1:], strict=False):
-        label: Label = "chorus" if mean > np.median(means) else "verse"
-        if spans[-1][0] == label:
-            start = spans.pop()[1]
-        spans.append((label, float(start), float(end)))
-    spans.append(("outro", seconds - edge, seconds))
-    return tuple(Section(label=label, start=round(start, 2), end=round(end, 2)) for label, start, end in spans)
 
 
 def _spectrogram(wav: Array) -> Array:
