@@ -1,11 +1,19 @@
+import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import torch
 
+from longplay.data.labels import TrackLabel, apply_labels
 from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenWindows, read_token_tracks
 from longplay.engine import encode as engine_encode
@@ -14,6 +22,8 @@ from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.prompt import Section
 from longplay.train import tokens
+from longplay.train.encoding import Encoder, Job, encode_here, encode_in_processes
+from systems import save_tiny
 
 SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 8, "intermediate_dim": 12, "num_layers": 1}
 RATE = 8000
@@ -68,7 +78,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def test_shards_hold_exactly_what_the_models_encode(manifest: Path, tmp_path: Path, models: Any) -> None:
-    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", *models) == 5
+    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models))).tracks == 5
     track = read_token_tracks(tmp_path / "tokens", "train")[1]
     wav = torch.from_numpy(sf.read(tmp_path / "t1.wav", dtype="float32")[0]).view(1, 1, -1)
     with torch.inference_mode():
@@ -81,9 +91,9 @@ def test_shards_hold_exactly_what_the_models_encode(manifest: Path, tmp_path: Pa
 def test_windows_give_the_same_codes_as_the_whole(
     manifest: Path, tmp_path: Path, models: Any, monkeypatch: Any
 ) -> None:
-    tokens.prepare_tokens(manifest, tmp_path / "whole", *models)
+    tokens.prepare_tokens(manifest, tmp_path / "whole", encode_here(Encoder(*models)))
     monkeypatch.setattr(engine_encode, "WINDOW_SECONDS", 0.25)
-    tokens.prepare_tokens(manifest, tmp_path / "windows", *models)
+    tokens.prepare_tokens(manifest, tmp_path / "windows", encode_here(Encoder(*models)))
     for a, b in zip(*(read_token_tracks(tmp_path / name, "train") for name in ("whole", "windows")), strict=True):
         assert np.array_equal(a.semantic, b.semantic)
         assert np.array_equal(a.acoustic, b.acoustic)
@@ -93,24 +103,23 @@ def test_a_killed_run_goes_on_with_nothing_lost_or_doubled(
     manifest: Path, tmp_path: Path, models: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(tokens, "TRACKS_PER_SHARD", 2)
-    encode, calls = tokens._encode_track, []
+    encoder, calls = Encoder(*models), []
 
-    def dies_on_the_fourth(track: Track, *args: Any) -> Any:
-        calls.append(track.id)
+    def dies_on_the_fourth(job: Job) -> Any:
+        calls.append(job.utt)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return encode(track, *args)
+        return encoder(job)
 
-    monkeypatch.setattr(tokens, "_encode_track", dies_on_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        tokens.prepare_tokens(manifest, tmp_path / "tokens", *models)
-    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", *models) == 3
+        tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(dies_on_the_fourth))
+    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(encoder)).tracks == 3
     tracks = read_token_tracks(tmp_path / "tokens", "train") + read_token_tracks(tmp_path / "tokens", "valid")
     assert sorted(track.utt for track in tracks) == ["t0", "t1", "t2", "t3", "t4"]
 
 
 def test_windows_are_a_function_of_seed_and_index(manifest: Path, tmp_path: Path, models: Any) -> None:
-    tokens.prepare_tokens(manifest, tmp_path / "tokens", *models)
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
     windows = TokenWindows(read_token_tracks(tmp_path / "tokens", "train"), frames=50)
     first, again, other = windows.batch(1, 7, 8), windows.batch(1, 7, 8), windows.batch(1, 8, 8)
     assert [(w.track.utt, w.start, w.caption) for w in first] == [(w.track.utt, w.start, w.caption) for w in again]
@@ -126,7 +135,7 @@ def test_windows_are_a_function_of_seed_and_index(manifest: Path, tmp_path: Path
 def test_what_is_missing_is_named(tmp_path: Path, manifest: Path, models: Any) -> None:
     with pytest.raises(TrainingError, match="holds no token shard"):
         read_token_tracks(tmp_path, "train")
-    tokens.prepare_tokens(manifest, tmp_path / "tokens", *models)
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
     with pytest.raises(TrainingError, match="no track of split 'test'"):
         read_token_tracks(tmp_path / "tokens", "test")
     with pytest.raises(TrainingError, match="none of 4 pieces has 9999 codes"):
@@ -141,23 +150,149 @@ def test_a_damaged_shard_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_without_a_codec_there_are_codes_for_the_lm_alone(manifest: Path, tmp_path: Path, models: Any) -> None:
-    tokens.prepare_tokens(manifest, tmp_path / "tokens", models[0], None)
-    tokens.prepare_tokens(manifest, tmp_path / "both", *models)
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(models[0], None)))
+    tokens.prepare_tokens(manifest, tmp_path / "both", encode_here(Encoder(*models)))
     without, both = (read_token_tracks(tmp_path / name, "train")[0] for name in ("tokens", "both"))
     assert np.array_equal(without.semantic, both.semantic)
     assert without.acoustic.shape == (0, 0)
 
 
-def test_new_captions_reach_old_shards_without_encoding_again(
-    manifest: Path, tmp_path: Path, models: Any, monkeypatch: Any
-) -> None:
-    tokens.prepare_tokens(manifest, tmp_path / "tokens", *models)
+def test_new_captions_reach_old_shards_without_encoding_again(manifest: Path, tmp_path: Path, models: Any) -> None:
+    def forbidden(job: Job) -> Any:
+        raise AssertionError(f"{job.utt} is encoded again")
+
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
     before = read_token_tracks(tmp_path / "tokens", "train")
     write_manifest(manifest, [track.model_copy(update={"captions": ("new",)}) for track in read_manifest(manifest)])
-    monkeypatch.setattr(tokens, "_encode_track", None)
-    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", *models) == 0
+    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(forbidden)).tracks == 0
     after = read_token_tracks(tmp_path / "tokens", "train")
     assert {track.captions for track in after} == {("new",)}
     assert all(
         np.array_equal(a.semantic, b.semantic) and a.sections == b.sections for a, b in zip(before, after, strict=True)
     )
+
+
+def rows(folder: Path) -> dict[str, list[Any]]:
+    """Every row of the shards, by utt, with duplicates."""
+    found: dict[str, list[Any]] = {}
+    for shard in sorted(folder.glob("*.parquet")):
+        for row in pq.read_table(shard).to_pylist():
+            found.setdefault(row["utt"], []).append(row)
+    return found
+
+
+def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    save_tiny(tmp_path / "model")
+    write_manifest(tmp_path / "manifest.jsonl", [long_track(tmp_path, index) for index in range(8)])
+    monkeypatch.setattr(tokens, "TRACKS_PER_SHARD", 2)
+    here = encode_here(Encoder.load(str(tmp_path / "model"), str(tmp_path / "model")))
+    tokens.prepare_tokens(tmp_path / "manifest.jsonl", tmp_path / "whole", here)
+
+    killed: list[int] = []
+
+    def kill_a_worker(manager: Any) -> Any:
+        for outcome in manager:
+            if not killed:
+                victim = multiprocessing.active_children()[0]
+                os.kill(victim.pid, signal.SIGKILL)
+                killed.append(victim.pid)
+            yield outcome
+
+    processes = encode_in_processes(str(tmp_path / "model"), str(tmp_path / "model"), workers=1, threads=1)
+    made = tokens.prepare_tokens(
+        tmp_path / "manifest.jsonl", tmp_path / "tokens", lambda jobs: kill_a_worker(processes(jobs))
+    )
+    assert killed
+    assert made.tracks == 8
+    assert made.audio_seconds == pytest.approx(8 * 1.5)
+    assert rows(tmp_path / "tokens").keys() == rows(tmp_path / "whole").keys()
+    assert all(len(found) == 1 for found in rows(tmp_path / "tokens").values())
+    assert rows(tmp_path / "tokens") == rows(tmp_path / "whole")
+
+
+def long_track(folder: Path, index: int) -> Track:
+    wav = np.random.default_rng(index).standard_normal(int(1.5 * 48000)).astype(np.float32) * 0.1
+    sf.write(folder / f"u{index}.wav", wav, 48000)
+    about = {"kind": "real", "title": "t", "source": "s", "licence": "CC0", "codec_ok": True, "captions": ("a",)}
+    return Track(id=f"u{index}", path=f"u{index}.wav", seconds=1.5, split="train", **about)
+
+
+def test_what_cannot_be_encoded_is_named_and_the_rest_is_kept(manifest: Path, tmp_path: Path, models: Any) -> None:
+    (tmp_path / "t2.wav").write_bytes(b"not audio")
+    with pytest.raises(TrainingError, match="1 of 5 tracks cannot be encoded.*t2: t2.wav"):
+        tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
+    assert sorted(rows(tmp_path / "tokens")) == ["t0", "t1", "t3", "t4"]
+
+
+def test_object_storage_holds_the_same_as_the_disk(manifest: Path, tmp_path: Path, models: Any) -> None:
+    here = encode_here(Encoder(*models))
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{tmp_path}/", "/corpus/", recursive=True)
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", here)
+    tokens.prepare_tokens("memory://corpus/manifest.jsonl", "memory://tokens", here)
+    assert tokens.prepare_tokens("memory://corpus/manifest.jsonl", "memory://tokens", here).tracks == 0
+    disk, stored = (read_token_tracks(folder, "train") for folder in (tmp_path / "tokens", "memory://tokens"))
+    assert [track.utt for track in disk] == [track.utt for track in stored]
+    assert all(np.array_equal(a.acoustic, b.acoustic) for a, b in zip(disk, stored, strict=True))
+    assert memory.glob("/tokens/*.part") == []
+
+
+def test_a_clip_keeps_its_place_in_the_song(manifest: Path, tmp_path: Path, models: Any) -> None:
+    clip = read_manifest(manifest)[0].model_copy(update={"offset": 30.0})
+    write_manifest(manifest, [clip])
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
+    (row,) = rows(tmp_path / "tokens")["t0"]
+    assert (row["time_start"], row["time_end"]) == (30, 32)
+    (track,) = read_token_tracks(tmp_path / "tokens", "train")
+    assert track.offset == 30
+    assert [(section.start, section.end) for section in track.sections] == [(30, 31), (31, 32)]
+
+
+def test_published_shards_are_read(golden_directory: Path, tmp_path: Path) -> None:
+    real = json.loads((golden_directory / "real_tokens.json").read_text())["rows"]
+    nested = [row | {"semantic_token": [row["semantic_token"]]} for row in real]
+    pq.write_table(pa.Table.from_pylist(nested[:2]), tmp_path / "parquet_000000000.tar")
+    pq.write_table(pa.Table.from_pylist(real[2:]), tmp_path / "flat.parquet")
+    tracks = [*read_token_tracks(tmp_path, "train"), *read_token_tracks(tmp_path, "valid")]
+    assert sorted(track.utt for track in tracks) == sorted(row["utt"] for row in real)
+    for track in tracks:
+        row = next(row for row in real if row["utt"] == track.utt)
+        assert track.semantic.tolist() == row["semantic_token"]
+        assert track.acoustic.T.tolist() == row["acoustic_token"]
+        assert track.captions == (row["text"],)
+        (section,) = track.sections
+        assert (track.offset, section.start, section.end, section.label) == (
+            row["time_start"], row["time_start"], row["time_end"], row["chorus"],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "metadata", "message"),
+    [
+        ({"utt": ["a"], "text": ["b"]}, {}, "lacks the columns semantic_token"),
+        ({"utt": ["a"], "text": ["b"], "semantic_token": [[1]]}, {"longplay_schema": "9"}, "schema version 9"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, columns: Any, metadata: Any, message: str) -> None:
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), tmp_path / "x.parquet")
+    with pytest.raises(TrainingError, match=message):
+        read_token_tracks(tmp_path, "train")
+    (tmp_path / "x.parquet").write_bytes(b"PAR0")
+    with pytest.raises(TrainingError, match="is no token shard"):
+        read_token_tracks(tmp_path, "train")
+
+
+def test_labels_choose_and_correct_what_is_encoded(manifest: Path, tmp_path: Path, models: Any) -> None:
+    labels = {
+        "t0": TrackLabel(id="t0", rating=5, caption="mine", sections=(Section(label="chorus", start=0, end=2),)),
+        "t1": TrackLabel(id="t1", rating=2),
+        "t4": TrackLabel(id="t4", rating=3),
+    }
+    here = encode_here(Encoder(*models))
+    tokens.prepare_tokens(manifest, tmp_path / "sft", here, lambda tracks: apply_labels(tracks, labels, 3))
+    found = rows(tmp_path / "sft")
+    assert sorted(found) == ["t0", "t4"]
+    assert (found["t0"][0]["captions"], found["t0"][0]["sections"]) == (["mine"], "chorus:0-2")
+    assert found["t4"][0]["captions"] == ["a", "b"]
+    with pytest.raises(TrainingError, match="holds 't4', which is not chosen now"):
+        tokens.prepare_tokens(manifest, tmp_path / "sft", here, lambda tracks: apply_labels(tracks, labels, 4))

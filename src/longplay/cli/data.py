@@ -68,6 +68,62 @@ def build(
 
 
 @app.command()
+def caption(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of a corpus.")],
+    model: Annotated[str, typer.Option(help="Name of the language model at the endpoint.")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="Base address, e.g. http://localhost:8000/v1; default: OpenAI's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New manifest beside the old one; default: captioned.jsonl.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=10, help="Captions for each track.")] = 3,
+    replace: Annotated[bool, typer.Option("--replace", help="Do not keep the captions that are there.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    input_price: Annotated[float, typer.Option(min=0, help="Of a million tokens in, for the sum at the end.")] = 0.0,
+    output_price: Annotated[float, typer.Option(min=0, help="Of a million tokens out.")] = 0.0,
+) -> None:
+    """Let a language model write captions from the facts of each track, through any OpenAI-compatible endpoint.
+
+    The key is OPENAI_API_KEY of the environment. Answers are kept in captions-cache beside the manifest: a run that was
+    stopped goes on, and pays for nothing twice.
+    """
+    from longplay.data.language_model import LanguageModel
+    from longplay.data.written import write_captions
+
+    asked = LanguageModel(endpoint, model, manifest.parent / "captions-cache")
+    target = out or manifest.with_name("captioned.jsonl")
+    try:
+        with _stages("caption") as progress:
+            written = write_captions(manifest, target, asked, count, not replace, workers, progress)
+    finally:
+        used = asked.usage
+        cost = f", {used.cost(input_price, output_price):.4f} spent" if input_price or output_price else ""
+        typer.echo(
+            f"{used.requests} requests ({used.retries} again), {used.cached} answers from the cache, "
+            f"{used.input_tokens} tokens in, {used.output_tokens} out{cost}"
+        )
+    for name, reason in sorted(written.refused.items()):
+        typer.echo(f"{name}: kept its captions, {reason}", err=True)
+    typer.echo(f"{target}: {written.tracks} tracks with new captions, {len(written.refused)} without")
+
+
+@app.command()
+def label(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of a corpus.")],
+    out: Annotated[Path | None, typer.Option(help="Labels; default: labels.jsonl beside the manifest.")] = None,
+    split: Annotated[Literal["train", "valid", "test", "all"], typer.Option(help="Which tracks to listen to.")] = "all",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page.")] = 7860,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """A page to listen, rate, and correct captions and sections; its file is what `train tokens --labels` takes."""
+    from longplay.data.label_page import serve
+    from longplay.data.labels import LABELS
+    from longplay.data.manifest import read_manifest
+
+    tracks = [track for track in read_manifest(manifest) if split in ("all", track.split)]
+    serve(tracks, manifest.parent, out or manifest.with_name(LABELS), port, open_browser)
+
+
+@app.command()
 def structure(
     file: Annotated[Path, typer.Argument(help="An audio file.")],
     plot: Annotated[

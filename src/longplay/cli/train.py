@@ -1,7 +1,7 @@
 """`longplay train`: one stage, from a preset or a YAML file, into a run directory that it can resume."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,27 +36,50 @@ def run(
 
 @app.command("tokens")
 def tokens(
-    manifest: Annotated[Path, typer.Argument(help="Manifest of the corpus.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the token shards.")],
+    manifest: Annotated[str, typer.Argument(help="Manifest of the corpus: a path, or an address such as s3://...")],
+    out: Annotated[str, typer.Argument(help="Folder for the token shards: a path or an address.")],
     model: Annotated[str, typer.Option(help="Model with the tokenizer.")],
     codec: Annotated[
         str | None, typer.Option(help="Model with the codec; without it the shards serve lm alone.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A listener's labels.jsonl: only what is rated well, as it was corrected.")
+    ] = None,
+    min_rating: Annotated[int, typer.Option(min=1, max=5, help="With --labels: the least rating to train on.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, or actors of a cluster; a model in each.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each worker; default: a fair share.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the models compute, e.g. cpu or cuda.")] = "cpu",
+    cluster: Annotated[
+        Literal["ray"] | None, typer.Option(help="Work on a Ray cluster (extra `cluster`) instead of processes here.")
+    ] = None,
 ) -> None:
-    """Encode a corpus into token shards for the stages lm and flow; resumable."""
-    from longplay.checkpoint.system import load_system
-    from longplay.errors import CheckpointError
+    """Encode a corpus into token shards for the stages lm and flow; resumable, each track once."""
+    import os
+
+    from longplay.data.labels import apply_labels, read_labels
+    from longplay.train.encoding import Encoder, encode_in_processes
     from longplay.train.tokens import prepare_tokens
 
-    _log_and_limit(threads)
-    tokenizer = load_system(model)
-    if tokenizer.tokenizer is None:
-        raise CheckpointError(f"{model}: has no tokenizer to encode with, only {', '.join(tokenizer.config.present)}")
-    acoustic = None if codec is None else load_system(codec)
-    if acoustic is not None and acoustic.codec is None:
-        raise CheckpointError(f"{codec}: has no codec to encode with, only {', '.join(acoustic.config.present)}")
-    prepare_tokens(manifest, out, tokenizer.tokenizer, None if acoustic is None else acoustic.codec)
+    _log_and_limit(1)
+    Encoder.load(model, codec)  # what is wrong with the models is said here, once
+    share = threads or max(1, (os.cpu_count() or 1) // workers)
+    if cluster == "ray":
+        from longplay.train.cluster import encode_on_ray
+
+        encode_all = encode_on_ray(model, codec, workers, device, share)
+    else:
+        encode_all = encode_in_processes(model, codec, workers, device, share)
+    if labels is None:
+        made = prepare_tokens(manifest, out, encode_all)
+    else:
+        known = read_labels(labels)
+        made = prepare_tokens(manifest, out, encode_all, lambda tracks: apply_labels(tracks, known, min_rating))
+    speed = made.audio_seconds / max(made.wall_seconds, 1e-9)
+    typer.echo(
+        f"{out}: {made.tracks} tracks encoded, {made.audio_seconds / 3600:.3f} h, {speed:.1f} h of audio an hour"
+    )
 
 
 @app.command("release")

@@ -71,19 +71,28 @@ def read_manifest(path: Path) -> list[Track]:
         ConfigError: the file is missing, or a line is not a track (named by its number).
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"manifest {path}: {error.strerror}; build one with `longplay data build` or `longplay data corpus {path.parent}`"
         ) from None
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: str, source: str) -> list[Track]:
+    """The tracks of a manifest's text.
+
+    Raises:
+        ConfigError: a line is not a track (named by `source` and its number).
+    """
     tracks = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             tracks.append(Track.model_validate_json(line))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "line"
-            raise ConfigError(f"{path}:{number}: {where}: {first['msg']}; rebuild the manifest") from None
+            raise ConfigError(f"{source}:{number}: {where}: {first['msg']}; rebuild the manifest") from None
     return tracks
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -106,19 +106,26 @@ def splits(recordings: Sequence[Recording], group_by: GroupBy, valid: float, tes
     if len(groups) == 1 < len(recordings) and (valid or test):
         log.warning("all %d recordings are one group, %r: split by file instead", len(recordings), *groups)
         groups = {recording.source: [recording] for recording in recordings}
-    place = {group: int(_digest(group)[:12], 16) / 16**12 for group in groups}
-    chosen: dict[str, Split] = {
-        group: "test" if at < test else "valid" if at < test + valid else "train" for group, at in place.items()
-    }
-    for split, share in (("valid", valid), ("test", test)):
-        candidates = [group for group, at in chosen.items() if at == "train"]
-        if share and split not in chosen.values() and len(candidates) > 1:
-            chosen[min(candidates, key=lambda group: place[group])] = "valid" if split == "valid" else "test"
+    chosen = hashed_splits(groups, valid, test)
     return {
         recording.id: recording.given.split or chosen[group]
         for group, members in groups.items()
         for recording in members
     }
+
+
+def hashed_splits(groups: Iterable[str], valid: float, test: float) -> dict[str, Split]:
+    """The split of each group by the rule of `splits`."""
+    place = {group: int(_digest(group)[:12], 16) / 16**12 for group in groups}
+    chosen: dict[str, Split] = {
+        group: "test" if at < test else "valid" if at < test + valid else "train" for group, at in place.items()
+    }
+    wanted: tuple[tuple[Split, float], ...] = (("valid", valid), ("test", test))
+    for split, share in wanted:
+        candidates = [group for group, each in chosen.items() if each == "train"]
+        if share and split not in chosen.values() and len(candidates) > 1:
+            chosen[min(candidates, key=lambda group: place[group])] = split
+    return chosen
 
 
 def _group(recording: Recording, group_by: GroupBy) -> str:

@@ -8,15 +8,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longplay.data.intake import PUBLISHED_LABELS
+from longplay.data.manifest import Split
+from longplay.data.recordings import hashed_splits
+from longplay.data.storage import Folder, open_folder
 from longplay.errors import TrainingError
-from longplay.prompt import Section, parse_sections
+from longplay.prompt import MAX_SECONDS, Section, parse_sections
+
+SCHEMA_VERSION = "1"
+REQUIRED = ("utt", "text", "semantic_token")
+PUBLISHED_VALID_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class TokenTrack:
     """One piece: `semantic` [T] at the tokenizer's rate, `acoustic` [K, T'] at the codec's, and what is said of it.
 
-    K is 0 where the shard was made without a codec.
+    K is 0 where the shard was made without a codec. A clip of a song starts at its `offset` seconds, and its sections
+    have the times of the song.
     """
 
     utt: str
@@ -24,6 +33,7 @@ class TokenTrack:
     acoustic: np.ndarray
     captions: tuple[str, ...]
     sections: tuple[Section, ...]
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,42 +47,87 @@ class TokenWindow:
     ends: bool
 
 
-def read_token_tracks(folder: Path, split: str) -> list[TokenTrack]:
-    """The tracks of one split in the shards of `folder`.
+def read_token_tracks(folder: Path | str, split: Split) -> list[TokenTrack]:
+    """The tracks of one split in the shards of `folder`, a path or an address that fsspec knows.
+
+    Published shards (`.parquet`, or `.tar`, which are parquet too) have a caption and a label a row and no splits: a
+    twentieth of their rows, by the hash of their names, is for validation.
 
     Raises:
-        TrainingError: there is no shard, or none has a track of the split.
+        TrainingError: there is no shard, one has other columns or another version, or none has a track of the split.
     """
-    shards = sorted(folder.glob("*.parquet"))
-    if not shards:
+    shards = open_folder(folder)
+    tables = {name: _read_table(shards, name, split) for name in shards.files(".parquet", ".tar")}
+    if not tables:
         raise TrainingError(f"{folder}: holds no token shard (*.parquet); make them with `longplay train tokens`")
-    tracks = [track for shard in shards for track in _read_shard(shard, split)]
+    published = [
+        utt for table in tables.values() if "split" not in table.column_names for utt in table["utt"].to_pylist()
+    ]
+    splits = hashed_splits(published, PUBLISHED_VALID_SHARE, 0)
+    tracks = [
+        track
+        for table in tables.values()
+        for track in _tracks(table)
+        if "split" in table.column_names or splits[track.utt] == split
+    ]
     if not tracks:
         raise TrainingError(
-            f"{folder}: no track of split {split!r} in {len(shards)} shards; check the manifest's splits"
+            f"{folder}: no track of split {split!r} in {len(tables)} shards; check the manifest's splits"
         )
     return tracks
 
 
-def _read_shard(path: Path, split: str) -> Iterator[TokenTrack]:
-    try:
-        table = pq.read_table(path, filters=[("split", "=", split)])
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TrainingError(
-            f"{path}: is no token shard ({reason}); delete it and make it again with `longplay train tokens`"
-        ) from None
-    for index, row in enumerate(table.select(["utt", "captions", "sections"]).to_pylist()):
-        semantic = table["semantic_token"][index].values.flatten().to_numpy(zero_copy_only=False)
-        acoustic = table["acoustic_token"][index].values
-        width = len(acoustic[0]) if len(acoustic) else 0
+def _read_table(shards: Folder, name: str, split: Split) -> pa.Table:
+    """One shard; of one of ours, only the rows of a split."""
+    with shards.open(name) as file:
+        try:
+            schema = pq.read_schema(file)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(
+                f"{name}: is no token shard ({reason}); delete it and make it again with `longplay train tokens`"
+            ) from None
+        version = (schema.metadata or {}).get(b"longplay_schema", SCHEMA_VERSION.encode()).decode()
+        if version != SCHEMA_VERSION:
+            raise TrainingError(
+                f"{name}: has schema version {version}, this is for {SCHEMA_VERSION}; make the tokens again"
+            )
+        if missing := [column for column in REQUIRED if column not in schema.names]:
+            raise TrainingError(
+                f"{name}: lacks the columns {', '.join(missing)} of a token shard; take it out of the folder"
+            )
+        file.seek(0)
+        return pq.read_table(file, filters=[("split", "=", split)] if "split" in schema.names else None)
+
+
+def _tracks(table: pa.Table) -> Iterator[TokenTrack]:
+    about = [column for column in table.column_names if not column.endswith("_token")]
+    for index, row in enumerate(table.select(about).to_pylist()):
+        semantic = _codes(table["semantic_token"][index])
+        acoustic = (
+            _codes(table["acoustic_token"][index]) if "acoustic_token" in table.column_names else np.zeros((0, 0))
+        )
+        start, end = row.get("time_start") or 0.0, row.get("time_end") or 0.0
+        label = PUBLISHED_LABELS.get(row.get("chorus") or "")
+        whole = (Section(label=label, start=start, end=end),) if label and start < end <= MAX_SECONDS else ()
         yield TokenTrack(
             utt=row["utt"],
-            semantic=semantic.astype(np.int16),
-            acoustic=acoustic.flatten().to_numpy(zero_copy_only=False).reshape(len(acoustic), width).T.astype(np.int16),
-            captions=tuple(row["captions"]),
-            sections=parse_sections(row["sections"]),
+            semantic=semantic.reshape(-1).astype(np.int16),
+            acoustic=acoustic.T.astype(np.int16),
+            captions=tuple(row.get("captions") or (row["text"],)),
+            sections=parse_sections(row["sections"]) if "sections" in row else whole,
+            offset=start,
         )
+
+
+def _codes(cell: pa.ListScalar) -> np.ndarray:
+    """Codes of one cell: lists of lists [rows, width], or a flat list [1, T]."""
+    values = cell.values
+    if values is None or not len(values):
+        return np.zeros((0, 0))
+    if not pa.types.is_list(values.type):
+        return values.to_numpy(zero_copy_only=False)[None]
+    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
 
 class TokenWindows:

@@ -141,10 +141,9 @@ class LMStage:
     def _batch(self, windows: list[TokenWindow]) -> LMBatch:
         rate = self.config.lm.code_rate
         segments = [
-            window_segments(
-                w.track.sections, w.start / rate, (w.start + len(w.semantic)) / rate, self.config.lm.unlabelled
-            )
+            window_segments(w.track.sections, start, start + len(w.semantic) / rate, self.config.lm.unlabelled)
             for w in windows
+            for start in [w.track.offset + w.start / rate]
         ]
         ids = [self.text.encode(window.caption) for window in windows]
         codes = torch.from_numpy(np.stack([window.semantic for window in windows]).astype(np.int64))

@@ -2,63 +2,30 @@
 
 A shard is a parquet file of whole tracks with the published columns (CHECKPOINTS.md 5: `utt, text, chorus, time_start,
 time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a whole piece, `captions`, `sections`
-(`label:start-end,...`) and `split`. Spectral encoders take long tracks in windows with their exact context: no seams.
+(`label:start-end,...`) and `split`; times are those of the song. Spectral encoders take long tracks in windows with
+their exact context: no seams. Who encodes is a parameter: this process, several, or the nodes of a cluster. Only this
+one writes, and what is in a shard is not encoded again: each track is there once, whoever was killed in between.
 """
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import soundfile as sf
-import soxr
-import torch
 
-from longplay.data.manifest import Track, read_manifest
-from longplay.engine.encode import encode
+from longplay.data.manifest import Track, parse_manifest
+from longplay.data.storage import Folder, open_folder, split_address
+from longplay.data.token_windows import SCHEMA_VERSION
+from longplay.data.workers import Outcome
 from longplay.errors import TrainingError
-from longplay.models.codec import Codec
-from longplay.models.tokenizer import Tokenizer
+from longplay.train.encoding import Codes, Job
 
 logger = logging.getLogger(__name__)
 
 TRACKS_PER_SHARD = 32
-
-
-def prepare_tokens(manifest: Path, out: Path, tokenizer: Tokenizer, codec: Codec | None) -> int:
-    """Encode every track of `manifest` that no shard in `out` holds yet; returns how many were encoded.
-
-    What the manifest says of tracks that are encoded already (captions, sections, split) is brought up to date.
-    Without a codec `acoustic_token` stays empty, which is all that stage `lm` needs.
-
-    A shard appears complete or not at all, so a killed run goes on where it was, with nothing lost or doubled.
-
-    Raises:
-        TrainingError: the manifest has no track.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    tracks = read_manifest(manifest)
-    if not tracks:
-        raise TrainingError(f"{manifest}: has no track; build a corpus first")
-    shards = sorted(out.glob("*.parquet"))
-    known = {track.id: track for track in tracks}
-    done = {utt for shard in shards for utt in _refresh(shard, known)}
-    missing = [track for track in tracks if track.id not in done]
-    logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
-    number = len(shards)
-    for start in range(0, len(missing), TRACKS_PER_SHARD):
-        batch = missing[start : start + TRACKS_PER_SHARD]
-        rows = [_encode_track(track, manifest.parent / track.path, tokenizer, codec) for track in batch]
-        path = out / f"{number:05d}.parquet"
-        _write(path, pa.Table.from_pylist(rows, schema=SCHEMA))
-        number += 1
-        logger.info("%s: %d of %d tracks", path.name, min(start + TRACKS_PER_SHARD, len(missing)), len(missing))
-    return len(missing)
-
-
 SCHEMA = pa.schema(
     [
         ("utt", pa.string()),
@@ -72,56 +39,128 @@ SCHEMA = pa.schema(
         ("sections", pa.string()),
         ("split", pa.string()),
     ],
-    metadata={"longplay_schema": "1"},
+    metadata={"longplay_schema": SCHEMA_VERSION},
 )
 
+EncodeAll = Callable[[Sequence[Job]], Iterable[Outcome[Job, Codes]]]
 
-def _refresh(shard: Path, tracks: Mapping[str, Track]) -> list[str]:
+
+class Encoded(NamedTuple):
+    """How much a call has encoded, and in what time."""
+
+    tracks: int
+    audio_seconds: float
+    wall_seconds: float
+
+
+def prepare_tokens(
+    manifest: Path | str,
+    out: Path | str,
+    encode_all: EncodeAll,
+    choose: Callable[[list[Track]], list[Track]] = lambda tracks: tracks,
+) -> Encoded:
+    """Encode every track of `manifest` that no shard in `out` holds yet.
+
+    What the manifest says of tracks that are encoded already (captions, sections, split) is brought up to date.
+    Without a codec `acoustic_token` stays empty, which is all that stage `lm` needs.
+
+    Args:
+        manifest, out: paths, or addresses that fsspec knows.
+        encode_all: one outcome for each job, in any order.
+        choose: which tracks, and what is said of them, e.g. by a listener's labels.
+
+    Raises:
+        TrainingError: no track to encode, shards of tracks that were not chosen, or tracks that cannot be encoded.
+    """
+    folder, name = split_address(manifest)
+    with open_folder(folder).open(name) as file:
+        every = parse_manifest(file.read().decode("utf-8"), str(manifest))
+    tracks = choose(every)
+    if not tracks:
+        raise TrainingError(f"{manifest}: has no track to encode; build a corpus first")
+    shards = open_folder(out)
+    known = {track.id: track for track in tracks}
+    names = shards.files(".parquet")
+    done = {utt for shard in names for utt in _refresh(shards, shard, known)}
+    if unwanted := sorted(done & {track.id for track in every} - known.keys()):
+        raise TrainingError(f"{out}: holds {unwanted[0]!r}, which is not chosen now; write to another folder")
+    missing = [track for track in tracks if track.id not in done]
+    logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
+    started = time.monotonic()
+    outcomes = encode_all([Job(track.id, folder, track.path) for track in missing]) if missing else []
+    number = max((int(shard.split(".")[0]) + 1 for shard in names if shard.split(".")[0].isdigit()), default=0)
+    failed: list[str] = []
+    count, seconds = 0, 0.0
+    for rows in _in_shards(_rows(outcomes, known, failed)):
+        _write(shards, f"{number:05d}.parquet", pa.Table.from_pylist([row for row, _ in rows], schema=SCHEMA))
+        number, count, seconds = number + 1, count + len(rows), seconds + sum(length for _, length in rows)
+        speed = seconds / max(time.monotonic() - started, 1e-9)
+        logger.info("%05d.parquet: %d of %d tracks, %.1f h of audio an hour", number - 1, count, len(missing), speed)
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of {len(missing)} tracks cannot be encoded, the others are; first: {failed[0]}"
+        )
+    return Encoded(count, seconds, time.monotonic() - started)
+
+
+def _rows(
+    outcomes: Iterable[Outcome[Job, Codes]], tracks: Mapping[str, Track], failed: list[str]
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """Rows with the seconds of their audio; what failed is noted in `failed`."""
+    for outcome in outcomes:
+        if outcome.error is not None:
+            failed.append(f"{outcome.job.utt}: {outcome.error}")
+            continue
+        codes = outcome.get()
+        tokens = {"semantic_token": codes.semantic.tolist(), "acoustic_token": codes.acoustic.T.tolist()}
+        yield _describe(tracks[outcome.job.utt]) | tokens, codes.seconds
+
+
+def _in_shards(rows: Iterator[tuple[dict[str, Any], float]]) -> Iterator[list[tuple[dict[str, Any], float]]]:
+    shard = []
+    for row in rows:
+        shard.append(row)
+        if len(shard) == TRACKS_PER_SHARD:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+def _refresh(shards: Folder, name: str, tracks: Mapping[str, Track]) -> list[str]:
     """Rewrite the shard if the manifest now says something else of its tracks; returns their ids."""
-    table = pq.read_table(shard)
+    with shards.open(name) as file:
+        table = pq.read_table(file)
+    if table.schema.names != SCHEMA.names:
+        raise TrainingError(f"{name}: was not written by `longplay train tokens`; write to another folder")
     utts: list[str] = table["utt"].to_pylist()
-    described = [name for name in SCHEMA.names if name not in ("semantic_token", "acoustic_token")]
+    described = [column for column in SCHEMA.names if column not in ("semantic_token", "acoustic_token")]
     old = table.select(described).to_pylist()
     new = [_describe(tracks[row["utt"]]) if row["utt"] in tracks else row for row in old]
     if new != old:
-        for name in described:
-            column = pa.array([row[name] for row in new], type=SCHEMA.field(name).type)
-            table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), column)
-        _write(shard, table)
+        for column in described:
+            values = pa.array([row[column] for row in new], type=SCHEMA.field(column).type)
+            table = table.set_column(table.schema.get_field_index(column), SCHEMA.field(column), values)
+        _write(shards, name, table)
     return utts
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    part = path.with_suffix(".part")
-    pq.write_table(table, part, compression="zstd")
-    part.replace(path)
+def _write(shards: Folder, name: str, table: pa.Table) -> None:
+    shards.write(name, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
 def _describe(track: Track) -> dict[str, Any]:
+    sections = [
+        each.model_copy(update={"start": each.start + track.offset, "end": each.end + track.offset})
+        for each in track.sections
+    ]
     return {
         "utt": track.id,
-        "text": track.captions[0],
-        "chorus": ",".join(section.label for section in track.sections),
-        "time_start": 0.0,
-        "time_end": track.seconds,
+        "text": track.captions[0] if track.captions else "",
+        "chorus": ",".join(section.label for section in sections),
+        "time_start": track.offset,
+        "time_end": track.offset + track.seconds,
         "captions": list(track.captions),
-        "sections": ",".join(map(str, track.sections)),
+        "sections": ",".join(map(str, sections)),
         "split": track.split,
     }
-
-
-def _encode_track(track: Track, path: Path, tokenizer: Tokenizer, codec: Codec | None) -> dict[str, Any]:
-    wav, rate = sf.read(path, dtype="float32", always_2d=True)
-    mono = wav.mean(1)
-    semantic = _codes(mono, rate, tokenizer)
-    acoustic = [] if codec is None else _codes(mono, rate, codec).T.tolist()
-    return _describe(track) | {"semantic_token": semantic.tolist(), "acoustic_token": acoustic}
-
-
-@torch.inference_mode()
-def _codes(mono: np.ndarray, rate: int, model: Tokenizer | Codec) -> np.ndarray:
-    """Codes [K, T] of a whole track; K is 1 for the tokenizer."""
-    target = model.config.sample_rate
-    wav = soxr.resample(mono, rate, target, quality="HQ") if rate != target else mono
-    codes = encode(model, torch.from_numpy(wav).view(1, 1, -1))[0]
-    return torch.atleast_2d(codes).numpy()

@@ -1,0 +1,81 @@
+"""Folders on local disk or in object storage (s3://, gs://, memory://, ...), through fsspec."""
+
+import posixpath
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from longplay.errors import UserError
+
+
+class Folder(NamedTuple):
+    """A folder: `fs` is its file system, `root` its path there without a protocol."""
+
+    fs: Any
+    root: str
+
+    def files(self, *suffixes: str) -> list[str]:
+        """Names of the files with these suffixes, sorted; none if the folder is not there."""
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.ls(self.root, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = [posixpath.basename(entry["name"]) for entry in found if entry["type"] == "file"]
+        return sorted(name for name in names if name.endswith(suffixes))
+
+    def open(self, name: str) -> BinaryIO:
+        """A file for reading; an absolute path or address is taken as it is.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        fs, path = open_address(name) if _is_absolute(name) else (self.fs, posixpath.join(self.root, name))
+        try:
+            return fs.open(path, "rb")
+        except OSError as error:
+            raise UserError(f"{name}: cannot be opened ({error}); is it in {self.root}?") from None
+
+    def write(self, name: str, save: Callable[[BinaryIO], None]) -> None:
+        """Write a file in one step: `save` fills it under another name, then it is renamed."""
+        self.fs.makedirs(self.root, exist_ok=True)
+        path, part = (posixpath.join(self.root, each) for each in (name, name + ".part"))
+        with self.fs.open(part, "wb") as file:
+            save(file)
+        self.fs.mv(part, path)
+
+
+def open_folder(address: Path | str) -> Folder:
+    """The folder at a path or an address such as `s3://bucket/tokens`.
+
+    Raises:
+        UserError: fsspec, or what it needs for this protocol, is not installed.
+    """
+    return Folder(*open_address(str(address)))
+
+
+def open_address(address: str) -> tuple[Any, str]:
+    """The file system of a path or address, and the path there.
+
+    Raises:
+        UserError: as `open_folder`.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise UserError("token shards need fsspec: `pip install 'longplay[train]'`") from None
+    try:
+        fs, path = url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{address}: cannot be reached ({error})") from None
+    return fs, str(path)
+
+
+def split_address(address: Path | str) -> tuple[str, str]:
+    """Folder and name of a file's path or address."""
+    folder, _, name = str(address).rpartition("/")
+    return folder or ("/" if str(address).startswith("/") else "."), name
+
+
+def _is_absolute(name: str) -> bool:
+    return "://" in name or Path(name).is_absolute()

@@ -1,0 +1,67 @@
+"""Making tokens on a cluster: the encoder of `encoding` as actors of Ray Data, one on each CPU or GPU that is lent.
+
+Ray restarts actors that die and gives their blocks to others; the shards are written by the caller alone, so what is
+made twice is still there once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from longplay.data.workers import Outcome
+from longplay.errors import LongplayError, UserError
+from longplay.train.encoding import Codes, Encoder, Job
+
+
+class EncodingActor:
+    """An encoder with the interface of a Ray Data map: a row in, a row out."""
+
+    def __init__(self, tokenizer: str, codec: str | None, device: str, threads: int | None) -> None:
+        self.encoder = Encoder.load(tokenizer, codec, device, threads)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Encode one job; a track that cannot be encoded is an outcome, not the end of the run."""
+        job = Job(**row)
+        try:
+            return row | {"codes": self.encoder(job), "error": None}
+        except LongplayError as error:
+            return row | {"codes": None, "error": str(error)}
+
+
+def encode_on_ray(
+    tokenizer: str,
+    codec: str | None,
+    workers: int,
+    device: str = "cpu",
+    threads: int | None = None,
+    address: str | None = None,
+) -> Callable[[Sequence[Job]], Iterator[Outcome[Job, Codes]]]:
+    """An `encode_all` of `prepare_tokens` that works on a Ray cluster.
+
+    Args:
+        workers: actors over the whole cluster.
+        address: of the cluster, e.g. `auto`; None starts one on this machine.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("a cluster needs Ray: `pip install 'longplay[cluster]'`") from None
+
+    def encode_all(jobs: Sequence[Job]) -> Iterator[Outcome[Job, Codes]]:
+        if not ray.is_initialized():
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        rows = ray.data.from_items([job._asdict() for job in jobs], override_num_blocks=len(jobs))
+        encoded = rows.map(
+            EncodingActor,
+            fn_constructor_args=(tokenizer, codec, device, threads),
+            concurrency=workers,
+            num_gpus=1 if device.startswith("cuda") else 0,
+        )
+        for row in encoded.iter_rows():
+            job = Job(row["utt"], row["folder"], row["path"])
+            error = None if row["error"] is None else LongplayError(row["error"])
+            yield Outcome(job, row["codes"], error)
+
+    return encode_all
