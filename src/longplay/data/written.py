@@ -20,7 +20,7 @@ REFUSALS = re.compile(
 )
 TEMPO = re.compile(r"(\d+(?:\.\d+)?)\s*bpm", re.IGNORECASE)
 TEMPO_TOLERANCE = 0.04
-KEY = re.compile(r"\b([A-G](?:#|b|♯|♭|-sharp|-flat)?)[ -](major|minor)\b", re.IGNORECASE)
+KEY = re.compile(r"\b([A-G](?:#|b|♯|♭|-sharp|-flat)?)[ -](?i:(major|minor))\b")  # "a minor thing" is none
 SPELLINGS = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb"}
 SYSTEM = (
     "You write captions for a music data set. From the facts of one recording you write what a listener would type to get such "

@@ -4,6 +4,7 @@ Ray restarts actors that die and gives their blocks to others; the shards are wr
 made twice is still there once.
 """
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,9 +23,9 @@ class EncodingActor:
         """Encode one job; a track that cannot be encoded is an outcome, not the end of the run."""
         job = Job(**row)
         try:
-            return row | {"codes": self.encoder(job), "error": None}
+            return row | {"codes": pickle.dumps(self.encoder(job)), "error": ""}
         except LongplayError as error:
-            return row | {"codes": None, "error": str(error)}
+            return row | {"codes": b"", "error": str(error)}
 
 
 def encode_on_ray(
@@ -51,7 +52,8 @@ def encode_on_ray(
 
     def encode_all(jobs: Sequence[Job]) -> Iterator[Outcome[Job, Codes]]:
         if not ray.is_initialized():
-            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+            here = None if address else workers + 1  # CPUs; one for Ray's own tasks
+            ray.init(address=address, num_cpus=here, include_dashboard=False, log_to_driver=False)
         rows = ray.data.from_items([job._asdict() for job in jobs], override_num_blocks=len(jobs))
         encoded = rows.map(
             EncodingActor,
@@ -61,7 +63,9 @@ def encode_on_ray(
         )
         for row in encoded.iter_rows():
             job = Job(row["utt"], row["folder"], row["path"])
-            error = None if row["error"] is None else LongplayError(row["error"])
-            yield Outcome(job, row["codes"], error)
+            if row["error"]:
+                yield Outcome(job, None, LongplayError(row["error"]))
+            else:
+                yield Outcome(job, pickle.loads(row["codes"]), None)  # from our own actor
 
     return encode_all

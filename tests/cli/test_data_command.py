@@ -1,0 +1,38 @@
+"""`longplay data` through its entry point: what it says, and what it says of wrong input."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 24000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("build", "nowhere", "out"), "nowhere: is not there"),
+        (("build", ".", "out"), "names no audio file"),
+        (("build", ".", "out", "--valid", "0.7", "--test", "0.5"), "must stay below 1"),
+        (("build", ".", "out", "--group-by", "mood"), "mood"),
+        (("structure", "nowhere.wav"), "nowhere.wav: cannot be decoded"),
+        (("label", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("boundaries", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("caption", "nowhere.jsonl", "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"), "nowhere.jsonl"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(run: Any, arguments: tuple[str, ...], message: str) -> None:
+    outcome = run("data", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_structure_of_a_short_file(run: Any, tmp_path: Path) -> None:
+    time = np.arange(3 * RATE) / RATE
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.sin(2 * np.pi * 220 * time), RATE)
+    assert run("data", "structure", "a.wav").out == "too short for sections\n"
+    soundfile.write(tmp_path / "b.wav", np.zeros(100), RATE)
+    assert "less than a second" in run("data", "structure", "b.wav").err

@@ -1,0 +1,67 @@
+"""The actor without a cluster, and what is said without Ray; with Ray, the same shards as without (slow)."""
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+
+from longplay.data.manifest import Track, write_manifest
+from longplay.errors import UserError
+from longplay.train import cluster
+from longplay.train.encoding import Encoder, Job, encode_here
+from longplay.train.tokens import prepare_tokens
+from systems import save_tiny
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    save_tiny(tmp_path / "model")
+    tracks = []
+    for index in range(3):
+        wav = np.random.default_rng(index).standard_normal(24000).astype(np.float32) * 0.1
+        sf.write(tmp_path / f"u{index}.wav", wav, 48000)
+        about = {"kind": "real", "title": "t", "source": "s", "licence": "CC0", "codec_ok": True, "captions": ("a",)}
+        tracks.append(Track(id=f"u{index}", path=f"u{index}.wav", seconds=0.5, split="train", **about))
+    write_manifest(tmp_path / "manifest.jsonl", tracks)
+    return tmp_path / "manifest.jsonl"
+
+
+def test_the_actor_encodes_as_the_encoder_does_and_says_what_it_cannot(manifest: Path, tmp_path: Path) -> None:
+    model = str(tmp_path / "model")
+    actor = cluster.EncodingActor(model, model, "cpu", None)
+    row = {"utt": "u1", "folder": str(tmp_path), "path": "u1.wav"}
+    made = actor(row)
+    codes = pickle.loads(made["codes"])
+    expected = Encoder.load(model, model)(Job(**row))
+    assert (made["utt"], made["error"]) == ("u1", "")
+    assert np.array_equal(codes.semantic, expected.semantic)
+    assert np.array_equal(codes.acoustic, expected.acoustic)
+    assert "u9.wav" in actor(row | {"path": "u9.wav"})["error"]
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="longplay\\[cluster\\]"):
+        cluster.encode_on_ray("m", None, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_makes_the_same_shards(manifest: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    model = str(tmp_path / "model")
+    try:
+        prepare_tokens(manifest, tmp_path / "ray", cluster.encode_on_ray(model, model, 1, threads=1))
+    finally:
+        ray.shutdown()
+    prepare_tokens(manifest, tmp_path / "here", encode_here(Encoder.load(model, model)))
+
+    def rows(folder: Path) -> Any:
+        return sorted((row for shard in folder.glob("*.parquet") for row in pq.read_table(shard).to_pylist()), key=str)
+
+    assert rows(tmp_path / "ray") == rows(tmp_path / "here")
