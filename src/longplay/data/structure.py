@@ -14,7 +14,7 @@
 """
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ ALIKE = 0.45  # likeness of two segments of one group
 EDGE_LEVEL = -1.5  # dB against the others of its group, at which a first or last segment is an intro or outro
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 class Structure(NamedTuple):
@@ -51,7 +52,7 @@ class Structure(NamedTuple):
     novelty: Array
 
 
-def find_structure(bands: Array, chroma: Array, levels: Array, beats: Array, seconds: float) -> Structure:
+def find_structure(bands: Floats, chroma: Floats, levels: Floats, beats: Array, seconds: float) -> Structure:
     """Find the structure of a piece.
 
     Args:
@@ -186,7 +187,7 @@ def _metre(features: Array) -> int:
     return max((4, 3), key=lambda metre: sum(likeness(metre * bars) for bars in (1, 2, 4)))
 
 
-def _mean_between(values: Array, starts: npt.NDArray[np.int_]) -> Array:
+def _mean_between(values: Floats, starts: npt.NDArray[np.int_]) -> Array:
     """Means of rows from each start to the next, [frames, D] to [starts, D]."""
     counts = np.diff(np.concatenate([starts, [len(values)]]))
     return np.add.reduceat(values.astype(np.float64), starts, axis=0) / counts[:, None]
