@@ -59,7 +59,7 @@ def equal_sections(seconds: float, length: float) -> tuple[Section, ...]:
     """A baseline that hears nothing: sections of about `length` seconds, by turns verse and chorus between the edges."""
     bounds = np.linspace(0, seconds, max(3, round(seconds / length)) + 1)
     count = len(bounds) - 1
-    labels: list[Label] = ["intro", *(("verse", "chorus")[i % 2] for i in range(count - 2)), "outro"]  # type: ignore[list-item]
+    labels: list[Label] = ["intro", *(("verse", "chorus")[i % 2] for i in range(count - 2)), "outro"]
     return tuple(Section(label=label, start=a, end=b) for label, a, b in zip(labels, bounds, bounds[1:], strict=False))
 
 
