@@ -129,6 +129,10 @@ class GenerationOptions(_Asked):
         seed: of all random numbers; None draws one, which the recipe then holds.
         fast: without flow and codec: the tokenizer's own decoder, at its lower rate.
         prompt_seconds: how much of the end of an audio prompt the model hears.
+        history_seconds: how much of its own music the model hears while it goes on; what is older is forgotten, words
+            and sections are not, and time and memory per second stay the same. None: as it was trained.
+        max_repeat: a code that makes up this share or more of the latest codes is drawn again, from all codes: a guard
+            against loops (arXiv 2406.05370). None is off.
         compatibility: `reference` imitates the published inference code where Longplay differs (CHECKPOINTS.md 7).
 
     Raises:
@@ -146,6 +150,8 @@ class GenerationOptions(_Asked):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     fast: bool = False
     prompt_seconds: float = Field(default=10.0, ge=1, le=300)
+    history_seconds: float | None = Field(default=None, ge=1, le=MAX_SECONDS)
+    max_repeat: float | None = Field(default=None, gt=0, le=1)
     compatibility: Literal["none", "reference"] = "none"
 
     def settle(self, prompt: Prompt, after: float = 0.0) -> "SettledOptions":

@@ -284,3 +284,34 @@ def test_logits_after_forgetting_equal_a_fresh_start(monkeypatch: pytest.MonkeyP
 def test_a_piece_without_frames_is_refused() -> None:
     with pytest.raises(ValueError, match="frames 0"):
         Piece((), 0, 0)
+
+
+def test_a_model_of_whole_pieces_forgets_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_lm()
+    asked = Piece((1, 2), 30, 0, min_frames=30, history=8)
+    decoding, seen = windows_of(lm, asked, monkeypatch)
+    capacity = decoding.cache.capacity
+    first = decoding.chunk(8)
+    assert torch.equal(first, Decoding(lm, [Piece((1, 2), 30, 0, min_frames=30)], SAMPLED).chunk(8))
+    decoding.chunk(22)
+    assert [start for start, _ in seen if start] == list(range(4, 28, 4))
+    assert Decoding(lm, [Piece((1, 2), 3000, 0, history=8)], SAMPLED).cache.capacity == capacity
+    with pytest.raises(ValueError, match="history 1"):
+        Piece((1,), 3, 0, history=1)
+
+
+def test_loops_are_broken_on_request() -> None:
+    lm = tiny_lm()
+    with torch.no_grad():
+        lm.audio_head.weight.zero_()
+        lm.audio_head.bias.zero_()
+        lm.audio_head.bias[3] = 6.0  # all but certain
+    asked = Piece((1,), 60, 0, min_frames=60)
+    stuck = codes(lm, asked, options=GenerationOptions(top_k=1, guidance=1.0))[0]
+    assert set(stuck) == {3}
+    freed = GenerationOptions(top_k=1, guidance=1.0, temperature=1.0, max_repeat=0.25)
+    assert codes(lm, asked, options=freed)[0] == codes(lm, asked, options=freed, chunk_frames=7)[0]
+    with torch.no_grad():
+        lm.audio_head.bias[3] = 1.0
+    made = codes(lm, asked, options=freed)[0]
+    assert 0.25 < made.count(3) / len(made) < 0.6

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden_fixtures import Golden
-from longplay.engine.sampling import UNIFORM_BLOCK, likeliest, mix, sample, uniform_block
+from longplay.engine.sampling import UNIFORM_BLOCK, likeliest, mix, redraw_repeats, sample, uniform_block
 
 SIZE = 12
 logit_rows = st.lists(st.floats(-8, 8, width=32), min_size=SIZE, max_size=SIZE).map(lambda row: torch.tensor([row]))
@@ -105,3 +105,16 @@ def test_uniform_numbers_depend_on_seed_and_block() -> None:
     assert float(block.max()) < 1
     for other in (uniform_block(7, 1), uniform_block(8, 0)):
         assert not torch.equal(block, other)
+
+
+def test_only_what_came_too_often_is_drawn_again() -> None:
+    recent = torch.tensor([[1, 1, 2, 3], [1, 2, 3, -1]])
+    logits = torch.full((2, SIZE), -torch.inf)
+    logits[:, 7] = 0.0
+    drawn = torch.tensor([1, 1])
+    assert redraw_repeats(drawn, logits, recent, torch.tensor([0.5, 0.5]), 0.5).tolist() == [7, 1]
+    assert redraw_repeats(drawn, logits, recent, torch.tensor([0.5, 0.5]), 0.25).tolist() == [7, 7]
+
+
+def test_second_draws_have_numbers_of_their_own() -> None:
+    assert not torch.equal(uniform_block(3, 0), uniform_block(3, 0, "redraws"))

@@ -32,6 +32,8 @@ def continue_(
     model: options.ModelOption = None,
     device: options.DeviceOption = None,
     precision: options.PrecisionOption = None,
+    history_seconds: options.HistorySecondsOption = None,
+    max_repeat: options.MaxRepeatOption = None,
     compatibility: options.CompatibilityOption = None,
 ) -> None:
     """Go on from a recording: the file holds the recording, untouched, and what follows.
@@ -60,6 +62,8 @@ def continue_(
             "num_steps": num_steps,
             "solver": solver,
             "flow_guidance": flow_guidance,
+            "history_seconds": history_seconds,
+            "max_repeat": max_repeat,
             "compatibility": compatibility,
         },
         {"loudness": loudness, "fade": fade, "trim": trim},

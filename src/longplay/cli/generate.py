@@ -29,6 +29,8 @@ def generate(
     model: options.ModelOption = None,
     device: options.DeviceOption = None,
     precision: options.PrecisionOption = None,
+    history_seconds: options.HistorySecondsOption = None,
+    max_repeat: options.MaxRepeatOption = None,
     compatibility: options.CompatibilityOption = None,
 ) -> None:
     """Make music from a description.
@@ -56,6 +58,8 @@ def generate(
             "num_steps": num_steps,
             "solver": solver,
             "flow_guidance": flow_guidance,
+            "history_seconds": history_seconds,
+            "max_repeat": max_repeat,
             "compatibility": compatibility,
         },
         {"loudness": loudness, "fade": fade, "trim": trim},

@@ -46,6 +46,13 @@ CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces
 FastOption = Annotated[
     bool | None, typer.Option("--fast/--full", help="Skip flow and codec: 24 kHz, much sooner. [default: full]")
 ]
+HistorySecondsOption = Annotated[
+    float | None, typer.Option(help="How much of its own music the model hears. [default: as trained]")
+]
+MaxRepeatOption = Annotated[
+    float | None,
+    typer.Option(help="Draw again a code that makes up this share of the latest, against loops. [default: off]"),
+]
 CompatibilityOption = Annotated[
     Literal["none", "reference"] | None,
     typer.Option(help="reference: imitate the published inference code. [default: none]"),

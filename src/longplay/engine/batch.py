@@ -4,7 +4,7 @@ A piece holds a slot: one row of the batch, or with guidance two next to each ot
 have positions, lengths and random numbers of their own, so a piece does not notice its neighbours. Nothing is
 concatenated per step, and nothing is read back from the device but whole chunks of codes.
 
-A model trained on windows (`LMConfig.context_frames`) forgets: when a piece's history fills the window, its older half
+A model trained on windows (`LMConfig.context_frames`), or a piece that asks for it (`Piece.history`), forgets: when a piece's history fills the window, its older half
 is dropped, the rest is read again behind a prefix that names the new window, and generation goes on. So time and memory
 per code stay the same at any length.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.engine.piece import Piece, RowBuilder
-from longplay.engine.sampling import UNIFORM_BLOCK, mix, sample, uniform_block
+from longplay.engine.sampling import UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
 from longplay.models.lm import LM
 from longplay.nn.cache import KVCache
 from longplay.nn.decoder import Decoder
@@ -27,6 +27,8 @@ from longplay.prompt import GenerationOptions
 
 NO_CODE = -1
 PREFILL_POSITIONS = 512
+RECENT_CODES = 32
+"""The latest codes, among which `max_repeat` counts."""
 
 
 @dataclass(eq=False)
@@ -80,13 +82,14 @@ class Batch:
         self.cache = lm.cache(slots * self._width, positions, cache_dtype)
         self.logits = torch.zeros(slots, self._width, lm.config.codebook_size + 1, device=device)
         self._seats: list[_Seat | None] = [None] * slots
-        context = lm.config.context_frames
-        self._history = None if context is None else torch.zeros(slots, context, dtype=torch.long, device=device)
+        self._history = torch.zeros(slots, positions, dtype=torch.long, device=device)
+        self._recent = torch.full((slots, RECENT_CODES), NO_CODE, device=device)
         self._heard, self._steps, self._frames, self._first_eos, self._active = (
             torch.zeros(slots, dtype=torch.long, device=device) for _ in range(5)
         )
         self._ended = torch.ones(slots, dtype=torch.bool, device=device)
         self._uniforms = torch.zeros(slots, UNIFORM_BLOCK, device=device)
+        self._redraws = torch.zeros(slots, UNIFORM_BLOCK, device=device)
         self._settle()
 
     @torch.inference_mode()
@@ -109,7 +112,8 @@ class Batch:
                 f"a piece of {builder.max_positions(piece.frames)} positions does not fit into {self.cache.capacity}"
             )
         prompt = builder.prompt.to(self.logits.device)
-        seat = _Seat(builder, options, 0, self._window_start(0, len(prompt)), len(prompt), 0)
+        seat = _Seat(builder, options, 0, _window_start(builder.context, 0, len(prompt)), len(prompt), 0)
+        self._recent[slot] = NO_CODE
         self._seats[slot] = seat
         self._steps[slot], self._frames[slot], self._first_eos[slot] = 0, piece.frames, piece.first_eos
         self._ended[slot], self._active[slot] = False, 1
@@ -154,9 +158,8 @@ class Batch:
         heard = codes.clamp(min=0)  # an ended piece idles on code 0
         self._steps += 1
         forgetful, busy = self._count_step()
-        if self._history is not None:
-            self._history.scatter_(1, self._heard[:, None], heard[:, None])
-            self._heard += self._active
+        self._history.scatter_(1, self._heard[:, None], heard[:, None])
+        self._heard += self._active
         if busy:
             self._hear(heard[: self._top])
             for slot in forgetful:
@@ -177,7 +180,7 @@ class Batch:
             busy = True
             seat.length += 1
             seat.held += 1
-            if self._window_start(seat.first, seat.length) != seat.first:
+            if _window_start(seat.builder.context, seat.first, seat.length) != seat.first:
                 forgetful.append(slot)
         return forgetful, busy
 
@@ -185,8 +188,12 @@ class Batch:
         codes = torch.zeros(len(self._seats), dtype=torch.long, device=self.logits.device)
         for slot, seat in enumerate(self._seats):
             if seat is not None and seat.step % UNIFORM_BLOCK == 0:
-                self._uniforms[slot] = uniform_block(seat.builder.piece.seed, seat.step // UNIFORM_BLOCK)
-        uniforms = self._uniforms.gather(1, (self._steps % UNIFORM_BLOCK)[:, None])[:, 0]
+                seed, block = seat.builder.piece.seed, seat.step // UNIFORM_BLOCK
+                self._uniforms[slot] = uniform_block(seed, block)
+                if seat.options.max_repeat is not None:
+                    self._redraws[slot] = uniform_block(seed, block, "redraws")
+        place = (self._steps % UNIFORM_BLOCK)[:, None]
+        uniforms = self._uniforms.gather(1, place)[:, 0]
         early = self._steps < self._first_eos
         for options, slots in self._alike:
             chosen = slice(0, self._top) if slots is None else slots
@@ -195,7 +202,12 @@ class Batch:
             if options.guidance != 1.0:
                 mixed = mix(mixed, logits[:, 1], options.guidance)
             mixed[:, self.lm.config.eos].masked_fill_(early[chosen], -torch.inf)
-            codes[chosen] = sample(mixed, uniforms[chosen], options.temperature, options.top_k, options.top_p)
+            drawn = sample(mixed, uniforms[chosen], options.temperature, options.top_k, options.top_p)
+            if options.max_repeat is not None:
+                redraws = self._redraws.gather(1, place)[chosen, 0]
+                drawn = redraw_repeats(drawn, mixed, self._recent[chosen], redraws, options.max_repeat)
+                self._recent[chosen] = torch.cat([self._recent[chosen][:, 1:], drawn[:, None]], dim=1)
+            codes[chosen] = drawn
         return codes
 
     def _hear(self, codes: Tensor) -> None:
@@ -210,8 +222,7 @@ class Batch:
         """Drop the older half of what the model hears of a piece and read the rest again."""
         seat = self._seats[slot]
         assert seat is not None
-        assert self._history is not None
-        start = self._window_start(seat.first, seat.length)
+        start = _window_start(seat.builder.context, seat.first, seat.length)
         kept = self._history[slot, start - seat.first : seat.length - seat.first].clone()
         seat.first = start
         self._read(slot, kept)
@@ -221,21 +232,20 @@ class Batch:
         """Read the rows of a piece afresh."""
         seat = self._seats[slot]
         assert seat is not None
-        if self._history is not None:
-            self._history[slot, : len(history)] = history
-            self._heard[slot] = len(history)
+        self._history[slot, : len(history)] = history
+        self._heard[slot] = len(history)
         inputs = seat.builder.rows(history, seat.first, self._width == 2)
         cache = self.cache.rows(slot * self._width, (slot + 1) * self._width)
         cache.clear()
         self.logits[slot] = prefill(self._decoder, inputs, cache)
         seat.held = max(map(len, inputs))
 
-    def _window_start(self, first: int, length: int) -> int:
-        """Where the history starts that is heard before code `length`, now that it has started at `first`."""
-        context = self.lm.config.context_frames
-        while context is not None and length - first >= context:
-            first += context // 2
-        return first
+
+def _window_start(context: int | None, first: int, length: int) -> int:
+    """Where the history starts that is heard before code `length`, now that it has started at `first`."""
+    while context is not None and length - first >= context:
+        first += context // 2
+    return first
 
 
 @torch.inference_mode()

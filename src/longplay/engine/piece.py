@@ -31,6 +31,7 @@ class Piece:
         sections: in seconds from the start of the piece.
         prompt: codes [T] to go on from.
         offset: seconds from the start of the piece to the first code of `prompt`, or else to the first new one.
+        history: codes that the model hears at most; None: as many as it was trained on.
         min_frames: codes before which eos is forbidden; None is the published rule, nine tenths of `frames`.
     """
 
@@ -41,10 +42,13 @@ class Piece:
     prompt: Tensor = field(default_factory=_no_codes)
     offset: float = 0.0
     min_frames: int | None = None
+    history: int | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ValueError(f"frames {self.frames}: a piece needs at least one")
+        if self.history is not None and self.history < 2:
+            raise ValueError(f"history {self.history}: a piece needs two codes or more to go on from")
 
     @property
     def first_eos(self) -> int:
@@ -72,6 +76,12 @@ class RowBuilder:
             return self.piece.prompt[: int(REFERENCE_PROMPT_SECONDS * self.lm.config.code_rate)]
         return self.piece.prompt
 
+    @property
+    def context(self) -> int | None:
+        """How many codes the model hears at most; None: all."""
+        known = [limit for limit in (self.lm.config.context_frames, self.piece.history) if limit is not None]
+        return min(known, default=None)
+
     def segments(self, first: int) -> tuple[Segment, ...]:
         """What the model is told about the piece when its history starts at code `first`.
 
@@ -88,7 +98,7 @@ class RowBuilder:
     def max_positions(self, frames: int) -> int:
         """The longest that a row becomes while `frames` codes are made: sos, segments, text, task, codes."""
         codes = len(self.prompt) + frames
-        context = self.lm.config.context_frames
+        context = self.context
         return (
             2 + 3 * max(1, len(self.piece.sections)) + len(self.piece.ids) + (min(codes, context) if context else codes)
         )

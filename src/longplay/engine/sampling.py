@@ -68,9 +68,32 @@ def sample(logits: Tensor, uniforms: Tensor, temperature: float, top_k: int, top
     return classes.gather(-1, index.minimum(last))[:, 0]
 
 
-def uniform_block(seed: int, index: int) -> Tensor:
-    """Numbers in [0, 1) for the codes of block `index` of a piece: [UNIFORM_BLOCK], drawn on the CPU everywhere."""
+def redraw_repeats(drawn: Tensor, logits: Tensor, recent: Tensor, uniforms: Tensor, max_repeat: float) -> Tensor:
+    """Repetition-aware sampling (arXiv 2406.05370): where a class has come too often, one from the whole distribution.
+
+    Args:
+        drawn: classes [B].
+        logits: [B, V] that they were drawn from.
+        recent: the latest classes [B, N], the drawn ones not among them.
+        uniforms: [B] numbers in [0, 1) for the second draw.
+        max_repeat: share of `recent` at which a class counts as too often.
+
+    Returns:
+        classes [B].
+    """
+    often = (recent == drawn[:, None]).float().mean(dim=-1) >= max_repeat
+    return torch.where(often, sample(logits, uniforms, 1.0, 0, 1.0), drawn)
+
+
+def uniform_block(seed: int, index: int, purpose: str = "codes") -> Tensor:
+    """Numbers in [0, 1) for the codes of block `index` of a piece: [UNIFORM_BLOCK], drawn on the CPU everywhere.
+
+    Args:
+        seed: of the piece.
+        index: of the block.
+        purpose: `codes`, or `redraws` for those that are drawn a second time.
+    """
     # Hashed, since neighbouring seeds and indices must not share a stream, nor codes and noise.
-    digest = hashlib.blake2b(f"codes:{seed}:{index}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{purpose}:{seed}:{index}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
     return torch.rand(UNIFORM_BLOCK, generator=generator)

@@ -125,6 +125,7 @@ class Steps:
             prompt=before[0][0] if before else torch.zeros(0, dtype=torch.long),
             offset=heard.start if heard else prompt.start,
             min_frames=None if options.compatibility == "reference" else frames,
+            history=None if options.history_seconds is None else round(options.history_seconds * rate),
         )
         new = generate(lm, [piece], options)
         return chain(before, self.metered(new, "lm", rate))
