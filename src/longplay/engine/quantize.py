@@ -22,7 +22,7 @@ from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8, Int8Weights
 from longplay.prompt import GenerationOptions
 
-ERROR_LIMIT = 0.02
+ERROR_LIMIT = 0.04
 APART = (0, 8, 32, 128)
 CALIBRATION_FRAMES = 150
 _KEPT_INPUTS = 256

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from longplay.config import Config
 from longplay.nn.attention import Attention, Rotary
 from longplay.nn.cache import KVCache
-from longplay.nn.decoder import Decoder, DecoderLayer, Projection
+from longplay.nn.decoder import Decoder, DecoderLayer, Projection, turning_frequencies
 from longplay.nn.linear import Dense, Weights, stack_linears
 
 IGNORED = -1
@@ -225,8 +225,7 @@ class LM(nn.Module):
             layers,
             norm,
             head,
-            self.rotary,
-            config.num_heads,
+            turning_frequencies(self.rotary, config.num_heads, config.num_kv_heads),
             config.num_kv_heads,
             config.head_dim,
             config.norm_eps,

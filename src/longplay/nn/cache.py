@@ -93,14 +93,14 @@ class KVCache:
         new = vectors.reshape(-1, vectors.shape[-1])
         if self.scales is not None:
             return self._append_int8(layer, new, places, visible)
-        flat[places] = new if new.dtype == flat.dtype else new.to(flat.dtype)
+        _write(flat, places, new if new.dtype == flat.dtype else new.to(flat.dtype))
         return keys[:, :, :visible], values[:, :, :visible]
 
     def _append_int8(self, layer: int, new: Tensor, places: Tensor, visible: int) -> tuple[Tensor, Tensor]:
         assert self.scales is not None
         scale = new.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-12) / 127.0
-        self._layers[layer][0][places] = (new / scale).round().to(torch.int8)
-        self.scales[layer].flatten(0, 2)[places] = scale
+        _write(self._layers[layer][0], places, (new / scale).round().to(torch.int8))
+        _write(self.scales[layer].flatten(0, 2), places, scale)
         stored = self.data[layer, :, :, :visible].to(new.dtype).mul_(self.scales[layer, :, :, :visible])
         keys, values = stored.chunk(2, dim=1)
         return keys, values
@@ -124,3 +124,10 @@ class KVCache:
         """A cache over the memory of some rows; what it appends and advances, this one holds too, but for `longest`."""
         scales = None if self.scales is None else self.scales[:, start:stop]
         return KVCache(self.data[:, start:stop], self.lengths[start:stop], scales, self.longest)
+
+
+def _write(flat: Tensor, places: Tensor, new: Tensor) -> None:
+    if flat.device.type == "mps":  # index_copy_ is younger there than the oldest torch that we run on
+        flat[places] = new
+    else:
+        flat.index_copy_(0, places, new)

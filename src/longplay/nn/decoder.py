@@ -47,8 +47,8 @@ class Decoder:
         layers: in order.
         norm: gain [D] of the final norm.
         head: states to logits.
-        rotary: angles of positions.
-        num_heads, num_kv_heads, head_dim: of the attention.
+        frequencies: [H + 2 H_kv, head_dim], angle per position of queries, keys and values (`turning_frequencies`).
+        num_kv_heads, head_dim: of the attention.
         norm_eps: of all norms.
         bucket: steps look at a multiple of so many slots, so that their shapes seldom change; 1: at filled ones only.
     """
@@ -56,8 +56,7 @@ class Decoder:
     layers: Sequence[DecoderLayer]
     norm: Tensor
     head: Projection
-    rotary: Rotary
-    num_heads: int
+    frequencies: Tensor
     num_kv_heads: int
     head_dim: int
     norm_eps: float
@@ -97,14 +96,9 @@ class Decoder:
         if plain:
             visible = cache.longest + count
         mask = None if plain else _mask(positions, visible, cache.read_dtype(dtype))
-        cosine, sine = self.rotary(positions)
-        # Values turn by nothing, so that all heads go through one product.
-        still = cosine.shape[0], self.num_kv_heads, count, self.head_dim
-        cosine = torch.cat(
-            [cosine.expand(-1, self.num_heads + self.num_kv_heads, -1, -1), cosine.new_ones(still)], dim=1
-        )
-        sine = torch.cat([sine.expand(-1, self.num_heads + self.num_kv_heads, -1, -1), sine.new_zeros(still)], dim=1)
-        return _Context(batch, count, cosine.to(dtype), sine.to(dtype), cache, cache.places(positions), visible, mask)
+        angles = positions[:, None, :, None] * self.frequencies[:, None]
+        cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
+        return _Context(batch, count, cosine, sine, cache, cache.places(positions), visible, mask)
 
     def _attend(self, heads: Tensor, index: int, context: "_Context") -> Tensor:
         batch, count, kv = context.batch, context.count, self.num_kv_heads
@@ -132,7 +126,16 @@ class Decoder:
 def _mask(positions: Tensor, visible: int, dtype: torch.dtype) -> Tensor:
     """Added to the scores: 0 for the slots that a position sees, minus infinity for others; [B, 1, N, M]."""
     hidden = torch.arange(visible, device=positions.device) > positions[:, None, :, None]
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+    return torch.where(hidden, -torch.inf, 0.0).to(dtype)
+
+
+def turning_frequencies(rotary: Rotary, num_heads: int, num_kv_heads: int) -> Float[Tensor, "H D"]:
+    """What `Rotary` says of one position, for all heads: negative in the first half, whose sine it negates.
+
+    Values have frequency 0: they turn by nothing, so that all heads go through one product.
+    """
+    turning = torch.cat([-rotary.frequencies, rotary.frequencies]).float().expand(num_heads + num_kv_heads, -1)
+    return torch.cat([turning, turning.new_zeros(num_kv_heads, turning.shape[1])])
 
 
 @dataclass(frozen=True, eq=False)
