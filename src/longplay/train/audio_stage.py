@@ -180,6 +180,7 @@ class AudioStage:
         codes = []
         for row in torch.split(wav, 4):
             if self.spectrum is not None:
+                assert isinstance(model, Tokenizer)
                 magnitude, latents, quantized = model.spectrum(row)
                 terms = self.spectrum.to(row.device)(magnitude, latents, row)
             else:
