@@ -1,4 +1,4 @@
-"""The recipes run."""
+"""The recipes run: every stage at tiny size, then the same data packed for a GPU and trained on from the pack."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import soundfile as sf
+
+from longplay.data.manifest import read_manifest
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,8 +26,26 @@ def recipe(name: str, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 @pytest.mark.slow
-def test_every_stage_runs(tmp_path: Path) -> None:
+def test_every_stage_runs_and_a_pack_for_a_gpu_trains(tmp_path: Path) -> None:
     recipe("smoke.sh", str(tmp_path / "smoke"))
     wav, rate = sf.read(tmp_path / "smoke/smoke.wav")
     assert rate == 48000
     assert len(wav) > 0
+
+    places = {"PACK": str(tmp_path / "pack"), "WORK": str(tmp_path / "work"), "OUT": str(tmp_path / "out")}
+    smoke = tmp_path / "smoke"
+    recipe(
+        "gpu.sh", "pack", WHEELS="0", MIB="1", CORPUS=str(smoke / "corpus"), TOKENS=str(smoke / "tokens"), RUNS=str(smoke), **places
+    )  # fmt: skip
+    packed = read_manifest(tmp_path / "pack/corpus/manifest.jsonl")
+    assert {track.split for track in packed} == {"train", "valid"}
+    assert all((tmp_path / "pack/corpus" / track.path).suffix == ".ogg" for track in packed)
+    size = sum(file.stat().st_size for file in (tmp_path / "pack").rglob("*") if file.is_file())
+    assert size < 24 * 2**20
+
+    tiny = "batch_size=2 loop.steps=2 loop.device=cpu loop.workers=1 crop_seconds=0.5 held_out_crops=2"
+    recipe("gpu.sh", "train", "codec", "--seconds", "60", OVERRIDES=f"{tiny} held_out_seconds=1", **places)
+    recipe("gpu.sh", "unpack", places["OUT"], RUNS=str(tmp_path / "back"))
+    for name in ("model/codec.safetensors", "metrics.jsonl", "curves.png", "run.yaml"):
+        assert (tmp_path / "back/nano-codec" / name).exists()
+    assert all(piece.stat().st_size <= 15 * 2**20 for piece in (tmp_path / "out").iterdir())
