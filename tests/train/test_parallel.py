@@ -36,8 +36,9 @@ def run_processes(work: Callable[[], object], folder: Path, count: int = 2) -> l
         AcceleratorState._reset_state(reset_partial_state=True)
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
+        torch.set_num_threads(1)  # the threads of the parent did not survive the fork
         try:
             work()
         except BaseException:
