@@ -58,3 +58,8 @@ def test_an_lm_of_another_size_is_refused(lm_stage: Any, tmp_path: Path) -> None
     stage.model.audio_head = torch.nn.Linear(16, 9)
     with pytest.raises(CheckpointError, match="does not fit this config"):
         _start_from(stage, tmp_path / "model")
+
+
+def test_an_lm_does_not_start_from_a_directory_without_one(lm_stage: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is missing"):
+        _start_from(lm_stage(), tmp_path / "nowhere")

@@ -1,6 +1,5 @@
 """What a bench found: a table for the terminal, JSON, and a picture of the cost over length."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from longplay.bench.measure import exponent
 from longplay.data.manifest import write_text
-from longplay.errors import UserError
+from longplay.report import number, save_figure, table, to_json
 
 
 @dataclass(frozen=True)
@@ -68,50 +67,21 @@ class BenchReport:
 def markdown(report: BenchReport) -> str:
     """A table of the contenders, the limits beside it."""
     setting = ", ".join(f"{key} {value}" for key, value in report.setting.items())
-    limits = ", ".join(f"{key} {_number(value)}" for key, value in report.limits.items())
-    columns = list(dict.fromkeys(name for row in report.rows for name in row.values))
+    limits = ", ".join(f"{key} {number(value)}" for key, value in report.limits.items())
     lines = [f"## bench {report.stage}: {report.model}", "", f"{setting}. Limits: {limits}.", ""]
-    lines += [f"| {report.stage} | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-    for row in report.rows:
-        cells = [_number(row.values[name]) if name in row.values else "" for name in columns]
-        lines.append(f"| {row.name} | {' | '.join(cells)} |")
+    lines += table(report.stage, ((row.name, row.values) for row in report.rows))
     for curve in report.curves:
         if not math.isnan(curve.exponent):
             lines += ["", f"Cost of {curve.name} grows with length to the power {curve.exponent:.2f}."]
     return "\n".join(lines) + "\n"
 
 
-def check_plotting() -> None:
-    """Find out before the work whether the picture can be drawn.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError("matplotlib is missing; install it with: pip install 'longplay[evaluate]'") from None
-
-
 def write_report(report: BenchReport, path: Path) -> None:
     """Write `path` (JSON) and, if there are curves, a picture beside it with the suffix .png."""
     found = {**asdict(report), "exponents": {curve.name: curve.exponent for curve in report.curves}}
-    write_text(path, json.dumps(_plain(found), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(found))
     if report.curves:
         _plot(report, path.with_suffix(".png"))
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if 1000 <= abs(value) < math.inf else f"{value:.3g}"
-
-
-def _plain(value: object) -> object:
-    """JSON has no infinity and no NaN: they become null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plot(report: BenchReport, path: Path) -> None:
@@ -128,6 +98,4 @@ def _plot(report: BenchReport, path: Path) -> None:
     axes.set_ylabel("seconds of computing")
     axes.set_title(f"{report.stage}, {report.model}")
     axes.legend()
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, dpi=90, format="png")
-    temporary.replace(path)
+    save_figure(figure, path, dpi=90)

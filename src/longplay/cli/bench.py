@@ -114,7 +114,7 @@ def prepare(threads: int | None, json: Path | None) -> None:
     """Before a bench: the number of threads, and whether its picture can be drawn."""
     import torch
 
-    from longplay.bench.report import check_plotting
+    from longplay.report import check_plotting
 
     if threads:
         torch.set_num_threads(threads)

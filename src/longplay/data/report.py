@@ -10,6 +10,7 @@ from longplay.data.build import Built
 from longplay.data.manifest import write_text
 from longplay.data.quality import LIMITS, Quality, flags
 from longplay.errors import UserError
+from longplay.report import save_figure
 
 LISTED = 50  # rows of each table in words; the numbers have them all
 SPLITS = ("train", "valid", "test")
@@ -107,9 +108,7 @@ def _plot(built: Built, figures: Mapping[str, Any], path: Path) -> None:
     flagged.barh(names, [figures["flags"][name] for name in names], color="#cc6677")
     flagged.invert_yaxis()
     flagged.set_xlabel("recordings flagged")
-    part = path.with_name("report.part.png")
-    figure.savefig(part, dpi=110)
-    part.replace(path)
+    save_figure(figure, path, dpi=110)
 
 
 def _kept_quality(built: Built) -> list[Quality]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from longplay.data.structure import Structure
 from longplay.errors import UserError
+from longplay.report import save_figure
 
 COLOURS = {"intro": "#999933", "verse": "#4477aa", "chorus": "#cc6677", "outro": "#882255"}
 
@@ -42,9 +43,7 @@ def plot_structure(structure: Structure, seconds: float, title: str, path: Path)
         for axes in (matrix, novelty, bar):
             axes.axvline(section.start, color="white" if axes is matrix else "black", linewidth=0.7)
     bar.set(xlabel="seconds", yticks=[], xlim=(0, seconds), ylim=(0, 1))
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
-        figure.savefig(part, dpi=110)
+        save_figure(figure, path, dpi=110)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be drawn ({error}); give a .png, .pdf or .svg") from None
-    part.replace(path)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from longplay.data.musicnn import PATCH_FRAMES, SAMPLE_RATE, Listener
+from longplay.data.musicnn import HOP_LENGTH, PATCH_FRAMES, SAMPLE_RATE, Listener
 from longplay.data.musicnn_weights import tag_names
 
 EXCERPTS = 3  # of one patch each, evenly spread over the track
@@ -40,7 +40,7 @@ def probabilities(listener: Listener, wav: Wav, rate: int) -> dict[str, float]:
 
     The keys are `MTT/<tag>` and `MSD/<tag>`, since the two sets of weights share some tags.
     """
-    length = int((PATCH_FRAMES + 1) * 256 / SAMPLE_RATE * rate)
+    length = int((PATCH_FRAMES + 1) * HOP_LENGTH / SAMPLE_RATE * rate)
     count = min(EXCERPTS, len(wav) // length)
     starts = np.linspace(0, len(wav) - length, count + 2)[1:-1] if count else [0]
     excerpts = [wav[int(start) : int(start) + length] for start in starts]

@@ -26,6 +26,8 @@ from longplay.nn.graphed import GraphedStep, step
 from longplay.prompt import GenerationOptions
 
 NO_CODE = -1
+CHUNK_FRAMES = 15
+"""Codes between two looks at the device, unless told otherwise."""
 PREFILL_POSITIONS = 512
 RECENT_CODES = 32
 """The latest codes, among which `max_repeat` counts."""

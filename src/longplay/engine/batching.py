@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longplay.engine.batch import NO_CODE, Batch
+from longplay.engine.batch import CHUNK_FRAMES, NO_CODE, Batch
 from longplay.engine.piece import Piece, RowBuilder
 from longplay.models.lm import LM
 from longplay.prompt import GenerationOptions
-
-CHUNK_FRAMES = 15
 
 
 @dataclass(frozen=True)

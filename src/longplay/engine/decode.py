@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from longplay.engine.batch import NO_CODE, Batch
+from longplay.engine.batch import CHUNK_FRAMES, NO_CODE, Batch
 from longplay.engine.piece import Piece, RowBuilder
 from longplay.models.lm import LM
 from longplay.nn.cache import KVCache
 from longplay.prompt import GenerationOptions
-
-CHUNK_FRAMES = 15
 
 
 def generate(

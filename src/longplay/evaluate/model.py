@@ -17,12 +17,13 @@ from longplay.errors import UserError
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
 from longplay.evaluate.generation import adherence_rows, controls, prompt_of, quality_rows
 from longplay.evaluate.reconstruction import code_usage, opus_clips, reconstruction_rows
-from longplay.evaluate.report import Part, Report, check_plotting, write_report
+from longplay.evaluate.report import Part, Report, write_report
 from longplay.evaluate.speed import speed_rows
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
 from longplay.pipeline import Pipeline, Through
 from longplay.prompt import GenerationOptions
+from longplay.report import check_plotting
 
 PartName = Literal["codec", "tokenizer", "flow", "generation", "speed"]
 PARTS: tuple[PartName, ...] = get_args(PartName)

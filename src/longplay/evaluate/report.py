@@ -1,13 +1,12 @@
 """What an evaluation found: `results.json`, a Markdown table per part, and one picture."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from longplay.data.manifest import write_text
-from longplay.errors import UserError
+from longplay.report import number, save_figure, table, to_json
 
 COMPARED = ("mel", "frechet")
 """The columns that the picture shows."""
@@ -58,21 +57,9 @@ class Report:
     parts: Sequence[Part]
 
 
-def check_plotting() -> None:
-    """Find out before hours of work whether the picture can be drawn.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError("matplotlib is missing; install it with: pip install 'longplay[evaluate]'") from None
-
-
 def write_report(report: Report, folder: Path) -> None:
     """Write `results.json`, `results.md` and `results.png` into `folder`, each in one step."""
-    write_text(folder / "results.json", json.dumps(_plain(asdict(report)), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "results.json", to_json(asdict(report)))
     write_text(folder / "results.md", markdown(report))
     _plot(report, folder / "results.png")
 
@@ -87,32 +74,10 @@ def markdown(report: Report) -> str:
         if part.missing is not None:
             lines += [f"**Missing:** {part.missing}", ""]
         if part.rows:
-            lines += [*_table(part.rows), ""]
-        lines += [f"- {name}: {_number(value)}" for name, value in part.facts.items()]
+            lines += [*table("system", ((row.system, row.values) for row in part.rows)), ""]
+        lines += [f"- {name}: {number(value)}" for name, value in part.facts.items()]
         lines += [""] if part.facts else []
     return "\n".join(lines)
-
-
-def _table(rows: Sequence[Row]) -> list[str]:
-    columns = list(dict.fromkeys(name for row in rows for name in row.values))
-    lines = [f"| system | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-    for row in rows:
-        cells = [_number(row.values[name]) if name in row.values else "" for name in columns]
-        lines.append(f"| {row.system} | {' | '.join(cells)} |")
-    return lines
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if 1000 <= abs(value) < math.inf else f"{value:.3g}"
-
-
-def _plain(value: object) -> object:
-    """JSON has no infinity and no NaN: they become null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plot(report: Report, path: Path) -> None:
@@ -134,6 +99,4 @@ def _plot(report: Report, path: Path) -> None:
         axes.margins(x=0.15)
         axes.invert_yaxis()
         axes.set_title(f"{part.name}: {name} (lower is better)")
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, dpi=90, format="png")
-    temporary.replace(path)
+    save_figure(figure, path, dpi=90)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from longplay.checkpoint.store import TEXT_FILE, load_weights
+from longplay.checkpoint.store import TEXT_FILE
 from longplay.checkpoint.system import System, load_system
 from longplay.config import override, read_yaml
 from longplay.data.manifest import Split, read_manifest
@@ -16,6 +16,7 @@ from longplay.errors import CheckpointError, ConfigError
 from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
 from longplay.train.flow_stage import FlowStage, FlowStageConfig
+from longplay.train.init import start_from
 from longplay.train.lm_stage import LMStage, LMStageConfig
 from longplay.train.stage import Stage
 
@@ -91,15 +92,10 @@ def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, fl
 
 
 def _start_from(stage: LMStage, directory: Path) -> None:
-    weights = load_weights(directory, "lm")
-    same_text = (directory / TEXT_FILE).read_text(encoding="utf-8") == stage.text.to_json()
-    if not same_text:
-        weights["text_embedding.weight"] = stage.model.text_embedding.weight.detach()
-    try:
-        stage.model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{directory}: its lm does not fit this config ({reason})") from None
+    """Another text tokenizer means other words: the text embedding then starts afresh."""
+    text = directory / TEXT_FILE
+    same_text = text.is_file() and text.read_text(encoding="utf-8") == stage.text.to_json()
+    start_from(stage.model, "lm", directory, own=() if same_text else ("text_embedding.weight",))
 
 
 def _text_tokenizer(run: Path, tracks: list[TokenTrack], vocab_size: int) -> TextTokenizer:

@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from longplay.checkpoint.store import load_weights
 from longplay.config import Config
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
-from longplay.errors import CheckpointError, TrainingError
+from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerLayer
 from longplay.nn.unet import ResnetBlock, TransformerBlock
 from longplay.train.export import export_model
+from longplay.train.init import start_from
 from longplay.train.loop_config import LoopConfig
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
@@ -51,7 +51,7 @@ class FlowStage:
         self.codec = codec
         self.model = Flow(config.flow)
         if config.init is not None:
-            _start_from(self.model, config.init)
+            start_from(self.model, "flow", config.init)
         frames = round(config.crop_seconds * config.flow.code_rate)
         missing = [track.utt for track in [*train_tracks, *held_out_tracks] if not len(track.acoustic)]
         if missing:
@@ -116,11 +116,3 @@ class FlowStage:
         part = window.track.acoustic[:, start : start + length]
         # the last hop of the tokenizer may be only half filled: the codec then has a frame less
         return np.pad(part, ((0, 0), (0, length - part.shape[1])), mode="edge")
-
-
-def _start_from(model: Flow, directory: Path) -> None:
-    try:
-        model.load_state_dict(load_weights(directory, "flow"))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{directory}: its flow does not fit this config ({reason})") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from longplay.errors import ConfigError
+from longplay.report import save_figure
 from longplay.train.parallel import Parallel
 
 logger = logging.getLogger(__name__)
@@ -95,9 +96,7 @@ def draw_curves(records: list[Record], path: Path) -> None:
                 axes.plot(steps, values, label=label, marker="o" if len(steps) == 1 else None)
         axes.set(title=name, xlabel="step")
         axes.legend()
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    figure.savefig(part, dpi=70)
-    part.replace(path)
+    save_figure(figure, path, dpi=70)
 
 
 def _end_torn_line(path: Path) -> None:

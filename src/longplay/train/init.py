@@ -1,0 +1,30 @@
+"""How a run starts from the weights of another."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from longplay.checkpoint.store import load_weights
+from longplay.errors import CheckpointError
+
+
+def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, own: Collection[str] = ()) -> None:
+    """Give `model` the weights of a model directory.
+
+    Args:
+        model: of the run.
+        stage: whose weights to take.
+        directory: native model directory.
+        own: names of the tensors that `model` keeps as they are.
+
+    Raises:
+        CheckpointError: the directory has no such weights, or they do not fit.
+    """
+    kept = {name: value for name, value in model.state_dict().items() if name in own}
+    try:
+        model.load_state_dict(load_weights(directory, stage) | kept)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{directory}: its {stage} does not fit this config ({reason})") from None
