@@ -1,5 +1,7 @@
 """Flow, codec, pipeline benches and the flow's studies, over the tiny model."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from longplay.bench.codec import CodecBench
 from longplay.bench.flow import FlowBench
 from longplay.bench.flow_studies import METHODS, WINDOWS, FlowStudy, log_spectral_distance
 from longplay.bench.models import open_system
-from longplay.bench.pipeline import PipelineBench
+from longplay.bench.pipeline import PipelineBench, _in_sequence
 from longplay.errors import CheckpointError, UserError
 from systems import save_tiny
 
@@ -93,3 +95,23 @@ def test_random_weights_have_no_quality_to_study() -> None:
         FlowStudy("random:base", "solver").run()
     with pytest.raises(CheckpointError, match="unknown size; use random:base or random:1.5b"):
         open_system("random:7b")
+
+
+def test_one_stage_after_the_other_starts_no_stage_before_it_is_timed() -> None:
+    begun = []
+
+    class Stages:
+        def generate(self, prompt: object) -> Iterator[int]:
+            for code in range(3):
+                begun.append(f"code {code}")
+                yield code
+
+        def decode(self, codes: Iterator[int]) -> Iterator[int]:
+            for code in codes:
+                begun.append(f"sound {code}")
+                yield code
+
+    sound = _in_sequence(Stages())  # type: ignore[arg-type]
+    assert begun == []
+    assert list(sound) == [0, 1, 2]  # type: ignore[comparison-overlap]
+    assert begun == ["code 0", "code 1", "code 2", "sound 0", "sound 1", "sound 2"]

@@ -6,7 +6,7 @@ Also how long the first sound takes, in this process and from the command on, an
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from longplay.audio.file import Wav
@@ -63,7 +63,7 @@ class PipelineBench:
             options = self._options(self.baseline_seconds).settle(PROMPT)
             steps = Steps(pipeline.system, self.model, options, silent)
             with PeakMemory() as peak:
-                made = _consume(steps.decode(iter(list(steps.generate(PROMPT)))))
+                made = _consume(_in_sequence(steps))
             values = _values(made, self.baseline_seconds, peak.bytes)
             rows.append(Row(f"{self.baseline_seconds:g} s, one stage after the other", values))
         if not self.model.startswith(RANDOM):
@@ -89,6 +89,12 @@ class PipelineBench:
                 assert process.stderr is not None
                 raise UserError(f"`{' '.join(command[1:])}` made no sound: {process.stderr.read().decode().strip()}")
         return taken
+
+
+def _in_sequence(steps: Steps) -> Iterator[Wav]:
+    """All codes before the first sound; all of the work is done while it is iterated over."""
+    codes = list(steps.generate(PROMPT))
+    yield from steps.decode(iter(codes))
 
 
 @dataclass(frozen=True)
