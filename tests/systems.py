@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from longplay.checkpoint.names import ModelName
-from longplay.checkpoint.store import SystemConfig, save_native
+from longplay.checkpoint.store import SystemConfig, load_config, save_native
 from longplay.checkpoint.system import System, load_system
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.flow import Flow, FlowConfig
@@ -16,6 +16,7 @@ from longplay.nn.quantizers import CodebookConfig, GroupResidualConfig
 from longplay.nn.spectral import SpectralDecoderConfig, SpectralEncoderConfig
 from longplay.nn.unet import UNetConfig
 from longplay.text import TextTokenizer
+from longplay.train.release import release
 
 CODEBOOK_SIZE = 64
 LATENT_DIM = 16
@@ -104,3 +105,10 @@ def save_tiny(directory: Path, seed: int = 0) -> Path:
 def tiny_system(directory: Path, seed: int = 0) -> System:
     """The tiny model, saved to the new `directory` and loaded from there."""
     return load_system(save_tiny(directory, seed))
+
+
+def store_in_int8(source: Path, directory: Path) -> Path:
+    """The native model in `source`, written to the new `directory` with its lm in int8."""
+    about = {"name": "tiny", "licence": "none: random numbers", "provenance": "tests"}
+    release(dict.fromkeys(load_config(source).present, source), directory, **about, lm_precision="int8")
+    return directory

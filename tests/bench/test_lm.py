@@ -9,7 +9,7 @@ from longplay.bench.lm import LMBench, open_lm, step_bytes
 from longplay.engine.quantize import Quality, quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
-from longplay.pipeline.precision import Quantized
+from longplay.pipeline.int8 import Quantized
 from tiny_lm import tiny_config, tiny_lm
 
 

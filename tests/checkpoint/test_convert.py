@@ -11,10 +11,10 @@ from torch import Tensor
 from longplay.checkpoint.carried import other_files
 from longplay.checkpoint.convert import convert
 from longplay.checkpoint.published import WEIGHT_FILES, same_bits
-from longplay.checkpoint.store import load_config, load_tensors, save_tensors
+from longplay.checkpoint.store import load_config, load_tensors, load_weights, save_tensors
 from longplay.checkpoint.system import load_system
 from longplay.errors import CheckpointError
-from systems import save_tiny
+from systems import save_tiny, store_in_int8
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +164,16 @@ def test_config_of_the_converted_model(native: Path) -> None:
     config = load_config(native)
     assert config.name == "InspireMusic-Tiny"
     assert "InspireMusic-Tiny" in config.provenance
+
+
+@pytest.mark.tiny_checkpoint
+def test_an_lm_in_int8_is_published_in_float(native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longplay.pipeline.int8.KL_LIMIT", 1.0)  # its weights are random
+    trained, narrow = tmp_path / "trained", store_in_int8(native, tmp_path / "narrow")
+    shutil.copytree(native, trained)
+    shutil.copy(narrow / "lm.safetensors", trained / "lm.safetensors")
+    convert(trained, tmp_path / "published", "published")
+    state = torch.load(tmp_path / "published" / "llm.pt", weights_only=True)
+    name = "llm_decoder.weight"
+    assert state[name].dtype == torch.half
+    assert torch.equal(state[name], load_weights(narrow, "lm")["audio_head.weight"])

@@ -5,9 +5,9 @@ import torch
 
 from longplay.checkpoint.hub import parse_hub_name
 from longplay.checkpoint.manage import convert_model, download_model, list_models, model_info, verify_model
-from longplay.checkpoint.store import MODELS, load_tensors, save_tensors
+from longplay.checkpoint.store import MODELS, load_tensors, load_weights, save_tensors
 from longplay.errors import CheckpointError
-from systems import save_tiny, tiny_config
+from systems import save_tiny, store_in_int8, tiny_config
 
 
 @pytest.fixture
@@ -40,6 +40,25 @@ def test_a_good_model_is_verified(tiny: Path) -> None:
     verified = verify_model(tiny)
     assert verified.tensors == sum(len(load_tensors(tiny / f"{model}.safetensors")) for model in MODELS)
     assert len(verified.digest) == 64
+
+
+def test_a_model_with_an_lm_in_int8_is_described_and_verified(tiny: Path, tmp_path: Path) -> None:
+    stored = store_in_int8(tiny, tmp_path / "stored")
+    lm, wide = model_info(stored).weights["lm"], model_info(tiny).weights["lm"]
+    assert lm.parameters == wide.parameters
+    assert lm.size < 0.5 * wide.size
+    assert lm.dtypes == ("float16", "float32", "int8")
+    assert verify_model(stored).tensors == sum(len(load_weights(stored, model)) for model in MODELS)
+    path = stored / "lm.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_tensors(path).items()}
+    tensors["audio_head.weight.scales"][0] = torch.nan
+    save_tensors(path, tensors)
+    with pytest.raises(CheckpointError, match=r"tensor audio_head\.weight holds NaN"):
+        verify_model(stored)
+    del tensors["audio_head.weight.scales"]
+    save_tensors(path, tensors)
+    with pytest.raises(CheckpointError, match=r"audio_head\.weight is in int8, but its scales do not fit it"):
+        verify_model(stored)
 
 
 def test_the_digest_follows_the_weights(tiny: Path) -> None:

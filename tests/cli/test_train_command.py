@@ -11,6 +11,7 @@ import soundfile as sf
 import yaml
 
 from longplay.data.manifest import Track, write_manifest
+from systems import save_tiny
 
 SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 8, "intermediate_dim": 12, "num_layers": 1}
 
@@ -81,3 +82,16 @@ def test_torchrun_starts_it_in_several_processes(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 2  mel") == 1
     assert json.loads((folder / "run/starts.jsonl").read_text())["processes"] == 2
+
+
+def test_release_stores_the_lm_in_int8_and_prints_its_quality(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "a")
+    about = ("--name", "small", "--licence", "CC0", "--provenance", "a test", "--lm-precision", "int8")
+    done = longplay(tmp_path, "release", "out", "--lm", "a", *about)
+    assert done.returncode == 0, done.stderr
+    assert "9 projections in int8" in done.stdout
+    assert "int8 against float32: KL" in done.stdout
+    assert "of the likeliest 350 shared" in done.stdout
+    refused = longplay(tmp_path, "release", "other", "--codec", "a", *about)
+    assert refused.returncode == 2
+    assert "--lm-precision int8 needs --lm" in refused.stderr

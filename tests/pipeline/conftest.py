@@ -1,5 +1,6 @@
 """A pipeline over the tiny model, and recordings to go on from."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,13 +12,25 @@ from longplay import Audio, GenerationOptions, Pipeline
 from longplay.engine.piece import Piece
 from longplay.models.lm import LM
 from recordings import chord
-from systems import save_tiny
+from systems import save_tiny, store_in_int8
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model directory."""
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def released(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with its lm in int8, as `train release` stores it."""
+    return store_in_int8(tiny, tmp_path_factory.mktemp("released") / "stored")
+
+
+@pytest.fixture
+def stored(released: Path, tmp_path: Path) -> Path:
+    """A copy of `released`."""
+    return Path(shutil.copytree(released, tmp_path / "stored"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import torch
 from longplay.checkpoint.system import load_system
 from longplay.errors import UserError
 from longplay.pipeline import Pipeline
-from longplay.pipeline.precision import FILE, load_dtype, load_quantized, quantize_model
+from longplay.pipeline.int8 import FILE, quantize_model
+from longplay.pipeline.precision import load_dtype
 from longplay.prompt import GenerationOptions
 
 OPTIONS = GenerationOptions(seconds=0.2, seed=3, num_steps=1, fast=True)
@@ -18,38 +19,13 @@ def model(tiny: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny, tmp_path / "model"))
 
 
-def test_the_int8_form_is_kept_beside_the_model_and_found_again(model: Path) -> None:
-    assert load_quantized(load_system(model)) is None
-    path, made = quantize_model(model)
-    assert path == model / FILE
-    found = load_quantized(load_system(model))
-    assert found is not None
-    assert found.quality == made.quality
-    for name, projection in made.projections.items():
-        again = found.projections[name]
-        assert (again.form, again.apart, again.error) == (projection.form, projection.apart, projection.error)
-        x = torch.randn(
-            2, projection.weights.__dict__.get("values", projection.weights.__dict__.get("weight")).shape[1]
-        )
-        assert torch.equal(again.projection()(x), projection.projection()(x))
-
-
-def test_a_form_of_other_weights_is_ignored(model: Path) -> None:
-    quantize_model(model)
-    weights = model / "lm.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    assert load_quantized(load_system(model)) is None
-
-
 def test_auto_takes_int8_only_where_it_is_measured_and_close(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Pipeline.load(model, "cpu").precision == "float32"
     assert not (model / FILE).exists()
     quantize_model(model)
-    monkeypatch.setattr("longplay.pipeline.precision.KL_LIMIT", 10.0)
+    monkeypatch.setattr("longplay.pipeline.int8.KL_LIMIT", 10.0)
     assert Pipeline.load(model, "cpu").precision == "int8"
-    monkeypatch.setattr("longplay.pipeline.precision.KL_LIMIT", 0.0)
+    monkeypatch.setattr("longplay.pipeline.int8.KL_LIMIT", 0.0)
     assert Pipeline.load(model, "cpu").precision == "float32"
 
 
@@ -68,3 +44,36 @@ def test_int8_belongs_to_the_cpu() -> None:
     assert load_dtype("auto", torch.device("mps")) is None
     with pytest.raises(UserError, match="int8: computes on the CPU only"):
         load_dtype("int8", torch.device("cuda"))
+
+
+def test_a_model_stored_in_int8_runs_in_int8_at_once(stored: Path) -> None:
+    pipeline = Pipeline.load(stored, "cpu")
+    assert pipeline.precision == "int8"
+    assert not (stored / FILE).exists()
+    made = pipeline.generate("x", OPTIONS)
+    assert (Pipeline.load(stored, "cpu", "int8").generate("x", OPTIONS).wav == made.wav).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_model_stored_in_int8_runs_in_wider_precisions(stored: Path, precision: str) -> None:
+    pipeline = Pipeline.load(stored, "cpu", precision)
+    assert pipeline.precision == precision
+    assert pipeline.system.lm is not None
+    assert pipeline.system.lm.audio_embedding.weight.dtype == torch.float32
+    assert pipeline.generate("x", OPTIONS).wav.shape[1] == 4800
+
+
+def test_without_int8_kernels_a_stored_model_runs_in_float32(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without:
+        supported_engines = ("none",)
+
+    monkeypatch.setattr("longplay.nn.quantized.quantized", Without)
+    assert Pipeline.load(stored, "cpu").precision == "float32"
+    with pytest.raises(UserError, match="no int8 kernels for the CPU; use bfloat16 or float32"):
+        Pipeline.load(stored, "cpu", "int8")
+
+
+def test_other_devices_get_a_stored_model_in_float16(stored: Path) -> None:
+    lm = load_system(stored, dtype=None, device="meta").lm
+    assert lm is not None
+    assert {parameter.dtype for parameter in lm.parameters()} == {torch.float16}

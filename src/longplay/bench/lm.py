@@ -23,7 +23,8 @@ from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
-from longplay.pipeline.precision import Precision, Quantized, load_quantized, quantize_lm
+from longplay.pipeline.int8 import Quantized, load_quantized, quantize_lm
+from longplay.pipeline.precision import Precision
 from longplay.prompt import GenerationOptions
 
 FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
@@ -166,7 +167,7 @@ def open_lm(model: str, quantized: bool = False) -> tuple[LM, Quantized | None]:
         raise CheckpointError(f"model {model!r}: has no lm, only {', '.join(system.config.present)}")
     if not quantized:
         return system.lm, None
-    return system.lm, load_quantized(system) or quantize_lm(system, system.lm)
+    return system.lm, load_quantized(system) or quantize_lm(system.lm, system.text_tokenizer)
 
 
 def chunks(lm: LM, pieces: Sequence[Piece], chunk: int, cache: torch.dtype | None) -> Iterator[torch.Tensor]:

@@ -11,9 +11,18 @@ from longplay.checkpoint import store
 from longplay.checkpoint.build import check, skeleton
 from longplay.checkpoint.convert import Layout, convert
 from longplay.checkpoint.hub import BUNDLED, KNOWN, download, locate, parse_hub_name
+from longplay.checkpoint.int8 import is_part
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import SystemConfig
-from longplay.checkpoint.system import check_text, digest, load_config, load_text_tokenizer, load_weights, weight_files
+from longplay.checkpoint.system import (
+    check_text,
+    digest,
+    load_config,
+    load_stored,
+    load_text_tokenizer,
+    load_weights,
+    weight_files,
+)
 from longplay.errors import CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
@@ -84,7 +93,7 @@ def model_info(name_or_path: str | Path, offline: bool = False) -> ModelInfo:
     """
     directory = locate(name_or_path, offline=offline)
     config = load_config(directory)
-    weights = {model: _summary(load_weights(directory, model)) for model in config.present}
+    weights = {model: _summary(load_stored(directory, model)) for model in config.present}
     layout: Layout = "native" if store.is_native(directory) else "published"
     return ModelInfo(config, directory, layout, weights, load_text_tokenizer(directory) is not None)
 
@@ -140,7 +149,7 @@ def verify_model(name_or_path: str | Path, offline: bool = False) -> Verificatio
 
 def _summary(weights: Mapping[str, Tensor]) -> Weights:
     return Weights(
-        parameters=sum(tensor.numel() for tensor in weights.values()),
+        parameters=sum(tensor.numel() for name, tensor in weights.items() if not is_part(name, weights)),
         size=sum(tensor.numel() * tensor.element_size() for tensor in weights.values()),
         dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
     )

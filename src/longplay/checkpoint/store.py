@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from longplay.checkpoint.int8 import widen
 from longplay.checkpoint.names import ModelName
 from longplay.config import Config, read_yaml
 from longplay.errors import CheckpointError, ConfigError
@@ -122,12 +123,13 @@ def load_config(directory: Path) -> SystemConfig:
 
 
 def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:
-    """Memory-mapped tensors of one model, in their stored dtypes.
+    """Memory-mapped tensors of one model, in their stored dtypes; those in int8 become float16 (`checkpoint/int8.py`).
 
     Raises:
         CheckpointError: the file is missing, cut or damaged.
     """
-    return load_tensors(weights_file(directory, model))
+    path = weights_file(directory, model)
+    return widen(load_tensors(path), str(path))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -176,6 +178,7 @@ def save_native(
     weights: Mapping[ModelName, Mapping[str, Tensor]],
     text_tokenizer: bytes | None = None,
     overwrite: bool = False,
+    metadata: Mapping[ModelName, Mapping[str, str]] | None = None,
 ) -> None:
     """Write a complete model directory.
 
@@ -185,6 +188,7 @@ def save_native(
         weights: state dict per model, native names, any dtype.
         text_tokenizer: contents of the `tokenizers` JSON file.
         overwrite: replace a directory that is already there.
+        metadata: for the headers of the weight files.
 
     Raises:
         CheckpointError: `directory` is there and `overwrite` is false.
@@ -193,7 +197,7 @@ def save_native(
     if set(config.present) != set(weights):
         raise ValueError(f"config has the models {config.present}, weights are of {tuple(weights)}")
     with new_directory(directory, overwrite) as part:
-        write_native(part, config, weights, text_tokenizer)
+        write_native(part, config, weights, text_tokenizer, metadata)
 
 
 def write_native(
@@ -201,10 +205,11 @@ def write_native(
     config: SystemConfig,
     weights: Mapping[ModelName, Mapping[str, Tensor]],
     text_tokenizer: bytes | None,
+    metadata: Mapping[ModelName, Mapping[str, str]] | None = None,
 ) -> None:
     """Write the files of the native layout into the existing `directory`; arguments as for `save_native`."""
     for model, tensors in weights.items():
-        save_tensors(weights_file(directory, model), tensors)
+        save_tensors(weights_file(directory, model), tensors, (metadata or {}).get(model))
     if text_tokenizer is not None:
         (directory / TEXT_FILE).write_bytes(text_tokenizer)
     present = {key: value for key, value in config.dump().items() if value is not None}

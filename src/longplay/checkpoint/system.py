@@ -149,7 +149,7 @@ def check_text(directory: Path, config: SystemConfig, text_tokenizer: TextTokeni
 
 
 def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:
-    """Memory-mapped tensors of one model of a native or published directory, native names, stored dtypes.
+    """Memory-mapped tensors of one model of a native or published directory, native names, stored dtypes, int8 as float16.
 
     Raises:
         CheckpointError: a weight file is missing, cut or damaged.
@@ -157,6 +157,13 @@ def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:
     return (
         store.load_weights(directory, model) if store.is_native(directory) else published.read_weights(directory, model)
     )
+
+
+def load_stored(directory: Path, model: ModelName) -> dict[str, Tensor]:
+    """As `load_weights`, but with the parts of int8 tensors as they lie in the file (`checkpoint/int8.py`)."""
+    if store.is_native(directory):
+        return store.load_tensors(store.weights_file(directory, model))
+    return published.read_weights(directory, model)
 
 
 def weight_files(directory: Path, config: SystemConfig) -> tuple[Path, ...]:

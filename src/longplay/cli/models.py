@@ -1,6 +1,5 @@
 """`longplay models`: what there is, what is in it, fetch, convert, quantize, check."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,17 +76,10 @@ def quantize(
     offline: Offline = False,
 ) -> None:
     """Make a smaller, faster form of the language model, beside the model, and measure how close it is."""
-    from longplay.pipeline.precision import quantize_model
+    from longplay.pipeline.int8 import quantize_model
 
     path, made = quantize_model(name, offline)
-    forms = Counter((projection.form, projection.apart) for projection in made.projections.values())
-    for (form, apart), count in sorted(forms.items()):
-        typer.echo(f"{count:4d} projections in {form}" + (f", {apart} channels kept apart" if apart else ""))
-    for measured, quality in made.quality.items():
-        typer.echo(
-            f"{measured} against float32: KL {quality.kl:.5f} nats a code, {quality.top_overlap:.1%} of the likeliest 350 "
-            f"shared, likeliest code the same in {quality.likeliest:.1%}"
-        )
+    typer.echo("\n".join(made.describe()))
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

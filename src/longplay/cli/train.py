@@ -92,6 +92,10 @@ def release(
     codec: Annotated[Path | None, typer.Option(help="Directory with the codec.")] = None,
     lm: Annotated[Path | None, typer.Option(help="Directory with the lm and its text tokenizer.")] = None,
     flow: Annotated[Path | None, typer.Option(help="Directory with the flow.")] = None,
+    lm_precision: Annotated[
+        Literal["float16", "int8"],
+        typer.Option(help="Of the lm's layers: int8 is half as large, runs at once, and is measured against float32."),
+    ] = "float16",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the directory if it is there.")] = False,
 ) -> None:
     """Join finished runs into one model directory, in half precision; what is left out, the model cannot do."""
@@ -101,7 +105,12 @@ def release(
     parts: dict[ModelName, Path] = {model: directory for model, directory in given.items() if directory is not None}
     if not parts:
         raise typer.BadParameter("name at least one of --tokenizer, --codec, --lm, --flow")
-    join(parts, out, name=name, licence=licence, provenance=provenance, overwrite=overwrite)
+    if lm_precision == "int8" and lm is None:
+        raise typer.BadParameter("--lm-precision int8 needs --lm")
+    about = {"name": name, "licence": licence, "provenance": provenance}
+    made = join(parts, out, **about, overwrite=overwrite, lm_precision=lm_precision)
+    if made is not None:
+        typer.echo("\n".join(made.describe()))
     total = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     typer.echo(f"{out}: {total / 1e6:.1f} MB of weights")
 

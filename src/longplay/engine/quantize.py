@@ -108,7 +108,7 @@ def quantize_projection(weights: Weights, inputs: Tensor, limit: float = ERROR_L
             found = QuantizedProjection(split, error(Int8(split)))
             if found.error <= limit:
                 return found
-    half = Weights(weights.weight.bfloat16(), None if weights.bias is None else weights.bias.bfloat16())
+    half = weights.to(torch.bfloat16)
     found = QuantizedProjection(half, error(Dense(half)))
     return found if found.error <= limit else QuantizedProjection(weights, 0.0)
 

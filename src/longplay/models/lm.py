@@ -194,13 +194,26 @@ class LM(nn.Module):
 
     def linears(self) -> Iterator[tuple[str, Weights]]:
         """Every projection of a step by name, as `decoder` takes it: `0.qkv 0.o 0.gate_up 0.down 1.qkv ... head`."""
+        for name, layers in self.linear_layers().items():
+            yield name, stack_linears(list(layers.values()))
+
+    def linear_layers(self) -> dict[str, dict[str, nn.Linear]]:
+        """The layers that each of `linears` stacks, with their names in the state dict."""
+        found: dict[str, dict[str, nn.Linear]] = {}
         for index, layer in enumerate(self._layers()):
-            attention, mlp = layer.self_attn, layer.mlp
-            yield f"{index}.qkv", stack_linears([attention.q_proj, attention.k_proj, attention.v_proj])
-            yield f"{index}.o", stack_linears([attention.o_proj])
-            yield f"{index}.gate_up", stack_linears([mlp.gate_proj, mlp.up_proj])
-            yield f"{index}.down", stack_linears([mlp.down_proj])
-        yield "head", stack_linears([self.audio_head])
+            attention, mlp, prefix = layer.self_attn, layer.mlp, f"layers.{index}"
+            found[f"{index}.qkv"] = {
+                f"{prefix}.self_attn.q_proj": attention.q_proj,
+                f"{prefix}.self_attn.k_proj": attention.k_proj,
+                f"{prefix}.self_attn.v_proj": attention.v_proj,
+            }
+            found[f"{index}.o"] = {f"{prefix}.self_attn.o_proj": attention.o_proj}
+            found[f"{index}.gate_up"] = {
+                f"{prefix}.mlp.gate_proj": mlp.gate_proj,
+                f"{prefix}.mlp.up_proj": mlp.up_proj,
+            }
+            found[f"{index}.down"] = {f"{prefix}.mlp.down_proj": mlp.down_proj}
+        return found | {"head": {"audio_head": self.audio_head}}
 
     def decoder(self, projections: Mapping[str, Projection] | None = None) -> Decoder:
         """What computes `forward` step by step, with a cache.

@@ -6,7 +6,8 @@ their columns stay in float32, and int8 never sees them.
 """
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +48,29 @@ class Int8Weights:
         values = (rest / scales[:, None]).round().clamp(-_MAX, _MAX).to(torch.int8)
         return cls(values, scales, None if weights.bias is None else weights.bias.float().cpu(), apart, columns)
 
+    def dequantize(self) -> Float[Tensor, "O I"]:
+        """The weight that this stands for."""
+        return (self.values * self.scales[:, None]).index_copy_(1, self.apart, self.columns.t())
+
+    @classmethod
+    def stack(cls, parts: Sequence["Int8Weights"], bias: Float[Tensor, " O"] | None) -> "Int8Weights":
+        """One layer whose output is the outputs of `parts`, and `bias`.
+
+        Raises:
+            ValueError: the parts keep different channels apart.
+        """
+        if not all(torch.equal(part.apart, parts[0].apart) for part in parts):
+            raise ValueError("layers that keep different channels apart cannot be one")
+        if len(parts) == 1:
+            return replace(parts[0], bias=bias)
+        values, scales = torch.cat([part.values for part in parts]), torch.cat([part.scales for part in parts])
+        return cls(values, scales, bias, parts[0].apart, torch.cat([part.columns for part in parts], dim=1))
+
+    def split(self, sizes: Sequence[int]) -> list["Int8Weights"]:
+        """The layers, without biases, that `stack` would put together; `sizes` are their outputs."""
+        parts = zip(self.values.split(sizes), self.scales.split(sizes), self.columns.split(sizes, dim=1), strict=True)
+        return [Int8Weights(values, scales, None, self.apart.clone(), columns) for values, scales, columns in parts]
+
 
 class Int8:
     """The product with `Int8Weights`; inputs and outputs are float32 on the CPU."""
@@ -67,21 +91,29 @@ class Int8:
         return made.addmm_(x.index_select(1, self._apart), self._columns)
 
 
+_ENGINES = ("x86", "fbgemm", "qnnpack")
+
+
+def has_kernels() -> bool:
+    """Whether this build of torch has int8 kernels for the CPU."""
+    return any(name in quantized.supported_engines for name in _ENGINES)
+
+
 def engine() -> str:
     """The int8 kernels of this build of torch: `x86` or `fbgemm` on x86, `qnnpack` on ARM and Apple.
 
     Raises:
         UserError: there are none.
     """
-    for name in ("x86", "fbgemm", "qnnpack"):
+    for name in _ENGINES:
         if name in quantized.supported_engines:
             return name
     raise UserError("precision int8: this build of torch has no int8 kernels for the CPU; use bfloat16 or float32")
 
 
 def _pack(weights: Int8Weights) -> torch.ScriptObject:
-    before = quantized.engine
-    quantized.engine = engine()
+    name, before = engine(), quantized.engine
+    quantized.engine = name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(

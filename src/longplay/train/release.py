@@ -1,22 +1,34 @@
-"""From finished runs to one model directory that can be shipped: inference weights only, in half precision."""
+"""From finished runs to one model directory that can be shipped: inference weights only, in half precision, the lm's or int8."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from longplay.checkpoint.build import build
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import MODELS, TEXT_FILE, SystemConfig, load_config, load_weights, save_native
 from longplay.errors import CheckpointError
+from longplay.models.lm import LM
+from longplay.pipeline.int8 import KL_LIMIT, Quantized, int8_metadata, int8_tensors, quantize_lm
+from longplay.text import TextTokenizer
 
+LMPrecision = Literal["float16", "int8"]
 _EMA_STATE = ("cluster_size", "embed_avg", "inited")
 
 
 def release(
-    parts: Mapping[ModelName, Path], out: Path, *, name: str, licence: str, provenance: str, overwrite: bool = False
-) -> SystemConfig:
+    parts: Mapping[ModelName, Path],
+    out: Path,
+    *,
+    name: str,
+    licence: str,
+    provenance: str,
+    overwrite: bool = False,
+    lm_precision: LMPrecision = "float16",
+) -> Quantized | None:
     """Join the models of several directories into one.
 
     Args:
@@ -24,9 +36,15 @@ def release(
         out: the new model directory.
         name, licence, provenance: for its config.
         overwrite: replace a directory that is there.
+        lm_precision: what the projections of the lm are stored in; int8 takes half the bytes and is ready to run, and other
+            devices and precisions make of it what they need (`checkpoint/int8.py`).
+
+    Returns:
+        the int8 form of the lm, and how close it is to float32, where it was asked for.
 
     Raises:
-        CheckpointError: a part lacks its model, or a weight does not fit half precision.
+        CheckpointError: a part lacks its model, a weight does not fit half precision, or int8 is not close enough.
+        UserError: int8, but this build of torch has none.
     """
     sections: dict[str, Any] = {}
     weights: dict[ModelName, dict[str, Tensor]] = {}
@@ -49,8 +67,21 @@ def release(
         if model == "lm":
             text = (directory / TEXT_FILE).read_bytes()
     system = SystemConfig.parse({"name": name, "licence": licence, "provenance": provenance, **sections})
-    save_native(out, system, weights, text, overwrite=overwrite)
-    return system
+    made: Quantized | None = None
+    metadata: dict[ModelName, dict[str, str]] = {}
+    if lm_precision == "int8" and system.lm is not None:
+        source = str(parts["lm"])
+        lm = build(LM, system.lm, weights["lm"], f"{source} lm", torch.float32)
+        made = quantize_lm(lm, TextTokenizer.load(parts["lm"] / TEXT_FILE))
+        if not made.is_close:
+            raise CheckpointError(
+                f"{source}: its lm in int8 is {made.quality['int8'].kl:.4f} nats a code from float32, more than "
+                f"{KL_LIMIT:g}; release it in float16"
+            )
+        weights["lm"] |= int8_tensors(lm, made)
+        metadata["lm"] = int8_metadata(made)
+    save_native(out, system, weights, text, overwrite, metadata)
+    return made
 
 
 def _frozen_codebooks(config: Any) -> Any:

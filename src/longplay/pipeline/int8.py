@@ -1,0 +1,210 @@
+"""The int8 form of an lm: made once, kept in the weight file of the lm itself (`train release`) or beside the model.
+
+```
+lm.safetensors          with projections in int8 (checkpoint/int8.py); metadata: forms of all projections, measured quality
+lm.int8.safetensors     those projections alone; metadata: also the digest of the weights that they were made from
+```
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longplay.checkpoint.int8 import narrow, read_int8
+from longplay.checkpoint.store import is_native, load_tensors, read_metadata, save_tensors, weights_file
+from longplay.checkpoint.system import System, digest, load_system
+from longplay.engine.quantize import CALIBRATION_FRAMES, Quality, QuantizedProjection, compare, quantize
+from longplay.errors import CheckpointError
+from longplay.models.lm import LM
+from longplay.nn.linear import Dense, Weights, stack_biases, stack_linears
+from longplay.nn.quantized import Int8Weights
+from longplay.text import TextTokenizer
+
+FILE = "lm.int8.safetensors"
+FORMAT = "2"
+KL_LIMIT = 0.005
+"""Nats per code that int8 may differ from float32 to be taken by itself: what bfloat16 weights cost, within a few times."""
+CALIBRATION_TEXT = "calm piano with soft strings"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """An lm in int8.
+
+    Attributes:
+        projections: by name.
+        quality: against float32, on a piece that calibration has not seen; that of bfloat16 beside it.
+    """
+
+    projections: Mapping[str, QuantizedProjection]
+    quality: Mapping[str, Quality]
+
+    @property
+    def is_close(self) -> bool:
+        """Whether it may stand for float32 unasked."""
+        return self.quality["int8"].kl <= KL_LIMIT
+
+    def describe(self) -> list[str]:
+        """Lines for a reader: forms of the projections, and quality."""
+        forms = Counter((projection.form, projection.apart) for projection in self.projections.values())
+        return [
+            f"{count:4d} projections in {form}" + (f", {apart} channels kept apart" if apart else "")
+            for (form, apart), count in sorted(forms.items())
+        ] + [
+            f"{name} against float32: KL {quality.kl:.5f} nats a code, {quality.top_overlap:.1%} of the likeliest 350 "
+            f"shared, likeliest code the same in {quality.likeliest:.1%}"
+            for name, quality in self.quality.items()
+        ]
+
+
+def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
+    """The int8 form of an lm, with its quality.
+
+    Args:
+        lm: in float32 on the CPU, not prepared.
+        text_tokenizer: of its model.
+
+    Raises:
+        UserError: this build of torch has no int8.
+    """
+    ids = tuple(text_tokenizer.encode(CALIBRATION_TEXT)) if text_tokenizer is not None else ()
+    projections = quantize(lm, ids)
+    forms = {
+        "int8": lm.decoder({name: projection.projection() for name, projection in projections.items()}),
+        "bfloat16": lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()}),
+    }
+    return Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES))
+
+
+def quantize_model(name_or_path: str | Path, offline: bool = False) -> tuple[Path, Quantized]:
+    """Make the int8 form of a model's lm and write it beside the model; one that is stored in int8 stays as it is.
+
+    Returns:
+        the file that holds the form, and what is in it.
+
+    Raises:
+        CheckpointError: no such model, one without an lm, or its directory cannot be written.
+        DownloadError: a hub cannot be reached.
+        UserError: this build of torch has no int8.
+    """
+    system = load_system(name_or_path, offline=offline)
+    if system.lm is None:
+        raise CheckpointError(f"model {str(name_or_path)!r}: has no lm to quantize")
+    stored = _stored(system, system.lm)
+    if stored is not None:
+        return weights_file(system.directory, "lm"), stored
+    made, path = quantize_lm(system.lm, system.text_tokenizer), system.directory / FILE
+    try:
+        save_quantized(path, system, made)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror}); copy the model to a place of yours"
+        ) from None
+    return path, made
+
+
+def quantize_and_keep(system: System, name: str) -> Quantized:
+    """As `quantize_model`, for a system that is open, which messages call `name`; a form that cannot be kept is used all the same."""
+    assert system.lm is not None
+    logger.info("quantizing the lm of %s, once", name)
+    made, path = quantize_lm(system.lm, system.text_tokenizer), system.directory / FILE
+    try:
+        save_quantized(path, system, made)
+    except OSError as error:
+        logger.info("%s: cannot be kept (%s)", path, error.strerror)
+    return made
+
+
+def load_quantized(system: System) -> Quantized | None:
+    """The form that the lm of `system` is stored in, or else what `save_quantized` wrote; None where there is neither.
+
+    Args:
+        system: with an lm on the CPU, not prepared.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    assert system.lm is not None
+    stored = _stored(system, system.lm)
+    path = system.directory / FILE
+    if stored is not None or not path.is_file():
+        return stored
+    metadata = read_metadata(path)
+    if metadata.get("longplay_int8") != FORMAT or metadata.get("source") != _lm_digest(system):
+        logger.info("%s: was made from other weights; ignored", path)
+        return None
+    return _read(path, metadata, system.lm)
+
+
+def save_quantized(path: Path, system: System, made: Quantized) -> None:
+    """Write the int8 form of the lm of `system` beside it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    assert system.lm is not None
+    save_tensors(path, int8_tensors(system.lm, made), {**int8_metadata(made), "source": _lm_digest(system)})
+
+
+def int8_tensors(lm: LM, made: Quantized) -> dict[str, Tensor]:
+    """What takes the place of tensors of the lm in a weight file: its projections in int8."""
+    tensors: dict[str, Tensor] = {}
+    for name, layers in lm.linear_layers().items():
+        weights = made.projections[name].weights
+        if isinstance(weights, Int8Weights):
+            parts = weights.split([layer.out_features for layer in layers.values()])
+            for key, part in zip(layers, parts, strict=True):
+                tensors |= narrow(f"{key}.weight", part)
+    return tensors
+
+
+def int8_metadata(made: Quantized) -> dict[str, str]:
+    """What the header of such a file says of the form."""
+    about = {
+        "forms": {name: projection.form for name, projection in made.projections.items()},
+        "errors": {name: projection.error for name, projection in made.projections.items()},
+        "quality": {name: asdict(quality) for name, quality in made.quality.items()},
+    }
+    return {"longplay_int8": FORMAT, "about": json.dumps(about)}
+
+
+def _stored(system: System, lm: LM) -> Quantized | None:
+    if not is_native(system.directory):
+        return None
+    path = weights_file(system.directory, "lm")
+    metadata = read_metadata(path)
+    return _read(path, metadata, lm) if metadata.get("longplay_int8") == FORMAT else None
+
+
+def _read(path: Path, metadata: Mapping[str, str], lm: LM) -> Quantized:
+    tensors = load_tensors(path)
+    try:
+        about: dict[str, Any] = json.loads(metadata["about"])
+        quality = {name: Quality(**values) for name, values in about["quality"].items()}
+        projections = {}
+        for name, layers in lm.linear_layers().items():
+            linears, form = list(layers.values()), about["forms"][name]
+            weights: Int8Weights | Weights
+            if form == "int8":
+                parts = [read_int8(tensors, f"{key}.weight", str(path)) for key in layers]
+                weights = Int8Weights.stack(parts, stack_biases(linears))
+            else:
+                weights = stack_linears(linears).to(getattr(torch, form))
+            projections[name] = QuantizedProjection(weights, about["errors"][name])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its int8 form is damaged ({error!r}); download or make it again") from None
+    return Quantized(projections, quality)
+
+
+def _lm_digest(system: System) -> str:
+    """SHA-256 over the weight file of the lm, hex."""
+    return digest(tuple(file for file in system.weight_files if file.stem in ("lm", "llm")))

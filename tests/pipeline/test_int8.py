@@ -1,0 +1,120 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from longplay.checkpoint.store import load_tensors, read_metadata, save_tensors
+from longplay.checkpoint.system import load_system
+from longplay.engine.quantize import QuantizedProjection
+from longplay.errors import CheckpointError
+from longplay.nn.linear import Dense, Weights
+from longplay.nn.quantized import Int8Weights
+from longplay.pipeline.int8 import FILE, Quantized, load_quantized, quantize_lm, quantize_model, save_quantized
+
+
+@pytest.fixture
+def model(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
+def test_the_int8_form_is_kept_beside_the_model_and_found_again(model: Path) -> None:
+    assert load_quantized(load_system(model)) is None
+    path, made = quantize_model(model)
+    assert path == model / FILE
+    found = load_quantized(load_system(model))
+    assert found is not None
+    assert found.quality == made.quality
+    for name, projection in made.projections.items():
+        again = found.projections[name]
+        assert (again.form, again.apart, again.error) == (projection.form, projection.apart, projection.error)
+        width = (
+            projection.weights.dequantize()
+            if isinstance(projection.weights, Int8Weights)
+            else projection.weights.weight
+        )
+        x = torch.randn(2, width.shape[1])
+        assert torch.equal(again.projection()(x), projection.projection()(x))
+
+
+def test_a_form_of_other_weights_is_ignored(model: Path) -> None:
+    quantize_model(model)
+    weights = model / "lm.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert load_quantized(load_system(model)) is None
+
+
+def test_every_form_is_kept(model: Path) -> None:
+    system = load_system(model)
+    assert system.lm is not None
+    weights = dict(system.lm.linears())
+    forms: dict[str, Int8Weights | Weights] = {
+        "0.qkv": Int8Weights.of(weights["0.qkv"], torch.tensor([1, 30])),
+        "0.down": weights["0.down"].to(torch.bfloat16),
+        "head": Int8Weights.of(weights["head"], torch.zeros(0, dtype=torch.long)),
+    }
+    projections = {name: QuantizedProjection(forms.get(name, value), 0.5) for name, value in weights.items()}
+    save_quantized(model / FILE, system, Quantized(projections, {}))
+    found = load_quantized(system)
+    assert found is not None
+    for name, projection in projections.items():
+        assert found.projections[name].form == projection.form
+        assert found.projections[name].apart == projection.apart
+        # The columns kept apart are stored in half precision.
+        x = torch.randn(2, 48 if name.endswith("down") else 32)
+        torch.testing.assert_close(
+            found.projections[name].projection()(x), projection.projection()(x), rtol=2e-3, atol=1e-4
+        )
+    assert (model / FILE).stat().st_size < (model / "lm.safetensors").stat().st_size / 2
+
+
+def test_a_stored_form_is_what_was_measured(stored: Path, tiny: Path) -> None:
+    source, found = load_system(tiny), load_quantized(load_system(stored))
+    assert source.lm is not None
+    assert found is not None
+    made = quantize_lm(source.lm, source.text_tokenizer)
+    assert found.quality.keys() == made.quality.keys()
+    assert found.quality["int8"].kl == pytest.approx(made.quality["int8"].kl, rel=0.2, abs=1e-6)
+    for name, weights in source.lm.linears():
+        x = torch.randn(2, weights.weight.shape[1])
+        exact, ours = Dense(weights)(x), found.projections[name].projection()(x)
+        assert (ours - exact).square().mean().sqrt() < 0.02 * exact.square().mean().sqrt() + 1e-6
+
+
+def test_a_stored_form_stays_as_it_is(stored: Path) -> None:
+    before = (stored / "lm.safetensors").read_bytes()
+    path, made = quantize_model(stored)
+    assert path == stored / "lm.safetensors"
+    assert made.projections["head"].form == "int8"
+    assert path.read_bytes() == before
+    assert not (stored / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["{", "{}", json.dumps({"forms": {}, "errors": {}, "quality": {}}), json.dumps({"quality": {"int8": {"a": 1}}})],
+)
+def test_a_damaged_form_is_named(stored: Path, about: str) -> None:
+    path = stored / "lm.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_tensors(path).items()}
+    save_tensors(path, tensors, {**read_metadata(path), "about": about})
+    with pytest.raises(CheckpointError, match=r"lm\.safetensors: its int8 form is damaged"):
+        load_quantized(load_system(stored))
+
+
+def test_parts_of_different_forms_do_not_pass_for_one_layer(model: Path) -> None:
+    system = load_system(model)
+    assert system.lm is not None
+    made = quantize_lm(system.lm, None)
+    split = Int8Weights.of(dict(system.lm.linears())["0.qkv"], torch.tensor([1]))
+    projections = {**made.projections, "0.qkv": QuantizedProjection(split, 0.0)}
+    save_quantized(model / FILE, system, replace(made, projections=projections))
+    tensors = {name: tensor.clone() for name, tensor in load_tensors(model / FILE).items()}
+    tensors["layers.0.self_attn.k_proj.weight.apart"] += 1
+    save_tensors(model / FILE, tensors, read_metadata(model / FILE))
+    with pytest.raises(CheckpointError, match="damaged .*different channels"):
+        load_quantized(load_system(model))
