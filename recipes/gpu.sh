@@ -2,7 +2,7 @@
 # Nano on a machine with one GPU that reaches nothing else, in calls of under 10 minutes.
 #
 #   recipes/gpu.sh pack                        here: .gpu/ (ignored by git; under 64 MiB with the working tree)
-#   recipes/gpu.sh train [STAGE...] [--seconds N]   there: stages (tokenizer codec lm flow; tokenizer-decoder) for N seconds in all
+#   recipes/gpu.sh train [STAGE...] [--seconds N]   there: stages (tokenizer codec lm flow codec-decoder tokenizer-decoder) for N seconds in all
 #   recipes/gpu.sh check                       there: the tests marked gpu, and the benchmark
 #   recipes/gpu.sh                             there: train all stages for 480 seconds
 #   recipes/gpu.sh unpack FOLDER               here: what came back in FOLDER, into runs/
@@ -66,11 +66,11 @@ prepare() {
 overrides() {
   case $1 in
     tokenizer) echo "batch_size=64 loop.steps=40000" ;;
-    tokenizer-decoder) echo "batch_size=64 loop.steps=20000 init=$work/nano-tokenizer/model" ;;
+    *-decoder) echo "batch_size=64 loop.steps=20000 init=$work/nano-${1%-decoder}/model" ;;
     codec) echo "batch_size=64 loop.steps=40000" ;;
     lm) echo "batch_size=48 loop.steps=12000 tokenizer=$work/nano-tokenizer/model" ;;
     flow) echo "batch_size=64 loop.steps=30000 codec=$work/nano-codec/model" ;;
-    *) echo "$1: no stage; use tokenizer, tokenizer-decoder, codec, lm, flow" >&2; exit 2 ;;
+    *) echo "$1: no stage; use tokenizer, codec, lm, flow, codec-decoder, tokenizer-decoder" >&2; exit 2 ;;
   esac
 }
 
@@ -79,7 +79,7 @@ train() {
   while [ $# -gt 0 ]; do
     case $1 in --seconds) seconds=$2; shift 2 ;; *) stages+=("$1"); shift ;; esac
   done
-  [ ${#stages[@]} -gt 0 ] || stages=(tokenizer codec lm flow)
+  [ ${#stages[@]} -gt 0 ] || stages=(tokenizer codec lm flow codec-decoder tokenizer-decoder)
   prepare
   local each=$((seconds / ${#stages[@]})) out=${OUT:-$work/out} given data
   for stage in "${stages[@]}"; do

@@ -17,10 +17,13 @@ wait
 longplay train tokens corpus/manifest.jsonl runs/tokens --model runs/nano-tokenizer/model --codec runs/nano-codec/model
 longplay train run nano-lm --run runs/nano-lm --data runs/tokens --threads 1 &
 longplay train run nano-flow --run runs/nano-flow --data runs/tokens --threads 1
-longplay train run nano-tokenizer-decoder --run runs/nano-tokenizer-decoder --data corpus/manifest.jsonl --threads 1
+for model in codec tokenizer; do
+  longplay train run nano-$model-decoder --run runs/nano-$model-decoder --data corpus/manifest.jsonl --threads 1
+done
 wait
 
 longplay train release runs/nano --name nano --licence CC-BY-SA-4.0 \
   --provenance "trained by the Longplay project on the works in ATTRIBUTION.md" \
-  --tokenizer runs/nano-tokenizer-decoder/model --codec runs/nano-codec/model --lm runs/nano-lm/model --flow runs/nano-flow/model --overwrite
+  --tokenizer runs/nano-tokenizer-decoder/model --codec runs/nano-codec-decoder/model \
+  --lm runs/nano-lm/model --flow runs/nano-flow/model --overwrite
 longplay evaluate runs/nano --manifest corpus/manifest.jsonl --out runs/evaluation

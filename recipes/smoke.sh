@@ -33,12 +33,14 @@ longplay data build "$out/music" "$out/corpus" --no-tags --no-plots --workers 1
 manifest=$out/corpus/manifest.jsonl
 stage nano-tokenizer "$manifest" held_out_crops=2 held_out_seconds=1
 stage nano-codec "$manifest" held_out_crops=2 held_out_seconds=1
-stage nano-tokenizer-decoder "$manifest" held_out_crops=2 held_out_seconds=1 init="$out/nano-tokenizer/model"
+for model in tokenizer codec; do
+  stage nano-$model-decoder "$manifest" held_out_crops=2 held_out_seconds=1 init="$out/nano-$model/model"
+done
 longplay train tokens "$manifest" "$out/tokens" --model "$out/nano-tokenizer/model" --codec "$out/nano-codec/model" --threads 1
 stage nano-lm "$out/tokens" tokenizer="$out/nano-tokenizer-decoder/model" lm.context_frames=128 held_out_windows=2 sample_seconds=1
-stage nano-flow "$out/tokens" codec="$out/nano-codec/model" crop_seconds=1 held_out_crops=2
+stage nano-flow "$out/tokens" codec="$out/nano-codec-decoder/model" crop_seconds=1 held_out_crops=2
 longplay train status "$out/nano-lm"
 longplay train release "$out/model" --name smoke --licence CC0-1.0 --provenance "recipes/smoke.sh" --overwrite \
-  --tokenizer "$out/nano-tokenizer-decoder/model" --codec "$out/nano-codec/model" --lm "$out/nano-lm/model" --flow "$out/nano-flow/model"
+  --tokenizer "$out/nano-tokenizer-decoder/model" --codec "$out/nano-codec-decoder/model" --lm "$out/nano-lm/model" --flow "$out/nano-flow/model"
 longplay generate "slow chord" --model "$out/model" --seconds 2 --seed 1 --output "$out/smoke.wav"
 echo "smoke: every stage ran; $out/smoke.wav"

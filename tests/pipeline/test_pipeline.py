@@ -54,9 +54,10 @@ def test_sound_comes_before_the_lm_is_done(pipeline: Pipeline, monkeypatch: pyte
 
     monkeypatch.setattr("longplay.pipeline.steps.generate", generate)
     with closing(pipeline.stream("x", GenerationOptions(seconds=1.6, seed=1, num_steps=1))) as stream:
-        assert next(iter(stream)).shape[1] == 0.4 * 48_000
+        first = next(iter(stream)).shape[1]
+        assert 0.4 * 48_000 - 320 <= first <= 0.4 * 48_000  # but for what still overlaps with the next frame
         heard.set()
-        assert sum(chunk.shape[1] for chunk in stream) == 1.2 * 48_000
+        assert first + sum(chunk.shape[1] for chunk in stream) == 1.6 * 48_000
 
 
 @pytest.mark.usefixtures("quick_lm")
@@ -153,7 +154,8 @@ def test_a_piece_that_ends_at_once_is_an_error(
 def test_nan_is_refused(pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = pipeline.system.codec
     assert codec is not None
-    monkeypatch.setattr(codec, "decode", lambda latents: torch.full((1, 1, 320 * latents.shape[-1]), torch.nan))
+    bins = codec.decoder.config.n_fft // 2 + 1
+    monkeypatch.setattr(codec, "decode_frames", lambda latents: torch.full((1, 3 * bins, latents.shape[-1]), torch.nan))
     with pytest.raises(AudioError, match="the model made NaN or infinite samples"):
         pipeline.generate("x", options)
 
@@ -218,7 +220,9 @@ def test_a_long_recording_is_reconstructed_in_windows_as_whole(pipeline: Pipelin
     assert tokenizer is not None
     with torch.inference_mode():
         whole = tokenizer.decode(tokenizer.encode(torch.from_numpy(noise)[None]))[0].numpy()
-    np.testing.assert_allclose(pipeline.reconstruct(Audio(noise, 24_000), "tokenizer").wav, whole, atol=1e-5)
+    np.testing.assert_allclose(
+        pipeline.reconstruct(Audio(noise, 24_000), "tokenizer").wav, whole, atol=1e-3
+    )  # phases add up over 3,375 frames
 
 
 def test_upscaling(pipeline: Pipeline) -> None:

@@ -8,12 +8,13 @@ import torch
 
 from longplay.errors import CheckpointError, ConfigError
 from longplay.models.tokenizer import Tokenizer
-from longplay.nn.spectral import stft
+from longplay.nn.istft import stft
 from longplay.train.audio_stage import AudioStage
 from longplay.train.loop import train
 from longplay.train.losses import SpectrumConfig, SpectrumLoss
 
 SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 16, "intermediate_dim": 24, "num_layers": 1}
+CODEC = {"sample_rate": 8000, "hop_length": 32, "quantizer": {"codebook": {"size": 16, "dim": 4}}}
 
 
 def step(stage: AudioStage, count: int, rate: float = 3e-3) -> list[float]:
@@ -87,7 +88,7 @@ def test_init_takes_what_fits(audio_stage: Any, tmp_path: Path) -> None:
     model = {**first.config.tokenizer.dump(), "decoder": {**SPECTRAL, "n_fft": 128}}
     other = audio_stage(init=tmp_path / "run" / "model", tokenizer=model)
     assert isinstance(other.model, Tokenizer)
-    assert other.model.decoder.head.out.out_features == 130
+    assert other.model.decoder.head.out.out_features == 65
     assert not torch.equal(other.model.encoder.out.weight, audio_stage(tokenizer=model).model.encoder.out.weight)
 
 
@@ -101,8 +102,20 @@ def test_init_of_another_size_is_refused(audio_stage: Any, tmp_path: Path) -> No
         )
 
 
-def test_a_codec_has_no_spectrum_phase(audio_stage: Any) -> None:
-    book = {"size": 16, "dim": 4}
-    codec = {"sample_rate": 8000, "hop_length": 32, "quantizer": {"codebook": book}}
-    with pytest.raises(ConfigError, match="only a tokenizer with a spectral decoder"):
-        audio_stage(stage="codec", codec={**codec, "encoder": SPECTRAL, "decoder": SPECTRAL}, spectrum={})
+def test_a_codec_learns_magnitudes_through_its_codes_too(audio_stage: Any) -> None:
+    stage = audio_stage(stage="codec", codec={**CODEC, "encoder": SPECTRAL, "decoder": SPECTRAL}, spectrum={})
+    values = step(stage, 60)
+    assert values[-1] < 0.6 * values[0]
+
+
+def test_convolutions_have_no_spectrum_phase(audio_stage: Any) -> None:
+    convolutions = {
+        "kind": "hifigan",
+        "channels": 8,
+        "strides": [8, 4],
+        "kernel_sizes": [16, 8],
+        "resblock_kernel_sizes": [3],
+        "resblock_dilations": [[1]],
+    }
+    with pytest.raises(ConfigError, match="only a spectral decoder"):
+        audio_stage(stage="codec", codec={**CODEC, "encoder": SPECTRAL, "decoder": convolutions}, spectrum={})

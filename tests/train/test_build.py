@@ -14,7 +14,16 @@ from longplay.train.update import Updater
 
 @pytest.mark.parametrize(
     "name",
-    ["nano-tokenizer", "nano-tokenizer-decoder", "nano-codec", "nano-lm", "nano-flow", "base", "1.5b"],
+    [
+        "nano-tokenizer",
+        "nano-tokenizer-decoder",
+        "nano-codec",
+        "nano-codec-decoder",
+        "nano-lm",
+        "nano-flow",
+        "base",
+        "1.5b",
+    ],
 )
 def test_presets_load(name: str) -> None:
     config = load_stage_config(name, ["loop.steps=7"])
@@ -23,7 +32,10 @@ def test_presets_load(name: str) -> None:
 
 
 def test_wrong_configs_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="neither a preset nor a file; presets are 1.5b, base, nano-codec, nano-flow"):
+    with pytest.raises(
+        ConfigError,
+        match="neither a preset nor a file; presets are 1.5b, base, nano-codec, nano-codec-decoder, nano-flow",
+    ):
         load_stage_config("mega")
     path = tmp_path / "a.yaml"
     path.write_text("stage: vocoder\n")

@@ -17,7 +17,7 @@ from longplay.bench.limits import machine, measure_limits
 from longplay.bench.measure import PeakMemory, in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
-from longplay.engine.windows import decode_plan, decode_window, run_windows
+from longplay.engine import vocode
 from longplay.errors import CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
@@ -89,9 +89,7 @@ class CodecBench:
 
 
 def _windowed(model: Codec | Tokenizer) -> Decode:
-    config = model.config
-    plan = decode_plan(config.frame_rate, config.hop_length, model.decoder.receptive_field)
-    return lambda frames: run_windows(decode_window(model.decode), frames, plan)
+    return partial(vocode.decode, model)
 
 
 @torch.inference_mode()

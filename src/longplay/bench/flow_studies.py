@@ -24,8 +24,8 @@ from longplay.engine.windows import flow_plan, flow_window, run_windows
 from longplay.errors import CheckpointError, UserError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
+from longplay.nn.istft import stft
 from longplay.nn.ode import Method, evaluations
-from longplay.nn.spectral import stft
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import silent
 from longplay.prompt import GenerationOptions, Prompt

@@ -222,36 +222,6 @@ def flow_window(
     return run
 
 
-def decode_plan(
-    frame_rate: float,
-    hop_length: int,
-    receptive_field: int | None,
-    seconds: float = 5.0,
-    context_seconds: float = 1.0,
-    fade_seconds: float = 0.1,
-    first_seconds: float | None = None,
-    lag_seconds: float = 0.0,
-) -> WindowPlan:
-    """Windows for a decoder of frames to samples.
-
-    Args:
-        frame_rate: frames per second.
-        hop_length: samples per frame.
-        receptive_field: frames on either side that a sample depends on; None if it depends on all.
-        seconds: step between windows.
-        context_seconds: seen on either side where there is no finite receptive field.
-        fade_seconds: cross-faded there.
-        first_seconds: step of the first window; `seconds` if None.
-        lag_seconds: see `WindowPlan`.
-    """
-    step, lag = round(seconds * frame_rate), round(lag_seconds * frame_rate)
-    first_step = step if first_seconds is None else round(first_seconds * frame_rate)
-    context, fade = receptive_field, 0
-    if context is None:
-        context, fade = round(context_seconds * frame_rate), round(fade_seconds * frame_rate)
-    return WindowPlan(step, context, fade, hop_length, first_step, lag=lag)
-
-
-def decode_window(decode: Callable[[Tensor], Tensor]) -> Run:
-    """A decoder, the same everywhere, as something to run in windows."""
-    return lambda frames, _: decode(frames)
+def stateless(run: Callable[[Tensor], Tensor]) -> Run:
+    """A function that is the same everywhere, as something to run in windows."""
+    return lambda frames, _: run(frames)

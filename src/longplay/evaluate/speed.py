@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from longplay.engine.encode import encode
-from longplay.engine.windows import decode_plan, decode_window, flow_plan, flow_window, run_windows
+from longplay.engine.vocode import decode
+from longplay.engine.windows import flow_plan, flow_window, run_windows
 from longplay.evaluate.report import Row
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
@@ -47,15 +48,13 @@ def speed_rows(pipeline: Pipeline, seconds: float) -> list[Row]:
 
 
 def _coder(name: str, model: Tokenizer | Codec, wav: Tensor) -> dict[str, Callable[[], object]]:
-    config = model.config
-    plan = decode_plan(config.frame_rate, config.hop_length, model.decoder.receptive_field)
     frames = encode(model, wav)
     if isinstance(model, Codec):
         with torch.inference_mode():
             frames = model.embed(frames)
     return {
         f"{name} encode": lambda: encode(model, wav),
-        f"{name} decode": lambda: run_windows(decode_window(model.decode), frames, plan),
+        f"{name} decode": lambda: decode(model, frames),
     }
 
 

@@ -104,6 +104,11 @@ class Codec(nn.Module):
         """Audio of latents (quantized, or made by the flow)."""
         return self.decoder(latents.to(self._decoder_dtype())).float()
 
+    def decode_frames(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B P T"]:
+        """What the decoder's `synthesis` turns to audio, of latents; spectral decoders with locked phases only."""
+        assert isinstance(self.decoder, SpectralDecoder)
+        return self.decoder.frames(latents.to(self._decoder_dtype()))
+
     def decode_in(self, dtype: torch.dtype) -> "Codec":
         """Let the decoder, and nothing else, compute in `dtype`."""
         self.decoder.to(dtype)
@@ -120,6 +125,20 @@ class Codec(nn.Module):
         latents = self.encoder(wav)
         quantized = self.quantizer(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
         return self.decode(quantized.values), quantized
+
+    def spectrum(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Tensor, Quantized]:
+        """Training pass without a waveform: magnitudes [B, F, T], latents [B, D, T] before the quantizer, quantizer.
+
+        `quantize` as in `forward`.
+
+        Raises:
+            TypeError: the decoder is not spectral.
+        """
+        if not isinstance(self.decoder, SpectralDecoder):
+            raise TypeError("only a spectral decoder has magnitudes to train on")
+        latents = self.encoder(wav)
+        quantized = self.quantizer(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
+        return self.decoder.magnitude(quantized.values), latents, quantized
 
 
 def _encoder(config: CodecConfig) -> HifiganEncoder | SpectralEncoder:

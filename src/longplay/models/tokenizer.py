@@ -82,6 +82,11 @@ class Tokenizer(nn.Module):
         """Audio [B, 1, T * hop_length] of codes."""
         return self.decoder(self.project_out(self.codebook.decode(codes)))
 
+    def decode_frames(self, codes: Int[Tensor, "B T"]) -> Float[Tensor, "B P T"]:
+        """What the decoder's `synthesis` turns to audio, of codes; spectral decoders with locked phases only."""
+        assert isinstance(self.decoder, SpectralDecoder)
+        return self.decoder.frames(self.project_out(self.codebook.decode(codes)))
+
     def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, 1, T] and loss.
 

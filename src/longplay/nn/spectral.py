@@ -1,74 +1,19 @@
-"""Spectra in and out: framing, STFT, inverse-STFT head, and the encoder and decoder of our own models.
+"""The encoder and decoder of our own tokenizer and codec, which see and make spectra.
 
-Encoder: wav -> log-magnitude and phase cosine -> ConvNeXt -> latent. Decoder: latent -> ConvNeXt -> magnitude and
-phase -> inverse STFT. Frame t covers the `n_fft` samples around the t-th hop ("same" framing: as many frames as
-hops, nothing before or after). Source: Vocos (arXiv 2306.00814), CHECKPOINTS.md 3.6; the encoder is ours.
+Encoder: wav -> log-magnitude (and phase cosine) -> ConvNeXt -> latent. Decoder: latent -> ConvNeXt -> magnitude and
+phase -> inverse STFT. Source: Vocos (arXiv 2306.00814); the encoder is ours.
 """
 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.nn.convnext import ConvNeXtBlock
-
-
-def stft(wav: Float[Tensor, "B S"], window: Tensor, hop_length: int) -> Complex[Tensor, "B F T"]:
-    """STFT with "same" framing: T = ceil(S / hop_length), F = n_fft / 2 + 1. Zero padded at both ends."""
-    n_fft = len(window)
-    frames = -(-wav.shape[-1] // hop_length)
-    left = (n_fft - hop_length) // 2
-    right = (frames - 1) * hop_length + n_fft - left - wav.shape[-1]
-    wav = F.pad(wav, (left, right))
-    return torch.stft(wav, n_fft, hop_length, window=window, center=False, return_complex=True)
-
-
-def istft(spectrum: Complex[Tensor, "B F T"], window: Tensor, hop_length: int) -> Float[Tensor, "B S"]:
-    """Inverse of `stft`: S = T * hop_length samples, divided by the overlapped squared window."""
-    n_fft = len(window)
-    frames = torch.fft.irfft(spectrum, n_fft, dim=1) * window.unsqueeze(1)  # [B, n_fft, T]
-    squares = window.square().view(1, -1, 1).expand(1, n_fft, spectrum.shape[-1])
-    cut = (n_fft - hop_length) // 2
-    length = spectrum.shape[-1] * hop_length
-    wav, envelope = (_overlap_add(x, hop_length)[:, cut : cut + length] for x in (frames, squares))
-    return wav / envelope.clamp_min(1e-11)
-
-
-def _overlap_add(frames: Tensor, hop_length: int) -> Tensor:
-    length = (frames.shape[-1] - 1) * hop_length + frames.shape[1]
-    return F.fold(frames, (1, length), (1, frames.shape[1]), stride=(1, hop_length))[:, 0, 0]
-
-
-class ISTFTHead(nn.Module):
-    """Linear to magnitude and phase, then the inverse STFT."""
-
-    window: Tensor
-
-    def __init__(self, dim: int, n_fft: int, hop_length: int) -> None:
-        super().__init__()
-        self.hop_length = hop_length
-        self.out = nn.Linear(dim, n_fft + 2)
-        self.register_buffer("window", torch.hann_window(n_fft))
-
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B S"]:
-        """Features [B, T, D] to samples [B, T * hop_length]."""
-        with torch.autocast(x.device.type, enabled=False):
-            log_magnitude, phase = F.linear(x.float(), self.out.weight.float(), self.out.bias.float()).mT.chunk(2, 1)
-            return istft(torch.polar(_magnitude(log_magnitude), phase), self.window.float(), self.hop_length)
-
-    def magnitude(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B F T"]:
-        """The magnitudes alone, F = n_fft / 2 + 1."""
-        rows = self.out.out_features // 2
-        with torch.autocast(x.device.type, enabled=False):
-            return _magnitude(F.linear(x.float(), self.out.weight[:rows].float(), self.out.bias[:rows].float()).mT)
-
-
-def _magnitude(logarithm: Tensor) -> Tensor:
-    return logarithm.exp().clamp(max=100.0)
+from longplay.nn.istft import ISTFTHead, PhaseLockedHead, Synthesis, stft
 
 
 class SpectralEncoderConfig(Config):
@@ -131,7 +76,11 @@ class SpectralEncoder(nn.Module):
 
 
 class SpectralDecoderConfig(Config):
-    """Size of the spectral decoder."""
+    """Size of the spectral decoder.
+
+    Attributes:
+        head: how it makes phases, see `PhaseLockedHead` and `ISTFTHead`.
+    """
 
     kind: Literal["spectral"] = "spectral"
     n_fft: int = Field(gt=0)
@@ -139,6 +88,7 @@ class SpectralDecoderConfig(Config):
     intermediate_dim: int = Field(gt=0)
     num_layers: int = Field(gt=0)
     kernel_size: int = Field(default=7, gt=0)
+    head: Literal["locked", "absolute"] = "locked"
 
 
 class SpectralDecoder(nn.Module):
@@ -155,7 +105,8 @@ class SpectralDecoder(nn.Module):
             for _ in range(config.num_layers)
         )
         self.final_norm = nn.LayerNorm(config.dim, 1e-6)
-        self.head = ISTFTHead(config.dim, config.n_fft, hop_length)
+        head = PhaseLockedHead if config.head == "locked" else ISTFTHead
+        self.head = head(config.dim, config.n_fft, hop_length)
 
     def forward(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
         """Decode."""
@@ -165,6 +116,15 @@ class SpectralDecoder(nn.Module):
         """The STFT magnitudes ("same" framing, `n_fft`) that `forward` gives a phase to."""
         return self.head.magnitude(self._features(latents))
 
+    def frames(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B P T"]:
+        """The part of decoding that sees `receptive_field` frames around each one; `synthesis` does the rest."""
+        assert isinstance(self.head, PhaseLockedHead)
+        return self.head.frames(self._features(latents))
+
+    def synthesis(self) -> Synthesis | None:
+        """What turns `frames` to samples, in order; None if samples depend on nothing but their surroundings."""
+        return Synthesis(self.head) if isinstance(self.head, PhaseLockedHead) else None
+
     def _features(self, latents: Tensor) -> Tensor:
         h = self.norm(self.embed(latents).mT).mT
         for block in self.blocks:
@@ -173,6 +133,8 @@ class SpectralDecoder(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Frames on each side of a frame that its samples depend on."""
-        overlap = -(-self.config.n_fft // (2 * self.hop_length))
-        return overlap + (1 + self.config.num_layers) * (self.config.kernel_size // 2)
+        """Frames on each side that a frame of `frames` depends on; with an absolute phase, that a sample depends on."""
+        around = (1 + self.config.num_layers) * (self.config.kernel_size // 2)
+        if self.config.head == "locked":
+            return around + 1
+        return around + -(-self.config.n_fft // (2 * self.hop_length))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.nn.convnext import AdaLayerNorm, ConvNeXtBlock
-from longplay.nn.spectral import ISTFTHead
+from longplay.nn.istft import ISTFTHead
 
 
 class VocosDecoderConfig(Config):

@@ -19,13 +19,8 @@ from longplay.checkpoint.system import System
 from longplay.engine.decode import generate
 from longplay.engine.encode import encode
 from longplay.engine.piece import REFERENCE_PROMPT_SECONDS, Piece
-from longplay.engine.windows import (
-    decode_plan,
-    decode_window,
-    flow_plan,
-    flow_window,
-    stream_windows,
-)
+from longplay.engine.vocode import stream_decode
+from longplay.engine.windows import flow_plan, flow_window, stream_windows
 from longplay.errors import AudioError, CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
@@ -192,16 +187,9 @@ class Steps:
         return self.metered(latents, "flow", flow.config.frame_rate, skip)
 
     def _audio(self, frames: Iterable[Tensor], skip: float) -> Generator[Wav, None, None]:
-        config = self.decoder.config
-        plan = decode_plan(
-            config.frame_rate,
-            config.hop_length,
-            self.decoder.decoder.receptive_field,
-            first_seconds=FIRST_SECONDS,
-            lag_seconds=LAG_SECONDS,
-        )
-        wav = stream_windows(decode_window(self.decoder.decode), frames, plan)
-        made = self.metered(wav, "tokenizer" if self.options.fast else "codec", config.sample_rate, skip)
+        wav = stream_decode(self.decoder, frames, FIRST_SECONDS, LAG_SECONDS)
+        stage: Stage = "tokenizer" if self.options.fast else "codec"
+        made = self.metered(wav, stage, self.decoder.config.sample_rate, skip)
         return (_numpy(chunk) for chunk in made)
 
     def metered(self, tensors: Iterable[Tensor], stage: Stage, rate: float, skip: float = 0.0) -> Iterator[Tensor]:

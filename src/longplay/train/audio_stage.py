@@ -56,7 +56,7 @@ class AudioStageConfig(Config):
     Attributes:
         init: a model directory whose model this run starts from; layers of the decoder that it lacks, or has in another
             size, start afresh. `quantize_from_step` is then usually 0.
-        spectrum: train encoder, codebook and the magnitudes of the decoder, without a waveform; tokenizer only.
+        spectrum: train encoder, codebooks and the magnitudes of a spectral decoder, without a waveform.
         freeze_encoder: train the decoder alone. Codes and latents stay what they are, so an lm and a flow that learnt
             from them remain good: what follows a `spectrum` run, and how a GAN comes last.
     """
@@ -143,7 +143,6 @@ class AudioStage:
         return Losses(learning, metrics)
 
     def _spectrum_losses(self, step: int, wav: Tensor) -> Losses:
-        assert isinstance(self.model, Tokenizer)
         assert self.spectrum is not None
         magnitude, latents, quantized = self.model.spectrum(wav, quantize=step >= self.config.quantize_from_step)
         with torch.autocast(wav.device.type, enabled=False):
@@ -180,7 +179,7 @@ class AudioStage:
         codes = []
         for row in torch.split(wav, 4):
             if self.spectrum is not None:
-                assert isinstance(model, Tokenizer)
+                assert isinstance(model, Tokenizer | Codec)
                 magnitude, latents, quantized = model.spectrum(row)
                 terms = self.spectrum.to(row.device)(magnitude, latents, row)
             else:
@@ -216,8 +215,8 @@ def _spectrum_loss(config: AudioStageConfig) -> SpectrumLoss | None:
     if config.spectrum is None:
         return None
     model = config.model
-    if not isinstance(model, TokenizerConfig) or not isinstance(model.decoder, SpectralDecoderConfig):
-        raise ConfigError("spectrum: only a tokenizer with a spectral decoder can train on magnitudes; leave it out")
+    if not isinstance(model.decoder, SpectralDecoderConfig):
+        raise ConfigError("spectrum: only a spectral decoder can train on magnitudes; leave it out")
     return SpectrumLoss(config.spectrum, model.decoder.n_fft, model.hop_length, model.sample_rate)
 
 

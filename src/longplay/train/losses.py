@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from longplay.config import Config
+from longplay.nn.istft import stft
 from longplay.nn.mel import MelSpectrogram
-from longplay.nn.spectral import stft
 
 MIN_HZ = 30.0  # nobody hears what is below
 MIN_PEAK = 0.3  # magnitude of a partial at about -65 dB of full scale: below it is silence
@@ -65,6 +65,8 @@ class SpectrumConfig(Config):
         square, absolute: weights of the squared and the absolute error.
         floor: share of the loudest partial nearby, below which everything sounds alike.
         knee_hz: above it, frequencies count by their octave; below it, by their Hertz.
+        mel: weight of the log10-mel distance, to which everything above 1e-5 sounds.
+        convergence: weight of the spectral convergence, to which the loudest partials sound most.
         steadiness: weight of the change of the latents from frame to frame, against their variance. More of it gives
             codes that stay where the sound stays, which are easier for the lm.
     """
@@ -73,6 +75,8 @@ class SpectrumConfig(Config):
     absolute: float = Field(default=0.9, ge=0)
     floor: float = Field(default=0.02, gt=0)
     knee_hz: float = Field(default=400.0, gt=0)
+    mel: float = Field(default=0.0, ge=0)
+    convergence: float = Field(default=0.0, ge=0)
     steadiness: float = Field(default=0.5, ge=0)
 
 
@@ -96,6 +100,7 @@ class SpectrumLoss(nn.Module):
         weight = torch.where(frequencies < MIN_HZ, 0.0, 1 / (frequencies + config.knee_hz))
         self.register_buffer("weight", (weight / weight.sum()).view(1, -1, 1), persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.mels = MelSpectrogram(sample_rate, n_fft, hop_length, num_mels=max(10, n_fft // 16))
 
     def forward(self, magnitude: Tensor, latents: Tensor, wav: Tensor) -> dict[str, Tensor]:
         """Each weighted term, a scalar, of magnitudes [B, F, T], latents [B, D, T] and the recording [B, 1, S]."""
@@ -109,10 +114,16 @@ class SpectrumLoss(nn.Module):
         latents = latents.float()
         change = latents.diff(dim=-1).square().mean()
         variance = (latents - latents.mean((0, 2), keepdim=True)).square().mean()
-        return {
+        made, real = (self.mels(m).clamp_min(1e-5).log10() for m in (magnitude, target))
+        level = target.square().sum((1, 2)).sqrt().clamp_min(1e-2)
+        convergence = (magnitude - target).square().sum((1, 2)).clamp_min(1e-12).sqrt() / level
+        terms = {
             "spectrum": (both * self.weight).sum(1).mean(),
+            "mel": self.config.mel * F.l1_loss(made, real),
+            "convergence": self.config.convergence * convergence.mean(),
             "steadiness": self.config.steadiness * change / variance.clamp_min(1e-8),
         }
+        return {name: term for name, term in terms.items() if getattr(self.config, name, 1.0)}
 
 
 def discriminator_loss(real: Maps, fake: Maps) -> Tensor:
