@@ -75,14 +75,14 @@ class Decoder:
         batch, count, dim = inputs.shape
         context = self._context(batch, count, inputs.dtype, cache)
         x = inputs.reshape(-1, dim)
-        eps, size = self.norm_eps, (dim,)
+        norm = _rms_norm(self.norm_eps, x)
         for index, layer in enumerate(self.layers):
-            heads = layer.qkv(F.rms_norm(x, size, layer.attention_norm, eps))
+            heads = layer.qkv(norm(x, layer.attention_norm))
             x = x + layer.o(self._attend(heads, index, context))
-            gate, up = layer.gate_up(F.rms_norm(x, size, layer.mlp_norm, eps)).chunk(2, dim=-1)
+            gate, up = layer.gate_up(norm(x, layer.mlp_norm)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate).mul_(up))
         cache.advance(count, counts)
-        return F.rms_norm(x, size, self.norm, eps).view(batch, count, dim)
+        return norm(x, self.norm).view(batch, count, dim)
 
     def visible(self, cache: KVCache, count: int) -> int:
         """Slots that the next `count` positions look at."""
@@ -121,6 +121,20 @@ class Decoder:
             made = F.scaled_dot_product_attention(grouped, keys, values, mask)
         made = made.reshape(batch * count, -1)
         return made if made.dtype == heads.dtype else made.to(heads.dtype)
+
+
+def _rms_norm(eps: float, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The RMS norm of [M, D] with a gain [D], for tensors of the dtype and device of `like`."""
+    if like.dtype != torch.float32 or like.device.type != "cpu":
+        return lambda x, gain: F.rms_norm(x, gain.shape, gain, eps)
+    # On the CPU torch makes it of ten operations, most over all of x; these are five.
+    added = torch.tensor(eps)
+
+    def norm(x: Tensor, gain: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return (x * torch.addcmul(added, length, length, value=1.0 / len(gain)).rsqrt_()).mul_(gain)
+
+    return norm
 
 
 def _mask(positions: Tensor, visible: int, dtype: torch.dtype) -> Tensor:

@@ -77,7 +77,10 @@ class Int8:
 
     def __init__(self, weights: Int8Weights) -> None:
         self._packed = _pack(weights)
-        self._multiply = torch.ops.quantized.linear_dynamic.default
+        multiply = torch.ops.quantized.linear_dynamic.default
+        # The call itself looks through its arguments for what only `torch.compile` puts there, for a seventh of the time of a
+        # small product; what it then calls has a private name.
+        self._multiply = getattr(multiply, "_op", multiply)
         # Without VNNI the kernels add pairs of products in 16 bits, which overflow unless inputs have 7 bits.
         self._reduce_range = not _has_vnni()
         self._apart = weights.apart if len(weights.apart) else None
