@@ -110,6 +110,24 @@ def pipeline(
     show(PipelineBench(model, seconds, precision, fast, baseline_seconds).run(), json)
 
 
+@app.command()
+def serve(
+    model: Model = "nano",
+    seconds: Annotated[float, typer.Option(min=1, help="Of the longest piece; the shortest is half as long.")] = 10.0,
+    pieces: Annotated[int, typer.Option(min=1, help="How many are asked for.")] = 16,
+    slots: Annotated[int, typer.Option(min=1, help="How many run at once.")] = 8,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between two requests; 0: all at the start.")] = 0.0,
+    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16 or int8.")] = "auto",
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Codes of many pieces that join and leave one batch, against one piece after the other."""
+    prepare(threads, json)
+    from longplay.bench.serve import ServeBench
+
+    show(ServeBench(model, seconds, pieces, slots, every, precision).run(), json)
+
+
 def prepare(threads: int | None, json: Path | None) -> None:
     """Before a bench: the number of threads, and whether its picture can be drawn."""
     import torch
