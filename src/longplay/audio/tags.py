@@ -5,18 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mutagen
-from mutagen.flac import FLAC
-from mutagen.id3 import TIT2, TSSE, TXXX
-from mutagen.mp3 import MP3
-from mutagen.oggvorbis import OggVorbis
-from mutagen.wave import WAVE
-
 from longplay.errors import AudioError
 
 KEY = "longplay_recipe"
 _TITLE_LENGTH = 120
-FILES: dict[str, Any] = {"WAV": WAVE, "FLAC": FLAC, "OGG": OggVorbis, "MP3": MP3}
 
 
 def write(path: Path, container: str, recipe: Mapping[str, Any]) -> None:
@@ -27,9 +19,16 @@ def write(path: Path, container: str, recipe: Mapping[str, Any]) -> None:
         container: WAV, FLAC, OGG or MP3.
         recipe: its `prompt.text`, if there, becomes the title.
     """
+    from mutagen.flac import FLAC  # here, since it takes 0.1 s that a first sound need not wait for
+    from mutagen.id3 import TIT2, TSSE, TXXX
+    from mutagen.mp3 import MP3
+    from mutagen.oggvorbis import OggVorbis
+    from mutagen.wave import WAVE
+
+    files: dict[str, Any] = {"WAV": WAVE, "FLAC": FLAC, "OGG": OggVorbis, "MP3": MP3}
     text = json.dumps(recipe, ensure_ascii=False, sort_keys=True)
     title = str(recipe.get("prompt", {}).get("text", ""))[:_TITLE_LENGTH]
-    file: Any = FILES[container](path)
+    file = files[container](path)
     if container in ("FLAC", "OGG"):
         file.update({KEY: text, "title": title, "encoder": "Longplay"})
     else:
@@ -46,6 +45,8 @@ def read(path: Path | str) -> dict[str, Any]:
     Raises:
         AudioError: the file is missing or unreadable, or carries no recipe.
     """
+    import mutagen
+
     try:
         file = mutagen.File(path)
     except (mutagen.MutagenError, OSError) as error:
@@ -60,8 +61,11 @@ def read(path: Path | str) -> dict[str, Any]:
     return recipe
 
 
-def _text(file: mutagen.FileType) -> str | None:
-    if isinstance(file, WAVE | MP3):
+def _text(file: Any) -> str | None:
+    from mutagen.id3 import ID3FileType
+    from mutagen.wave import WAVE
+
+    if isinstance(file, WAVE | ID3FileType):
         frame = file.tags.get(f"TXXX:{KEY}") if file.tags is not None else None
         return str(frame.text[0]) if frame is not None else None
     values = file.tags.get(KEY) if file.tags is not None else None

@@ -1,5 +1,6 @@
 """The command `longplay`: thin commands over the package; nothing heavy is imported before a command runs."""
 
+import gc
 import logging
 from typing import Annotated
 
@@ -53,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: default: those of the process.
     """
+    # Imports make many objects and no garbage; a tenth of torch's import goes into looking for it.
+    gc.set_threshold(10_000)
     try:
         app(arguments)
     except LongplayError as error:
