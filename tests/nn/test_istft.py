@@ -96,6 +96,25 @@ def test_two_tones_and_a_click_are_nearer_than_with_any_other_phase() -> None:
     assert error(resynthesis(wav, 256)) < 0.2 * error(istft(torch.polar(target, phase), window, HOP))
 
 
+def test_smooth_noise_does_not_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    bins = 129
+    module = PhaseLockedHead(bins, 256, HOP)
+
+    def stands_out() -> float:
+        with torch.no_grad():
+            wav = module(torch.zeros(1, 4000, bins))[0]
+        window = torch.hann_window(4096)
+        power = torch.stft(wav, 4096, 1024, window=window, return_complex=True).abs().square().mean(1)[100:-100]
+        return float(power.max() / power.median())
+
+    with torch.no_grad():
+        module.out.weight.zero_()
+        module.out.bias.copy_(0.1 * torch.sin(torch.arange(bins).float()))  # a ripple of less than 1 dB
+    noise = stands_out()
+    monkeypatch.setattr("longplay.nn.istft.STRAY", 0.0)
+    assert 100 * noise < stands_out()
+
+
 def test_gradients_reach_the_magnitudes() -> None:
     module = head()
     module(torch.randn(2, 6, 12)).square().sum().backward()

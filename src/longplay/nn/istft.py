@@ -11,6 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+BESIDE = 4  # bins from the middle of a Hann window's main lobe to beside it
+# Measured (docs/experiments.md, 2026-11-23): the least that keeps noise from ringing. Radians; where a peak rises by less
+# than the first it strays so far, by more than the second not at all (nepers); frames until the same strays come again.
+STRAY = 0.7
+STRAY_BETWEEN = (0.5, 1.5)
+STRAY_FRAMES = 256
 HANN_SPREAD = 0.25645  # variance of the Gaussian nearest to a Hann window, in squares of its length (arXiv 1609.00291)
 
 
@@ -102,7 +108,9 @@ class PhaseLockedHead(nn.Module):
     The gradient of a phase in time and in frequency is that of the log-magnitude in frequency and in time (exactly for a
     Gaussian window; the Hann window is close: phase gradient heap integration, arXiv 1609.00291). Each peak of a frame
     takes the phase of its bin in the frame before and goes on at its own frequency; the bins around it follow their peak,
-    so that a partial stays one partial (identity phase locking of the phase vocoder, Laroche and Dolson 1999).
+    so that a partial stays one partial (identity phase locking of the phase vocoder, Laroche and Dolson 1999). A peak that
+    hardly rises above its surroundings is noise, not a partial: its phase strays a little from frame to frame, or it would
+    ring on as a tone.
 
     From the true magnitudes this gives back music at a spectral convergence of 0.31 (docs/experiments.md, 2026-11-22),
     and a steady sound needs steady features only, where a head that says phases hums at the frame rate.
@@ -162,6 +170,9 @@ class Synthesis:
     def __init__(self, head: PhaseLockedHead) -> None:
         self._bins = len(head.start)
         self._phase = head.start
+        noise = torch.randn(STRAY_FRAMES, self._bins, generator=torch.Generator().manual_seed(0))
+        self._noise = noise.to(head.start.device)
+        self._frame = 0
         self._overlap = OverlapAdd(head.window.float(), head.hop_length)
 
     def push(self, frames: Float[Tensor, "B P T"]) -> Float[Tensor, "B S"]:
@@ -179,6 +190,9 @@ class Synthesis:
     def _integrate(self, logarithm: Tensor, advance: Tensor, along: Tensor) -> Tensor:
         peaks = _nearest_peak(logarithm.detach())
         relative = (along - along.gather(1, peaks)).unbind(-1)
+        frames = torch.arange(self._frame, self._frame + advance.shape[-1]) % STRAY_FRAMES
+        self._frame += len(frames)
+        advance = advance + self._noise[frames].mT * _strays(logarithm.detach()).gather(1, peaks)
         phase = self._phase.expand(len(advance), -1)
         path = []
         for peak, step, offset in zip(peaks.unbind(-1), advance.unbind(-1), relative, strict=True):
@@ -206,6 +220,14 @@ def _nearest_peak(level: Tensor) -> Tensor:
     below = torch.where(peak, index, index.new_zeros(())).cummax(1).values
     above = torch.where(peak, index, far).flip(1).cummin(1).values.flip(1)
     return torch.where(index - below <= above - index, below, above)
+
+
+def _strays(level: Tensor) -> Tensor:
+    """Radians [B, F, T] that the phase of a peak strays a frame, by how far it rises above the bins beside its main lobe."""
+    padded = F.pad(level, (0, 0, BESIDE, BESIDE), mode="replicate")
+    rises = level - (padded[:, : -2 * BESIDE] + padded[:, 2 * BESIDE :]) / 2
+    low, high = STRAY_BETWEEN
+    return STRAY * ((high - rises) / (high - low)).clamp(0, 1)
 
 
 def _clipped(logarithm: Tensor) -> Tensor:
