@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from longplay.checkpoint.adapter import AdapterConfig, save_adapter
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import SystemConfig, load_config, save_native
 from longplay.checkpoint.system import System, load_system
@@ -99,6 +100,21 @@ def tiny_text_tokenizer() -> TextTokenizer:
 def save_tiny(directory: Path, seed: int = 0) -> Path:
     """Write the tiny model as a native directory."""
     save_native(directory, tiny_config(), tiny_weights(seed), tiny_text_tokenizer().to_json().encode())
+    return directory
+
+
+def save_tiny_adapter(directory: Path, model: Path, seed: int = 0) -> Path:
+    """Write a strong adapter of all projections of the tiny model in `model`."""
+    tensors = {}
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in tiny_weights()["lm"].items():
+        if name.startswith("layers.") and name.endswith("_proj.weight"):
+            out_features, in_features = weight.shape
+            target = name.removesuffix(".weight")
+            tensors[f"{target}.lora_A.weight"] = torch.randn(4, in_features, generator=generator)
+            tensors[f"{target}.lora_B.weight"] = 0.1 * torch.randn(out_features, 4, generator=generator)
+    config = AdapterConfig(base=str(model), base_digest=load_system(model).lm_digest, rank=4, alpha=8)
+    save_adapter(directory, config, tensors)
     return directory
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from longplay.checkpoint import published, store
+from longplay.checkpoint.adapter import Adapter
 from longplay.checkpoint.build import build
 from longplay.checkpoint.hub import locate
 from longplay.checkpoint.names import ModelName
@@ -38,6 +39,7 @@ class System:
         directory: where it lies.
         weight_files: its weight files, in a fixed order.
         device: where the models are.
+        adapter: what was added to the lm, if anything.
     """
 
     config: SystemConfig
@@ -49,11 +51,25 @@ class System:
     flow: Flow | None = None
     codec: Codec | None = None
     text_tokenizer: TextTokenizer | None = None
+    adapter: Adapter | None = None
 
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over the weight files, hex; read on first use, which takes about a second per GB."""
         return digest(self.weight_files)
+
+    @functools.cached_property
+    def lm_digest(self) -> str:
+        """SHA-256 over the weights of the lm, hex; with an adapter, over what they were made of."""
+        base = lm_digest(self.weight_files)
+        if self.adapter is None:
+            return base
+        return hashlib.sha256(f"{base} {self.adapter.digest} {self.adapter.scale:g}".encode()).hexdigest()
+
+    @property
+    def lm_directory(self) -> Path:
+        """Where other forms of the lm are kept: beside the adapter, else beside the model."""
+        return self.directory if self.adapter is None else self.adapter.directory
 
 
 def load_system(
@@ -61,6 +77,7 @@ def load_system(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     offline: bool = False,
+    adapter: Adapter | None = None,
 ) -> System:
     """Open a model for inference.
 
@@ -70,9 +87,10 @@ def load_system(
         dtype: of the lm. None: float32 on the CPU, elsewhere the widest dtype that is stored. The other three
             always compute in float32.
         offline: never ask a hub, only its cache.
+        adapter: to be added to the lm.
 
     Raises:
-        CheckpointError: no model there, or it is incomplete, damaged or inconsistent.
+        CheckpointError: no model there, it is incomplete, damaged or inconsistent, or the adapter is not for it.
         DownloadError: a hub cannot be reached.
     """
     directory = locate(name_or_path, offline=offline)
@@ -82,16 +100,20 @@ def load_system(
     config = load_config(directory)
     text_tokenizer = load_text_tokenizer(directory)
     check_text(directory, config, text_tokenizer)
+    files = weight_files(directory, config)
+    if adapter is not None:
+        adapter.check_base(str(name_or_path), lm_digest(files))
     system = System(
         config=config,
         directory=directory,
-        weight_files=weight_files(directory, config),
+        weight_files=files,
         device=target,
         tokenizer=_open(Tokenizer, config.tokenizer, directory, "tokenizer", target, torch.float32),
-        lm=_open(LM, config.lm, directory, "lm", target, dtype),
+        lm=_open(LM, config.lm, directory, "lm", target, dtype, adapter),
         flow=_open(Flow, config.flow, directory, "flow", target, torch.float32),
         codec=_open(Codec, config.codec, directory, "codec", target, torch.float32),
         text_tokenizer=text_tokenizer,
+        adapter=adapter,
     )
     logger.info("loaded %s from %s: %s", config.name, directory, ", ".join(config.present))
     return system
@@ -173,6 +195,11 @@ def weight_files(directory: Path, config: SystemConfig) -> tuple[Path, ...]:
     return tuple(directory / file for file in published.WEIGHT_FILES)
 
 
+def lm_digest(files: tuple[Path, ...]) -> str:
+    """SHA-256, hex, over the weights of the lm among the weight files of a model."""
+    return digest(tuple(file for file in files if file.stem in ("lm", "llm")))
+
+
 def digest(files: tuple[Path, ...]) -> str:
     """SHA-256, hex, over the contents of `files` in order."""
     total = hashlib.sha256()
@@ -189,7 +216,11 @@ def _open(
     model: ModelName,
     device: torch.device,
     dtype: torch.dtype | None,
+    adapter: Adapter | None = None,
 ) -> M | None:
     if section is None:
         return None
-    return build(model_class, section, load_weights(directory, model), f"{directory} {model}", dtype).to(device)
+    weights = load_weights(directory, model)
+    if adapter is not None:
+        weights = adapter.added(weights, dtype)
+    return build(model_class, section, weights, f"{directory} {model}", dtype).to(device)

@@ -30,6 +30,8 @@ def continue_(
     trim: options.TrimOption = None,
     from_: options.FromOption = None,
     model: options.ModelOption = None,
+    adapter: options.AdapterOption = None,
+    adapter_scale: options.AdapterScaleOption = None,
     device: options.DeviceOption = None,
     precision: options.PrecisionOption = None,
     history_seconds: options.HistorySecondsOption = None,
@@ -69,6 +71,8 @@ def continue_(
         {"loudness": loudness, "fade": fade, "trim": trim},
         source=from_,
         model=model,
+        adapter=adapter,
+        adapter_scale=adapter_scale,
         device=device,
         precision=precision,
     )

@@ -27,6 +27,8 @@ def generate(
     trim: options.TrimOption = None,
     from_: options.FromOption = None,
     model: options.ModelOption = None,
+    adapter: options.AdapterOption = None,
+    adapter_scale: options.AdapterScaleOption = None,
     device: options.DeviceOption = None,
     precision: options.PrecisionOption = None,
     history_seconds: options.HistorySecondsOption = None,
@@ -65,6 +67,8 @@ def generate(
         {"loudness": loudness, "fade": fade, "trim": trim},
         source=from_,
         model=model,
+        adapter=adapter,
+        adapter_scale=adapter_scale,
         device=device,
         precision=precision,
     )

@@ -11,6 +11,15 @@ Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="nano, a model directory, or a name on a hub. [default: nano]")
 ]
+AdapterOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A directory that `longplay finetune` made, or off; its own model is the default one. [default: off]"
+    ),
+]
+AdapterScaleOption = Annotated[
+    float | None, typer.Option(help="How strongly the adapter acts, 0 to 4; 1 as trained. [default: 1]")
+]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to compute. [default: auto]")]
 PrecisionOption = Annotated[
     Precision | None,

@@ -39,7 +39,9 @@ def produce(request: Request, output: str | None, count: int, audio: Audio | Non
         _check_streamable(request, count)
     paths = _paths(output, pieces)
     with status("loading the model"):
-        pipeline = Pipeline.load(request.model, device=request.device, precision=request.precision)
+        pipeline = Pipeline.load(
+            request.model, request.device, request.precision, request.adapter, request.adapter_scale
+        )
     _check_remake(request, pipeline, audio)
     for options, path in zip(pieces, paths, strict=True):
         bar = Bar(stages(options.fast), options.seconds)
@@ -95,7 +97,12 @@ def _check_streamable(request: Request, count: int) -> None:
 
 
 def _check_remake(request: Request, pipeline: Pipeline, audio: Audio | None) -> None:
-    recipe = request.remake
+    recipe, asked, adapter = request.remake, request.remake_adapter, pipeline.system.adapter
+    if asked is not None and adapter is not None and asked.digest != adapter.digest:
+        raise CheckpointError(
+            f"adapter {asked.path}: its weights ({adapter.digest[:12]}) are not those of the recipe ({asked.digest[:12]}); "
+            "give the right ones, or --adapter to use these"
+        )
     if recipe is None:
         return
     if recipe.digest != pipeline.digest:

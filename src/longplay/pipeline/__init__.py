@@ -13,13 +13,14 @@ from pathlib import Path
 
 from longplay import __version__
 from longplay.audio import Audio
+from longplay.checkpoint.adapter import load_adapter
 from longplay.checkpoint.system import System, load_system
 from longplay.errors import PromptError
 from longplay.pipeline.continuation import check_sound, go_on, hear
 from longplay.pipeline.device import resolve_device, synthesis_dtype
 from longplay.pipeline.highs import add_highs
 from longplay.pipeline.precision import AUTO, Precision, check_precision, load_dtype, settle
-from longplay.pipeline.recipe import Recipe, Task, Through, read_recipe
+from longplay.pipeline.recipe import Recipe, Task, Through, UsedAdapter, read_recipe
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import Progress, Stage, Stream, one_at_a_time, silent
 from longplay.prompt import GenerationOptions, Prompt, SettledOptions
@@ -36,23 +37,36 @@ class Pipeline:
         self.precision = precision
 
     @classmethod
-    def load(cls, name_or_path: str | Path = "nano", device: str = "auto", precision: str = AUTO) -> "Pipeline":
+    def load(
+        cls,
+        name_or_path: str | Path | None = None,
+        device: str = "auto",
+        precision: str = AUTO,
+        adapter: str | Path | None = None,
+        adapter_scale: float = 1.0,
+    ) -> "Pipeline":
         """Open a model.
 
         Args:
-            name_or_path: `nano`, a native or published model directory, or a name on a hub.
+            name_or_path: `nano`, a native or published model directory, or a name on a hub; default: the model that the
+                adapter was made for, else `nano`.
             device: auto, cpu, cuda or mps.
             precision: of the lm: float32, bfloat16, float16, int8 (on the CPU); or auto: on the CPU int8 where the model
                 has an int8 form that is close enough (`longplay models quantize`), else float32; elsewhere as stored.
+            adapter: directory that `longplay finetune` made.
+            adapter_scale: how strongly it is to act; 1 as trained, 0 not at all.
 
         Raises:
-            CheckpointError: no model there, or it is incomplete or damaged.
+            CheckpointError: no model or adapter there, it is incomplete or damaged, or the adapter is for another model.
             DownloadError: a hub cannot be reached.
             UserError: this machine has no such device, or there is no such precision on it.
         """
-        place, name = resolve_device(device), str(name_or_path)
+        place = resolve_device(device)
         check_precision(precision)
-        system = load_system(name_or_path, place, load_dtype(precision, place))
+        change = None if adapter is None else load_adapter(adapter, adapter_scale)
+        model = name_or_path or (change.config.base if change else "nano")
+        name = str(model)
+        system = load_system(model, place, load_dtype(precision, place), adapter=change)
         if system.flow is not None:
             system.flow.compute_in(synthesis_dtype(place))
         if system.codec is not None:
@@ -176,6 +190,7 @@ class Pipeline:
             options=options,
             model=self.name,
             digest=self.digest,
+            adapter=UsedAdapter.of(self.system.adapter),
             device=self.system.device.type,
             precision=self.precision if task in ("generate", "continue") else None,
             version=__version__,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from longplay.checkpoint.int8 import narrow, read_int8
 from longplay.checkpoint.store import is_native, load_tensors, read_metadata, save_tensors, weights_file
-from longplay.checkpoint.system import System, digest, load_system
+from longplay.checkpoint.system import System, load_system
 from longplay.engine.quantize import CALIBRATION_FRAMES, Quality, QuantizedProjection, compare, quantize
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
@@ -102,7 +102,7 @@ def quantize_model(name_or_path: str | Path, offline: bool = False) -> tuple[Pat
     stored = _stored(system, system.lm)
     if stored is not None:
         return weights_file(system.directory, "lm"), stored
-    made, path = quantize_lm(system.lm, system.text_tokenizer), system.directory / FILE
+    made, path = quantize_lm(system.lm, system.text_tokenizer), system.lm_directory / FILE
     try:
         save_quantized(path, system, made)
     except OSError as error:
@@ -116,7 +116,7 @@ def quantize_and_keep(system: System, name: str) -> Quantized:
     """As `quantize_model`, for a system that is open, which messages call `name`; a form that cannot be kept is used all the same."""
     assert system.lm is not None
     logger.info("quantizing the lm of %s, once", name)
-    made, path = quantize_lm(system.lm, system.text_tokenizer), system.directory / FILE
+    made, path = quantize_lm(system.lm, system.text_tokenizer), system.lm_directory / FILE
     try:
         save_quantized(path, system, made)
     except OSError as error:
@@ -135,11 +135,11 @@ def load_quantized(system: System) -> Quantized | None:
     """
     assert system.lm is not None
     stored = _stored(system, system.lm)
-    path = system.directory / FILE
+    path = system.lm_directory / FILE
     if stored is not None or not path.is_file():
         return stored
     metadata = read_metadata(path)
-    if metadata.get("longplay_int8") != FORMAT or metadata.get("source") != _lm_digest(system):
+    if metadata.get("longplay_int8") != FORMAT or metadata.get("source") != system.lm_digest:
         logger.info("%s: was made from other weights; ignored", path)
         return None
     return _read(path, metadata, system.lm)
@@ -152,7 +152,7 @@ def save_quantized(path: Path, system: System, made: Quantized) -> None:
         OSError: it cannot be written.
     """
     assert system.lm is not None
-    save_tensors(path, int8_tensors(system.lm, made), {**int8_metadata(made), "source": _lm_digest(system)})
+    save_tensors(path, int8_tensors(system.lm, made), {**int8_metadata(made), "source": system.lm_digest})
 
 
 def int8_tensors(lm: LM, made: Quantized) -> dict[str, Tensor]:
@@ -178,7 +178,7 @@ def int8_metadata(made: Quantized) -> dict[str, str]:
 
 
 def _stored(system: System, lm: LM) -> Quantized | None:
-    if not is_native(system.directory):
+    if system.adapter is not None or not is_native(system.directory):  # the file holds the lm without the adapter
         return None
     path = weights_file(system.directory, "lm")
     metadata = read_metadata(path)
@@ -203,8 +203,3 @@ def _read(path: Path, metadata: Mapping[str, str], lm: LM) -> Quantized:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its int8 form is damaged ({error!r}); download or make it again") from None
     return Quantized(projections, quality)
-
-
-def _lm_digest(system: System) -> str:
-    """SHA-256 over the weight file of the lm, hex."""
-    return digest(tuple(file for file in system.weight_files if file.stem in ("lm", "llm")))

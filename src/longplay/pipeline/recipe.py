@@ -1,9 +1,10 @@
 """How a piece was made: all that is needed to make it again, bit for bit, on the same machine."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from longplay.audio import Audio, Finish
+from longplay.checkpoint.adapter import Adapter
 from longplay.config import Config
 from longplay.errors import AudioError, ConfigError
 from longplay.pipeline.precision import Precision
@@ -11,6 +12,21 @@ from longplay.prompt import Prompt, SettledOptions
 
 Task = Literal["generate", "continue", "reconstruct", "upscale"]
 Through = Literal["tokenizer", "codec", "both"]
+
+
+class UsedAdapter(Config):
+    """The adapter that took part: its directory as it was asked for, SHA-256 over its weights, its strength."""
+
+    path: str
+    digest: str
+    scale: float
+
+    @classmethod
+    def of(cls, adapter: Adapter | None) -> Self | None:
+        """What a recipe says of `adapter`."""
+        if adapter is None:
+            return None
+        return cls(path=str(adapter.directory), digest=adapter.digest, scale=adapter.scale)
 
 
 class Recipe(Config):
@@ -22,6 +38,7 @@ class Recipe(Config):
         options: with the duration and seed that were used.
         model: the name or directory that was asked for.
         digest: SHA-256 over the weights.
+        adapter: that was added to the lm, if any.
         device: cpu, cuda or mps.
         precision: that the lm computed in; None where none took part.
         version: of longplay.
@@ -35,6 +52,7 @@ class Recipe(Config):
     options: SettledOptions
     model: str
     digest: str
+    adapter: UsedAdapter | None = None
     device: str
     precision: Precision | None = None
     version: str
