@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from longplay.bench.measure import PeakMemory, Timing, exponent, in_turns, step_in_turns
+from longplay.bench.measure import Timing, exponent, in_turns, step_in_turns
 
 
 def test_contenders_run_in_turns_and_warm_up_unmeasured() -> None:
@@ -40,12 +40,3 @@ def test_the_exponent_of_a_power_law_is_found() -> None:
     sizes = [1.0, 2.0, 5.0, 30.0]
     assert exponent(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx(1.5)
     assert math.isnan(exponent([2.0], [1.0]))
-
-
-def test_peak_memory_counts_what_the_block_held() -> None:
-    with PeakMemory() as small:
-        pass
-    with PeakMemory() as large:
-        block = bytearray(b"x") * 200_000_000
-        del block
-    assert large.bytes - small.bytes > 150_000_000

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
 from longplay.bench.limits import machine, measure_limits
-from longplay.bench.measure import PeakMemory, in_turns, timed
+from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.engine import vocode
+from longplay.engine.memory import PeakMemory
 from longplay.errors import CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
 from longplay.bench.limits import machine, measure_limits
-from longplay.bench.measure import PeakMemory, in_turns, timed
+from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
+from longplay.engine.memory import PeakMemory
 from longplay.engine.noise import FrameNoise
 from longplay.engine.windows import flow_plan, flow_window, run_windows
 from longplay.errors import CheckpointError

@@ -13,10 +13,11 @@ import torch
 
 from longplay.bench.baseline import transformers_loop
 from longplay.bench.limits import Limits, machine, measure_limits
-from longplay.bench.measure import PeakMemory, Timing, step_in_turns
+from longplay.bench.measure import Timing, step_in_turns
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.checkpoint.system import load_system
 from longplay.engine.decode import Decoding
+from longplay.engine.memory import PeakMemory
 from longplay.engine.piece import Piece
 from longplay.engine.quantize import quantize
 from longplay.errors import CheckpointError, UserError

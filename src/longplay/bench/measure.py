@@ -5,13 +5,10 @@ are medians, and the spread says how far to trust them.
 """
 
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -104,42 +101,3 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
         return math.nan
     x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
     return statistics.linear_regression(x, y).slope
-
-
-class PeakMemory:
-    """The most memory that a block needed, in bytes: `with PeakMemory() as peak: ...; peak.bytes`.
-
-    On Linux it counts from the start of the block; elsewhere the process's peak so far is all that the system tells.
-    With CUDA it is the device's.
-    """
-
-    bytes: int
-
-    def __enter__(self) -> "PeakMemory":
-        self.bytes = 0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            _reset_peak()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak()
-
-
-def _reset_peak() -> None:
-    clear = Path("/proc/self/clear_refs")
-    try:
-        clear.write_text("5")
-    except OSError:
-        return
-
-
-def _peak() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

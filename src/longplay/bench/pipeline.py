@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from longplay.audio.file import Wav
 from longplay.bench.limits import machine, measure_limits
 from longplay.bench.lm import RANDOM
-from longplay.bench.measure import PeakMemory
 from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Curve, Row
+from longplay.engine.memory import PeakMemory
 from longplay.errors import UserError
 from longplay.pipeline.precision import AUTO
 from longplay.pipeline.steps import Steps

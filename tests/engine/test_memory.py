@@ -1,0 +1,10 @@
+from longplay.engine.memory import PeakMemory
+
+
+def test_peak_memory_counts_what_the_block_held() -> None:
+    with PeakMemory() as small:
+        pass
+    with PeakMemory() as large:
+        block = bytearray(b"x") * 200_000_000
+        del block
+    assert large.bytes - small.bytes > 150_000_000
