@@ -10,6 +10,7 @@ from longplay import __version__
 from longplay.cli import bench, data, models, train
 from longplay.cli.continue_ import continue_
 from longplay.cli.evaluate import evaluate
+from longplay.cli.finetune import finetune
 from longplay.cli.generate import generate
 from longplay.cli.reconstruct import reconstruct
 from longplay.cli.upscale import upscale
@@ -29,6 +30,7 @@ app.command()(upscale)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.command()(finetune)
 app.command()(evaluate)
 app.add_typer(bench.app, name="bench")
 

@@ -1,14 +1,14 @@
 """`longplay data`: the corpus to train on, and what its licences ask for."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from longplay.cli.progress import stage_bars
+
 if TYPE_CHECKING:
-    from longplay.data.store import Corpus, Progress
+    from longplay.data.store import Corpus
 
 app = typer.Typer(help="Build the music to train on.", no_args_is_help=True)
 
@@ -48,7 +48,7 @@ def build(
     from longplay.data.report import write_report
 
     flags = [flag.strip() for flag in drop.split(",") if flag.strip()]
-    with _stages("prepare", "hear") as progress:
+    with stage_bars("prepare", "hear") as progress:
         built = building.build(
             source,
             out,
@@ -92,7 +92,7 @@ def caption(
     asked = LanguageModel(endpoint, model, manifest.parent / "captions-cache")
     target = out or manifest.with_name("captioned.jsonl")
     try:
-        with _stages("caption") as progress:
+        with stage_bars("caption") as progress:
             written = write_captions(manifest, target, asked, count, not replace, workers, progress)
     finally:
         used = asked.usage
@@ -180,7 +180,7 @@ def corpus(
     from longplay.data.corpus import build_corpus
     from longplay.data.sources import QUICK_PACKAGES
 
-    with _stages("extract", "decode", "hear", "render") as progress:
+    with stage_bars("extract", "decode", "hear", "render") as progress:
         built = build_corpus(out, QUICK_PACKAGES if quick else None, rendered_hours, workers, progress, tags=tags)
     _summarize(out, built)
 
@@ -195,19 +195,6 @@ def attribution(
     from longplay.data.manifest import read_manifest, write_text
 
     write_text(out, text(read_manifest(manifest)))
-
-
-@contextmanager
-def _stages(*names: str) -> "Iterator[Progress]":
-    """A bar for each stage, shown from its first progress on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description:8}"), BarColumn(), TextColumn("{task.completed:.6g}/{task.total:.6g}"))
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        tasks = {name: bars.add_task(name, total=None, visible=False) for name in names}
-        yield lambda stage, done, total: bars.update(tasks[stage], completed=done, total=total, visible=True)
 
 
 def _summarize(out: Path, built: "Corpus") -> None:

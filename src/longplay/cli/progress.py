@@ -1,13 +1,17 @@
-"""The progress bar: stage, seconds made, speed against real time, time left; on stderr, and only on a terminal."""
+"""What a command shows while it works, on stderr: bars, and the log of training."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.status import Status
+
+if TYPE_CHECKING:
+    from longplay.data.store import Progress as Hears
 
 
 def status(message: str) -> Status:
@@ -15,8 +19,31 @@ def status(message: str) -> Status:
     return Console(stderr=True).status(message)
 
 
+def log_and_limit(threads: int | None) -> None:
+    """Log progress to stderr, with or without --verbose; compute on `threads` CPU threads."""
+    import logging
+
+    import torch
+
+    # force: the command line has set up its own, quieter log before
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def stage_bars(*names: str) -> "Iterator[Hears]":
+    """A bar for each stage, shown from its first progress on."""
+    columns = (TextColumn("{task.description:8}"), BarColumn(), TextColumn("{task.completed:.6g}/{task.total:.6g}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks = {name: bars.add_task(name, total=None, visible=False) for name in names}
+        yield lambda stage, done, total: bars.update(tasks[stage], completed=done, total=total, visible=True)
+
+
 class Bar:
-    """A context manager whose `update` is the progress callback of the pipeline."""
+    """The progress of a piece: stage, seconds made, speed against real time, time left; only on a terminal.
+
+    A context manager whose `update` is the progress callback of the pipeline."""
 
     def __init__(self, stages: Sequence[str], seconds: float) -> None:
         console = Console(stderr=True)

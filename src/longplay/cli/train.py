@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from longplay.checkpoint.names import ModelName
+from longplay.cli.progress import log_and_limit
 from longplay.cli.train_report import plan, status
 
 app = typer.Typer(help="Train the models: tokenizer, codec, lm, flow.", no_args_is_help=True)
@@ -30,7 +31,7 @@ def run(
     from longplay.train.build import load_stage_config
     from longplay.train.run import train_run
 
-    _log_and_limit(threads)
+    log_and_limit(threads)
     train_run(load_stage_config(config, override or []), data, directory, budget_seconds or math.inf)
 
 
@@ -62,7 +63,7 @@ def tokens(
     from longplay.train.encoding import Encoder, encode_in_processes
     from longplay.train.tokens import prepare_tokens
 
-    _log_and_limit(1)
+    log_and_limit(1)
     Encoder.load(model, codec)  # what is wrong with the models is said here, once
     share = threads or max(1, (os.cpu_count() or 1) // workers)
     if cluster == "ray":
@@ -113,15 +114,3 @@ def release(
         typer.echo("\n".join(made.describe()))
     total = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     typer.echo(f"{out}: {total / 1e6:.1f} MB of weights")
-
-
-def _log_and_limit(threads: int | None) -> None:
-    """Log progress to stderr, with or without --verbose; compute on `threads` CPU threads."""
-    import logging
-
-    import torch
-
-    # force: the command line has set up its own, quieter log before
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    if threads:
-        torch.set_num_threads(threads)

@@ -12,6 +12,8 @@ _WARMUP = 10
 class Average:
     """The averaged model: `model` on the first process, after `gather()` where the weights are sharded.
 
+    Weights that do not learn are not averaged: both models share them.
+
     Args:
         model: what is averaged, before it is sharded.
         decay: of the average, reached by a short warmup.
@@ -21,13 +23,15 @@ class Average:
     def __init__(self, model: nn.Module, decay: float, keep: bool) -> None:
         self.decay = decay
         self.count = 0
-        self.model = copy.deepcopy(model).requires_grad_(False) if keep else None
+        self._names = list(learning(model))
+        shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+        self.model = copy.deepcopy(model, shared).requires_grad_(False) if keep else None
         self._shards: list[Tensor] | None = None
 
     @torch.no_grad()
     def shard(self, model: nn.Module) -> None:
         """Average shards from now on; `model` is the sharded one."""
-        self._shards = [_local(parameter).clone() for parameter in model.parameters()]
+        self._shards = [_local(parameter).clone() for parameter in learning(model).values()]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -36,12 +40,12 @@ class Average:
         if self.model is None and self._shards is None:
             return
         decay = min(self.decay, self.count / (self.count + _WARMUP))
-        new = [_local(parameter) for parameter in model.parameters()]
+        new = [_local(parameter) for parameter in learning(model).values()]
         if self._shards is not None:
             torch._foreach_lerp_(self._shards, new, 1 - decay)
             return
         assert self.model is not None
-        own: list[Tensor] = list(self.model.parameters())
+        own = self._own(self.model)
         torch._foreach_lerp_(own, new, 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
@@ -51,8 +55,8 @@ class Average:
         """Put the shards of all processes together in the first one's `model`; every process calls it."""
         if self._shards is None:
             return
-        own = [None] * len(self._shards) if self.model is None else list(self.model.parameters())
-        for mine, shard, like in zip(own, self._shards, model.parameters(), strict=True):
+        own = [None] * len(self._shards) if self.model is None else self._own(self.model)
+        for mine, shard, like in zip(own, self._shards, learning(model).values(), strict=True):
             assert isinstance(like, DTensor)
             whole = DTensor.from_local(
                 shard, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
@@ -67,9 +71,18 @@ class Average:
         if self.model is not None:
             self.model.load_state_dict(state)
         if self._shards is not None:
-            for shard, (name, like) in zip(self._shards, model.named_parameters(), strict=True):
+            for shard, (name, like) in zip(self._shards, learning(model).items(), strict=True):
                 assert isinstance(like, DTensor)
                 shard.copy_(_local(part_of(state[name], like)))
+
+    def _own(self, average: nn.Module) -> list[Tensor]:
+        parameters = dict(average.named_parameters())
+        return [parameters[name] for name in self._names]
+
+
+def learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of `model` that learn, by name; the others are what they were when the run started."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def part_of(whole: Tensor, like: DTensor) -> DTensor:

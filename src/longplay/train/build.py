@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from longplay.checkpoint.store import TEXT_FILE
-from longplay.checkpoint.system import System, load_system
+from longplay.checkpoint.adapter import AdapterConfig
+from longplay.checkpoint.system import System, lm_digest, load_config, load_system, load_text_tokenizer, weight_files
 from longplay.config import override, read_yaml
 from longplay.data.manifest import Split, read_manifest
 from longplay.data.token_windows import TokenTrack, read_token_tracks
@@ -18,6 +18,7 @@ from longplay.train.audio_stage import AudioStage, AudioStageConfig
 from longplay.train.flow_stage import FlowStage, FlowStageConfig
 from longplay.train.init import start_from
 from longplay.train.lm_stage import LMStage, LMStageConfig
+from longplay.train.lora import add_lora
 from longplay.train.stage import Stage
 
 StageConfig = AudioStageConfig | LMStageConfig | FlowStageConfig
@@ -76,9 +77,13 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
     system: System = load_system(config.tokenizer)
     if system.tokenizer is None:
         raise CheckpointError(f"{config.tokenizer}: holds no tokenizer; give the model directory of a tokenizer run")
-    stage = LMStage(config, system.tokenizer, _text_tokenizer(run, train, config.lm.text_vocab_size), train, held_out)
+    text = _text_tokenizer(config, run, train)
+    kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()
+    stage = LMStage(config, system.tokenizer, text, train, held_out, kept, _adapter(config))
     if config.init is not None:
         _start_from(stage, config.init)
+    if config.lora is not None:
+        add_lora(stage.model, config.lora)
     return stage
 
 
@@ -91,17 +96,31 @@ def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, fl
     ]
 
 
+def _adapter(config: LMStageConfig) -> AdapterConfig | None:
+    """What the adapter of a run says of itself."""
+    if config.lora is None or config.init is None:
+        return None
+    base = lm_digest(weight_files(config.init, load_config(config.init)))
+    return AdapterConfig(base=str(config.init), base_digest=base, rank=config.lora.rank, alpha=config.lora.alpha)
+
+
 def _start_from(stage: LMStage, directory: Path) -> None:
     """Another text tokenizer means other words: the text embedding then starts afresh."""
-    text = directory / TEXT_FILE
-    same_text = text.is_file() and text.read_text(encoding="utf-8") == stage.text.to_json()
+    text = load_text_tokenizer(directory)
+    same_text = text is not None and text.to_json() == stage.text.to_json()
     start_from(stage.model, "lm", directory, own=() if same_text else ("text_embedding.weight",))
 
 
-def _text_tokenizer(run: Path, tracks: list[TokenTrack], vocab_size: int) -> TextTokenizer:
-    """The run's text tokenizer, learnt once from the training captions."""
+def _text_tokenizer(config: LMStageConfig, run: Path, tracks: list[TokenTrack]) -> TextTokenizer:
+    """The run's text tokenizer, learnt once from the training captions, or that of the model it starts from."""
+    if config.text == "init" and config.init is not None:
+        text = load_text_tokenizer(config.init)
+        if text is None:
+            raise CheckpointError(f"{config.init}: holds no text tokenizer; set text=own")
+        return text
     run.mkdir(parents=True, exist_ok=True)
     path = run / "text_tokenizer.json"
     if not path.exists():
-        TextTokenizer.train((caption for track in tracks for caption in track.captions), vocab_size).save(path)
+        captions = (caption for track in tracks for caption in track.captions)
+        TextTokenizer.train(captions, config.lm.text_vocab_size).save(path)
     return TextTokenizer.load(path)

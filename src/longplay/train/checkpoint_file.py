@@ -1,5 +1,7 @@
 """`checkpoint.pt`: all that a run needs to go on, whole tensors whatever the number of processes.
 
+Weights that do not learn are not in it, only their sums: every start has them from where the first one had.
+
 Every process reads it; only the first writes it, to a file beside it that then takes its place.
 """
 
@@ -31,13 +33,14 @@ def save(stage: Stage, updater: Updater, average: Average, run: Path, step: int)
     state = {
         "stage": stage.name,
         "step": step,
-        "model": _whole(stage.model.state_dict(), is_main),
+        "model": _whole(_changing(stage.model, stage.model), is_main),
+        "resting": _resting(stage.model),
         "others": {name: module.state_dict() for name, module in stage.others.items()},
         "optimizers": {name: _whole(optimizer.state_dict(), is_main) for name, optimizer in updater.optimizers.items()},
     }
     if average.model is None:
         return
-    state |= {"average": average.model.state_dict(), "average_count": average.count}
+    state |= {"average": _changing(average.model, stage.model), "average_count": average.count}
     part = run / f"{CHECKPOINT}.part"
     try:
         torch.save(state, part)
@@ -67,11 +70,14 @@ def resume(stage: Stage, updater: Updater, average: Average, run: Path) -> int:
     if name != stage.name:
         raise TrainingError(f"{run}: holds a run of stage {name!r}, not {stage.name!r}; give another directory")
     try:
-        _load(stage.model, state["model"])
+        if "resting" in state and state["resting"] != _resting(stage.model):
+            raise ValueError("the weights that it started from are others now")
+        rest = {name: p for name, p in stage.model.named_parameters() if not p.requires_grad}
+        _load(stage.model, rest | state["model"])
         for key, module in stage.others.items():
             if key in state["others"]:  # a part that the config has since gained starts afresh
                 module.load_state_dict(state["others"][key])
-        average.load(state["average"], state["average_count"], stage.model)
+        average.load(rest | state["average"], state["average_count"], stage.model)
         for key, optimizer in updater.optimizers.items():
             if key in state["optimizers"]:
                 _load_optimizer(optimizer, state["optimizers"][key])
@@ -81,6 +87,17 @@ def resume(stage: Stage, updater: Updater, average: Average, run: Path) -> int:
             f"{run}: its checkpoint does not fit this config ({reason}); give another directory"
         ) from None
     return step
+
+
+def _changing(model: nn.Module, like: nn.Module) -> dict[str, Tensor]:
+    """The state of `model` without the weights that do not learn in `like`, the one in training."""
+    resting = _resting(like)
+    return {name: value for name, value in model.state_dict().items() if name not in resting}
+
+
+def _resting(model: nn.Module) -> dict[str, float]:
+    """The sum of each weight that does not learn: enough to notice that it is another one."""
+    return {name: p.sum(dtype=torch.float64).item() for name, p in model.named_parameters() if not p.requires_grad}
 
 
 def _whole(tree: Any, keep: bool) -> Any:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from longplay.checkpoint.store import load_weights
+from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
 
 
@@ -16,7 +16,7 @@ def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, 
     Args:
         model: of the run.
         stage: whose weights to take.
-        directory: native model directory.
+        directory: native or published model directory.
         own: names of the tensors that `model` keeps as they are.
 
     Raises:

@@ -1,14 +1,18 @@
 """Stage `lm`: next-code prediction on windows of token shards, with captions, times and structure labels."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
+from longplay.checkpoint.adapter import AdapterConfig, save_adapter
 from longplay.config import Config
+from longplay.data.manifest import write_text
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
@@ -16,11 +20,15 @@ from longplay.models.lm import LM, LMBatch, LMConfig
 from longplay.models.segments import window_segments
 from longplay.models.tokenizer import Tokenizer
 from longplay.prompt import GenerationOptions
+from longplay.report import to_json
 from longplay.text import TextTokenizer
 from longplay.train.export import export_model
 from longplay.train.loop_config import LoopConfig
+from longplay.train.lora import LoRAConfig, lora_tensors, merged
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
+
+BEST = "best.json"
 
 
 class LMStageConfig(Config):
@@ -29,8 +37,12 @@ class LMStageConfig(Config):
     Attributes:
         lm: the model; it trains on windows of `lm.context_frames` codes.
         tokenizer: the model directory that turns codes into samples to listen to.
-        init: a model directory whose lm this run starts from, e.g. that of the stage before. The run has a text
-            tokenizer of its own, so the text embedding starts afresh unless `init` holds the same one.
+        init: a model directory whose lm this run starts from, e.g. that of the stage before.
+        text: whose text tokenizer: the run's `own`, learnt from the captions (the text embedding then starts afresh
+            unless `init` holds the same one), or that of `init`.
+        lora: train a low-rank change of `init`'s lm alone; `model/` is then an adapter.
+        keep: token shards of other music, whose held-out loss is measured too.
+        keep_best: export the model of the evaluation with the least held-out loss, not that of the last one.
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
     """
@@ -39,15 +51,34 @@ class LMStageConfig(Config):
     lm: LMConfig
     tokenizer: Path
     init: Path | None = None
+    text: Literal["own", "init"] = "own"
+    lora: LoRAConfig | None = None
+    keep: Path | None = None
+    keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
     batch_size: int = Field(default=8, gt=0)
     held_out_windows: int = Field(default=16, gt=0)
-    sample_seconds: float = Field(default=10.0, gt=0)
+    sample_seconds: float = Field(default=10.0, ge=0, description="of each sample; 0: none are made")
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _starts_somewhere(self) -> Self:
+        if self.init is None and (self.lora is not None or self.text == "init"):
+            raise ValueError("lora and text = init need the model to start from: set init")
+        return self
 
 
 class LMStage:
-    """Trains the language model."""
+    """Trains the language model.
+
+    Args:
+        config: of the run.
+        tokenizer: makes samples of codes.
+        text: turns captions into ids.
+        train_tracks, held_out_tracks: to learn from, and to measure with.
+        kept_tracks: other music to measure with.
+        adapter: what an exported adapter says of itself; with `config.lora` only.
+    """
 
     def __init__(
         self,
@@ -56,6 +87,8 @@ class LMStage:
         text: TextTokenizer,
         train_tracks: list[TokenTrack],
         held_out_tracks: list[TokenTrack],
+        kept_tracks: Sequence[TokenTrack] = (),
+        adapter: AdapterConfig | None = None,
     ) -> None:
         if config.lm.context_frames is None:
             raise ValueError("stage lm trains on windows: set lm.context_frames")
@@ -64,12 +97,15 @@ class LMStage:
         self.tokenizer = tokenizer
         self.text = text
         self.model = LM(config.lm)
+        self.adapter = adapter
         self.windows = TokenWindows(train_tracks, config.lm.context_frames)
         self.held_out = TokenWindows(held_out_tracks, config.lm.context_frames)
         self.openings: TokenWindows | None = None
         if config.opening_frames is not None:
             self.openings = TokenWindows(train_tracks, config.opening_frames)
             self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames)
+        self.kept = TokenWindows(list(kept_tracks), config.lm.context_frames) if kept_tracks else None
+        self._measured: dict[str, float] = {}
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
         self.blocks = list(self.model.layers)
@@ -101,13 +137,20 @@ class LMStage:
         return Losses({"model": loss * weight}, {"loss": loss.detach() * weight, "accuracy": accuracy})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it; also of openings."""
+        """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it.
+
+        Also those of openings (`opening_loss`) and of other music (`kept_loss`), where there are any.
+        """
         assert isinstance(model, LM)
         size = self.config.held_out_windows
         metrics = self._held_out(model, self.held_out.batch(1, 0, size))
         if self.openings is not None:
             opening = self._held_out(model, self.held_out_openings.batch(1, 0, 4 * size))
             metrics |= {f"opening_{name}": value for name, value in opening.items()}
+        if self.kept is not None:
+            kept = self._held_out(model, self.kept.batch(1, 0, size))
+            metrics |= {f"kept_{name}": value for name, value in kept.items()}
+        self._measured = metrics
         return metrics
 
     def _held_out(self, model: LM, windows: list[TokenWindow]) -> dict[str, float]:
@@ -123,7 +166,11 @@ class LMStage:
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Two pieces made from held-out captions, through the tokenizer's decoder, beside the pieces they describe."""
+        if not self.config.sample_seconds:
+            return
         assert isinstance(model, LM)
+        if self.config.lora is not None:
+            model = merged(model, self.config.lora)
         frames = round(self.config.sample_seconds * self.config.lm.code_rate)
         for index, window in enumerate(self.held_out.batch(2, 0, 2)):
             ids = tuple(self.text.encode(window.caption))
@@ -135,8 +182,23 @@ class LMStage:
             (directory / f"{index}.txt").write_text(window.caption + "\n", encoding="utf-8")
 
     def export(self, model: nn.Module, directory: Path) -> None:
-        """Native model directory with this one model and its text tokenizer."""
-        export_model("lm", model, self.config.lm, directory, self.text)
+        """Native model directory with this one model and its text tokenizer; with `lora`, an adapter.
+
+        With `keep_best`, nothing happens where an earlier evaluation of the run was better; `best.json` holds its metrics.
+        """
+        best = directory.parent / BEST
+        if self.config.keep_best and best.is_file():
+            before: dict[str, float] = json.loads(best.read_text(encoding="utf-8"))
+            if before["loss"] <= self._measured["loss"]:
+                return
+        if self.adapter is None:
+            export_model("lm", model, self.config.lm, directory, self.text)
+        else:
+            assert isinstance(model, LM)
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            save_adapter(directory, self.adapter, lora_tensors(model))
+        if self.config.keep_best:
+            write_text(best, to_json(self._measured))
 
     def _batch(self, windows: list[TokenWindow]) -> LMBatch:
         rate = self.config.lm.code_rate

@@ -25,7 +25,7 @@ def build_optimizers(
     hidden: list[Tensor] = []
     if config.optimizer == "muon":
         linears = (layer for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear))
-        hidden = list(dict.fromkeys(layer.weight for layer in linears))
+        hidden = list(dict.fromkeys(layer.weight for layer in linears if layer.weight.requires_grad))
         if not hidden:
             raise ConfigError("loop.optimizer = muon: this model's blocks hold no linear layer; use adamw")
         if any(isinstance(p, DTensor) for p in hidden):

@@ -183,6 +183,10 @@ def _shard(root: nn.Module, stage: Stage, device: torch.device, processes: int) 
         raise ConfigError(f"loop.shard = true: stage {stage.name} is small and not sharded; leave it out")
     if processes == 1:
         raise ConfigError("loop.shard = true: there is one process; start several with torchrun or accelerate launch")
+    if not all(parameter.requires_grad for parameter in root.parameters()):
+        raise ConfigError(
+            "loop.shard = true: part of the weights does not learn (lora), which is not sharded; leave it out"
+        )
     mesh = init_device_mesh(device.type, (processes,))
     units: Sequence[nn.Module] = [*stage.blocks, root]
     for unit in units:

@@ -58,6 +58,7 @@ def prepare_tokens(
     out: Path | str,
     encode_all: EncodeAll,
     choose: Callable[[list[Track]], list[Track]] = lambda tracks: tracks,
+    tracks_per_shard: int | None = None,
 ) -> Encoded:
     """Encode every track of `manifest` that no shard in `out` holds yet.
 
@@ -68,6 +69,7 @@ def prepare_tokens(
         manifest, out: paths, or addresses that fsspec knows.
         encode_all: one outcome for each job, in any order.
         choose: which tracks, and what is said of them, e.g. by a listener's labels.
+        tracks_per_shard: what a kill costs at most; default `TRACKS_PER_SHARD`.
 
     Raises:
         TrainingError: no track to encode, shards of tracks that were not chosen, or tracks that cannot be encoded.
@@ -91,7 +93,7 @@ def prepare_tokens(
     number = max((int(shard.split(".")[0]) + 1 for shard in names if shard.split(".")[0].isdigit()), default=0)
     failed: list[str] = []
     count, seconds = 0, 0.0
-    for rows in _in_shards(_rows(outcomes, known, failed)):
+    for rows in _in_shards(_rows(outcomes, known, failed), tracks_per_shard or TRACKS_PER_SHARD):
         _write(shards, f"{number:05d}.parquet", pa.Table.from_pylist([row for row, _ in rows], schema=SCHEMA))
         number, count, seconds = number + 1, count + len(rows), seconds + sum(length for _, length in rows)
         speed = seconds / max(time.monotonic() - started, 1e-9)
@@ -116,11 +118,11 @@ def _rows(
         yield _describe(tracks[outcome.job.utt]) | tokens, codes.seconds
 
 
-def _in_shards(rows: Iterator[tuple[dict[str, Any], float]]) -> Iterator[list[tuple[dict[str, Any], float]]]:
+def _in_shards(rows: Iterator[tuple[dict[str, Any], float]], size: int) -> Iterator[list[tuple[dict[str, Any], float]]]:
     shard = []
     for row in rows:
         shard.append(row)
-        if len(shard) == TRACKS_PER_SHARD:
+        if len(shard) == size:
             yield shard
             shard = []
     if shard:

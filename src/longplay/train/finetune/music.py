@@ -1,0 +1,109 @@
+"""The music of a finetune: what is said of it, whether it is enough, in which windows it is learnt."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from longplay.data.manifest import Track
+from longplay.data.token_windows import TokenTrack, read_token_tracks
+from longplay.errors import ConfigError, UserError
+
+LEAST_SECONDS, FEW_SECONDS = 60.0, 300.0
+KEPT_SECONDS = 1800.0
+PUBLISHED_WINDOW_SECONDS = 30.0
+REACHED = 0.9
+_NUMBER = re.compile(r"^[\W\d_]+")
+
+Choose = Callable[[list[Track]], list[Track]]
+
+
+def describe(caption: str | None, trigger: str | None) -> Choose:
+    """What to say of each track: its captions, the name of its file or its title, `caption`; `trigger` before all.
+
+    Args:
+        caption: of all tracks.
+        trigger: a word that calls for this music.
+    """
+
+    def choose(tracks: list[Track]) -> list[Track]:
+        return [track.model_copy(update={"captions": _captions(track, caption, trigger)}) for track in tracks]
+
+    return choose
+
+
+def _captions(track: Track, caption: str | None, trigger: str | None) -> tuple[str, ...]:
+    title = _NUMBER.sub("", track.title).strip().lower()
+    own = [*track.captions]
+    if title and not any(title in each.lower() for each in own):
+        own.append(title)
+    if caption:
+        # a third as it is, so that these words alone are enough; the rest with what is known of the track
+        own = [caption] * max(1, len(own) // 2) + [f"{caption}, {each}" for each in own]
+    if trigger:
+        own = [f"{trigger}, {each}" for each in own]
+    return tuple(own)
+
+
+def check_amount(tracks: Sequence[Track]) -> str | None:
+    """What to warn of, if the music is little.
+
+    Raises:
+        UserError: it is too little to learn from, or nothing is left to measure with.
+    """
+    seconds = sum(track.seconds for track in tracks if track.split == "train")
+    if not any(track.split == "valid" for track in tracks):
+        raise UserError(
+            "there is one piece of music only, and none to measure with; cut it into several files, or add another one"
+        )
+    if seconds < LEAST_SECONDS:
+        raise UserError(
+            f"{seconds:.0f} s of music to learn from are too little: the model would only learn them by heart; give at "
+            f"least {LEAST_SECONDS:.0f} s, better 15 minutes and more"
+        )
+    if seconds < FEW_SECONDS:
+        return f"{seconds / 60:.1f} minutes of music are little: the model may learn them by heart; 15 minutes and more are better"
+    return None
+
+
+def window_frames(tracks: Sequence[TokenTrack], longest: int) -> int:
+    """The length of the windows: `longest`, or what nine tenths of the music reach where many pieces are shorter."""
+    lengths = sorted((len(track.semantic) for track in tracks), reverse=True)
+    total, reached = sum(lengths), 0
+    for length in lengths:
+        reached += length
+        if reached >= REACHED * total:
+            return min(longest, length)
+    return longest
+
+
+def choose_kept(tracks: list[Track]) -> list[Track]:
+    """Half an hour of other music to measure with: of the validation split, else the test split, else any."""
+    of: dict[str, list[Track]] = {}
+    for track in tracks:
+        of.setdefault(track.split, []).append(track)
+    chosen, seconds = [], 0.0
+    for track in sorted(of.get("valid") or of.get("test") or tracks, key=_shuffled):
+        if seconds < KEPT_SECONDS:
+            chosen.append(track.model_copy(update={"split": "valid"}))
+            seconds += track.seconds
+    return chosen
+
+
+def check_kept(folder: Path, codebook_size: int) -> None:
+    """Refuse shards that another tokenizer made.
+
+    Raises:
+        ConfigError: they hold codes that this one has not.
+        TrainingError: there is no shard, or none with music of the validation split.
+    """
+    largest = max(int(track.semantic.max(initial=0)) for track in read_token_tracks(folder, "valid"))
+    if largest >= codebook_size:
+        raise ConfigError(
+            f"{folder}: holds the code {largest}, the model has {codebook_size} codes; give a manifest, or shards made "
+            "with this model's tokenizer"
+        )
+
+
+def _shuffled(track: Track) -> str:
+    return hashlib.sha256(track.id.encode()).hexdigest()
