@@ -8,7 +8,7 @@ import pytest
 
 from longplay import Audio, GenerationOptions, Pipeline
 from longplay.pipeline import read_recipe
-from systems import save_tiny, save_tiny_adapter
+from systems import save_tiny, save_tiny_adapter, store_in_int8
 
 SHORT = ("--seconds", "0.8", "--fast", "--device", "cpu", "--seed", "1", "--loudness", "off", "--fade", "0")
 
@@ -80,3 +80,19 @@ def test_bad_input_is_named(run, tiny: Path, adapter: Path, tmp_path: Path) -> N
         assert outcome.code == 2, arguments
         assert message in outcome.err
         assert "Traceback" not in outcome.err
+
+
+def test_an_lm_that_is_stored_in_int8_is_changed_too(run, tiny: Path, tmp_path: Path) -> None:
+    stored = store_in_int8(tiny, tmp_path / "stored")
+    adapter = save_tiny_adapter(tmp_path / "its", stored)
+    assert run("generate", "x", *SHORT, "-o", "plain.wav", "--model", stored).code == 0
+    assert run("generate", "x", *SHORT, "-o", "x.wav", "--adapter", adapter).code == 0
+    assert [read_recipe(name).precision for name in ("plain.wav", "x.wav")] == ["int8", "float32"]
+    assert run("generate", "x", *SHORT, "-o", "int8.wav", "--adapter", adapter, "--precision", "int8").code == 0
+    plain, changed, narrow = (Audio.load(name).wav for name in ("plain.wav", "x.wav", "int8.wav"))
+    assert not np.array_equal(plain, changed)
+    assert not np.array_equal(plain, narrow)
+    # the form that is kept beside the adapter is of this strength, and not taken for another one
+    assert run("generate", "x", *SHORT, "-o", "half.wav", "--adapter", adapter, "--adapter-scale", "0").code == 0
+    exact = Pipeline.load(stored, "cpu", "float32").generate("x", GenerationOptions(seconds=0.8, fast=True, seed=1))
+    np.testing.assert_allclose(Audio.load("half.wav").wav[:1], exact.wav, atol=2**-23)

@@ -86,6 +86,11 @@ def test_the_plan_alone_and_bad_input(run, tiny: Path, songs: Path, monkeypatch:
         assert failed.code == 2, (arguments, failed)
         assert message in failed.err
         assert "Traceback" not in failed.err
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        failed = run("finetune", songs, "--run", "d", "--model", tiny, *QUICK)
+    assert failed.code == 2
+    assert failed.err == "error: finetuning needs pyarrow; install it with: pip install 'longplay[finetune]'\n"
     monkeypatch.setitem(sys.modules, "peft", None)
     failed = run("finetune", songs, "--run", "d", "--model", tiny, *QUICK)
     assert failed.code == 2

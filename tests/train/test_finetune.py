@@ -171,6 +171,26 @@ def test_all_weights(request_: FinetuneConfig, tmp_path: Path, model: Path) -> N
     assert load_system(tmp_path / "run/model").text_tokenizer is not None
 
 
+@pytest.mark.tiny_checkpoint
+def test_a_published_model(request_: FinetuneConfig, tmp_path: Path, golden_directory: Path) -> None:
+    published = golden_directory / "tiny_checkpoint"
+    asked = request_.model_copy(update={"model": str(published), "learning_rate": 0.02})
+    made = finetune(asked, tmp_path / "run", How(merge=True))
+    assert made is not None
+    assert made.losses["this music"]["change"] != 0
+    config = load_config(tmp_path / "run/model")
+    assert config.lm is not None
+    assert config.lm.context_frames is None
+    lms = [
+        load_system(published, adapter=load_adapter(tmp_path / "run/adapter")).lm,
+        load_system(tmp_path / "run/model").lm,
+    ]
+    assert lms[0] is not None
+    assert lms[1] is not None
+    for name, value in lms[0].state_dict().items():
+        np.testing.assert_allclose(value, lms[1].state_dict()[name], atol=1e-2, rtol=1e-2)
+
+
 def test_bad_input_is_named_before_any_work(
     request_: FinetuneConfig, tmp_path: Path, model: Path, songs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +198,8 @@ def test_bad_input_is_named_before_any_work(
         finetune(request_.model_copy(update={"music": "nowhere"}), tmp_path / "a")
     with pytest.raises(CheckpointError, match="no such directory; give a model directory"):
         finetune(request_.model_copy(update={"model": "nothing"}), tmp_path / "a")
+    with pytest.raises(UserError, match="gone: is not there; give a manifest, or a folder of token shards"):
+        finetune(request_.model_copy(update={"keep": "gone"}), tmp_path / "a")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     with pytest.raises(ConfigError, match="full: is there and holds no finetune; give a new directory with --run"):

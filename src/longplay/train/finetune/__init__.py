@@ -29,7 +29,7 @@ from longplay.data.manifest import MANIFEST, Track, write_text
 from longplay.data.report import write_report as write_data_report
 from longplay.data.store import Progress
 from longplay.data.token_windows import read_token_tracks
-from longplay.errors import CheckpointError
+from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.pipeline import Pipeline
 from longplay.pipeline.device import resolve_device, synthesis_dtype
@@ -114,6 +114,8 @@ def finetune(config: FinetuneConfig, run: Path, how: How | None = None) -> Finet
     if not config.full:
         check_lora()
     check_plotting()
+    if config.keep is not None and not Path(config.keep).exists():
+        raise UserError(f"{config.keep}: is not there; give a manifest, or a folder of token shards, of other music")
     base = locate(config.model)
     lm = _check_model(base, config.model)
     settle(config, lm_digest(weight_files(base, load_config(base))), run)
@@ -175,15 +177,17 @@ def _prepare(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: H
         how.say(f"warning: {warning}")
     choose = music.describe(config.caption, config.trigger)
     _encode(run / CORPUS / MANIFEST, run / TOKENS, choose, base, how, "encode")
-    if config.keep is not None:
-        if Path(config.keep).is_file():
-            _encode(Path(config.keep), run / KEEP, music.choose_kept, base, how, "encode other")
-        music.check_kept(_kept(config, run), lm.codebook_size)
+    if config.keep is not None and (kept := _kept(config, run)) is not None:
+        if kept == run / KEEP:
+            _encode(Path(config.keep), kept, music.choose_kept, base, how, "encode other")
+        music.check_kept(kept, lm.codebook_size)
     return tracks
 
 
-def _kept(config: FinetuneConfig, run: Path) -> Path:
-    assert config.keep is not None
+def _kept(config: FinetuneConfig, run: Path) -> Path | None:
+    """Token shards of other music."""
+    if config.keep is None:
+        return None
     return run / KEEP if Path(config.keep).is_file() else Path(config.keep)
 
 
@@ -205,7 +209,7 @@ def _stage_config(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, h
     if (run / TRAIN / CONFIG).is_file():
         begun = load_stage_config(str(run / TRAIN / CONFIG), [f"loop.device={how.device}"])
         assert isinstance(begun, LMStageConfig)
-        return begun.model_copy(update={"tokenizer": base, "init": base})
+        return begun.model_copy(update={"tokenizer": base, "init": base, "keep": _kept(config, run)})
     tracks = read_token_tracks(run / TOKENS, "train")
     frames = music.window_frames(
         tracks + read_token_tracks(run / TOKENS, "valid"),
@@ -223,7 +227,7 @@ def _stage_config(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, h
             "init": base,
             "text": "init",
             "lora": None if config.full else LoRAConfig(rank=config.rank, alpha=2 * config.rank).dump(),
-            "keep": None if config.keep is None else _kept(config, run),
+            "keep": _kept(config, run),
             "keep_best": True,
             "opening_frames": OPENING_FRAMES if frames >= 2 * OPENING_FRAMES else None,
             "batch_size": config.batch_size,
