@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from longplay.bench.limits import machine, measure_limits
-from longplay.bench.measure import PeakMemory
 from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Row
 from longplay.engine.batch import CHUNK_FRAMES
 from longplay.engine.batching import Runner
+from longplay.engine.memory import PeakMemory
 from longplay.engine.piece import Piece, RowBuilder
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
