@@ -6,6 +6,7 @@ import torch
 
 from longplay.data.token_windows import TokenTrack
 from longplay.errors import CheckpointError, ConfigError
+from longplay.text import TextTokenizer
 from longplay.train.build import CONFIGS, _start_from, load_stage_config
 from longplay.train.lm_stage import LMStage
 from longplay.train.parallel import Parallel
@@ -56,7 +57,7 @@ def test_an_lm_starts_from_another_one(lm_stage: Any, tracks: list[TokenTrack], 
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
 
-    (tmp_path / "model/text_tokenizer.json").write_text("{}")
+    TextTokenizer.train(["loud organ"] * 4, 270).save(tmp_path / "model/text_tokenizer.json")
     third: LMStage = lm_stage()
     fresh = third.model.text_embedding.weight.detach().clone()
     _start_from(third, tmp_path / "model")
