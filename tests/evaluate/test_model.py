@@ -99,12 +99,16 @@ def test_flow_is_compared_with_the_tokenizers_own_decoder(pipeline: Pipeline, ma
 
 
 def test_generation_is_scored_beside_real_music_and_kept(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:
-    quality, adherence = evaluation(Hummer(pipeline.system, "hummer"), manifest, tmp_path, 8).run("generation")
+    quality, artifacts, adherence = evaluation(Hummer(pipeline.system, "hummer"), manifest, tmp_path, 8).run(
+        "generation"
+    )
 
     values = {row.system: row.values for row in quality.rows}
     assert next(iter(values)) == "generated"
     assert values["real, other tracks"]["times_real"] == pytest.approx(1)
     assert values["white noise"]["times_real"] > 1
+    assert [row.system for row in artifacts.rows] == ["generated", "real"]
+    assert artifacts.rows[0].values.keys() == {"hum_db", "silent"}
     assert {row.system for row in adherence.rows} == {"generated", "chance", "real"}
     assert len(list((tmp_path / "generated").glob("*.flac"))) == 8
 

@@ -20,10 +20,11 @@ def test_a_perfect_system_is_at_no_distance_and_a_noisy_one_is_not() -> None:
     originals = [(0.1 * random.standard_normal(16000 * 4)).astype(np.float32) for _ in range(3)]
     systems = {"copy": originals, "quiet": [0.1 * wav for wav in originals]}
 
-    copy, quiet = reconstruction_rows(originals, systems, 16000, Listener(Musicnn(), Musicnn()))
+    copy, quiet = reconstruction_rows(originals, systems, 16000, Listener(Musicnn(), Musicnn()), 75.0)
 
     assert (copy.system, quiet.system) == ("copy", "quiet")
     assert copy.values["mel"] == 0
     assert copy.values["frechet"] == pytest.approx(0, abs=1e-5)
+    assert quiet.values["hum_db"] == pytest.approx(copy.values["hum_db"], abs=1e-3)
     assert quiet.values["mel"] == pytest.approx(1, abs=0.02)
     assert quiet.values["frechet"] > copy.values["frechet"]

@@ -22,6 +22,7 @@ from longplay.evaluate.adherence import (
     same_key,
     same_tempo,
 )
+from longplay.evaluate.artifacts import hum, silence
 from longplay.evaluate.clips import Clip
 from longplay.evaluate.controls import add_noise, shuffle_chunks, white_noise
 from longplay.evaluate.frechet import frechet_distance
@@ -54,6 +55,13 @@ def quality_rows(reference: Embeddings, real: Embeddings, others: Mapping[str, E
     distances = {name: frechet_distance(reference, embeddings) for name, embeddings in others.items()}
     distances["real, other tracks"] = floor
     return [Row(name, {"frechet": value, "times_real": value / floor}) for name, value in distances.items()]
+
+
+def artifact_rows(made: Sequence[Wav], sample_rate: int, frame_rate: float, real: Sequence[Clip]) -> list[Row]:
+    """Hum at a frame rate in Hz, and silence, of what was generated, [S] each, beside recordings."""
+    rows = [Row("generated", {"hum_db": hum(made, sample_rate, frame_rate), "silent": silence(made, sample_rate)})]
+    rate, wavs = real[0].sample_rate, [clip.wav for clip in real]
+    return [*rows, Row("real", {"hum_db": hum(wavs, rate, frame_rate), "silent": silence(wavs, rate)})]
 
 
 def adherence_rows(

@@ -15,7 +15,7 @@ from longplay.data.musicnn import Listener
 from longplay.engine.encode import encode
 from longplay.errors import UserError
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
-from longplay.evaluate.generation import adherence_rows, controls, prompt_of, quality_rows
+from longplay.evaluate.generation import adherence_rows, artifact_rows, controls, prompt_of, quality_rows
 from longplay.evaluate.reconstruction import code_usage, opus_clips, reconstruction_rows
 from longplay.evaluate.report import Part, Report, write_report
 from longplay.evaluate.speed import speed_rows
@@ -117,7 +117,7 @@ class Evaluation:
         rate = coder.config.sample_rate
         originals = [clip.at(rate) for clip in self.test_clips()]
         systems = {name: self._reconstruct(originals, rate, name, rate), **opus_clips(originals, rate)}
-        rows = reconstruction_rows(originals, systems, rate, self.listener)
+        rows = reconstruction_rows(originals, systems, rate, self.listener, coder.config.frame_rate)
         usage = code_usage([self._codes(coder, wav) for wav in originals], coder.config.codebook_size)
         about = f"Test clips through the {name}, and through Opus, at {rate} Hz."
         return Part(name, about, rows, usage)
@@ -133,7 +133,8 @@ class Evaluation:
             "codec alone": self._reconstruct(originals, rate, "codec", rate),
         }
         about = f"Test clips from the tokenizer's codes, at {rate} Hz; the codec alone is the flow's ceiling."
-        return Part("flow", about, reconstruction_rows(originals, systems, rate, self.listener))
+        frame_rate = self.system.codec.config.frame_rate
+        return Part("flow", about, reconstruction_rows(originals, systems, rate, self.listener, frame_rate))
 
     def generation(self) -> list[Part]:
         """Music from the captions of every other test track, against the other half of the tracks."""
@@ -150,8 +151,14 @@ class Evaluation:
             f"{' (fast mode: no flow or codec)' if fast else ''}; reference: {len(reference)} clips of the other half."
         )
         met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio)."
+        decoder = self.system.tokenizer if fast else self.system.codec
+        assert decoder is not None
+        added = (
+            f"Power at multiples of {decoder.config.frame_rate:g} Hz against its surroundings; share of silent seconds."
+        )
         return [
             Part("generation", about, quality_rows(target, real.embeddings, {"generated": heard.embeddings, **others})),
+            Part("artifacts", added, artifact_rows(wavs, rate, decoder.config.frame_rate, clips)),
             Part("adherence", met, adherence_rows(clips, real, wavs, rate, heard)),
         ]
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from longplay.data.musicnn import Listener
+from longplay.evaluate.artifacts import hum
 from longplay.evaluate.distance import Ruler
 from longplay.evaluate.frechet import frechet_distance
 from longplay.evaluate.opus import opus
@@ -25,9 +26,20 @@ def opus_clips(originals: Sequence[Wav], sample_rate: int) -> dict[str, list[Wav
 
 
 def reconstruction_rows(
-    originals: Sequence[Wav], systems: Mapping[str, Sequence[Wav]], sample_rate: int, listener: Listener
+    originals: Sequence[Wav],
+    systems: Mapping[str, Sequence[Wav]],
+    sample_rate: int,
+    listener: Listener,
+    frame_rate: float,
 ) -> list[Row]:
-    """Mean distances of each system's clips [S] from the originals, and the Frechet distance of the two sets.
+    """Mean distances of each system's clips [S] from the originals, the Frechet distance of the two sets, and hum.
+
+    Args:
+        originals: at least 1.4 s each.
+        systems: clips of the same lengths, by the name of the system.
+        sample_rate: of all.
+        listener: whose embeddings the Frechet distance is of.
+        frame_rate: at whose multiples hum is looked for, Hz.
 
     Raises:
         ValueError: a system has another number of clips, or a clip another length.
@@ -46,6 +58,7 @@ def reconstruction_rows(
                     "log_magnitude": float(np.mean([d.log_magnitude for d in distances])),
                     "si_sdr": float(np.median([d.si_sdr for d in distances])),
                     "frechet": frechet_distance(reference, listener.embed(clips, sample_rate)),
+                    "hum_db": hum(clips, sample_rate, frame_rate),
                 },
             )
         )
