@@ -32,10 +32,10 @@ def stream_decode(
         lag_seconds: see `WindowPlan`.
     """
     plan = decode_plan(model, first_seconds, lag_seconds)
-    synthesis = model.decoder.synthesis() if isinstance(model.decoder, SpectralDecoder) else None
-    if synthesis is None:
+    if not isinstance(model.decoder, SpectralDecoder):
         yield from stream_windows(stateless(model.decode), frames, plan)
         return
+    synthesis = model.decoder.synthesis()
     for part in chain(stream_windows(stateless(model.decode_frames), frames, plan), [None]):
         with torch.inference_mode():
             wav = synthesis.finish() if part is None else synthesis.push(part)
@@ -56,5 +56,5 @@ def decode_plan(model: Tokenizer | Codec, first_seconds: float | None = None, la
     context, fade = model.decoder.receptive_field, 0
     if context is None:
         context, fade = round(UNBOUNDED_SECONDS * rate), round(FADE_SECONDS * rate)
-    whole = not (isinstance(model.decoder, SpectralDecoder) and model.decoder.config.head == "locked")
-    return WindowPlan(step, context, fade, model.config.hop_length if whole else 1, first_step, lag=lag)
+    ratio = 1 if isinstance(model.decoder, SpectralDecoder) else model.config.hop_length
+    return WindowPlan(step, context, fade, ratio, first_step, lag=lag)

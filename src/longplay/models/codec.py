@@ -105,7 +105,7 @@ class Codec(nn.Module):
         return self.decoder(latents.to(self._decoder_dtype())).float()
 
     def decode_frames(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B P T"]:
-        """What the decoder's `synthesis` turns to audio, of latents; spectral decoders with locked phases only."""
+        """What the decoder's `synthesis` turns to audio, of latents; spectral decoders only."""
         assert isinstance(self.decoder, SpectralDecoder)
         return self.decoder.frames(latents.to(self._decoder_dtype()))
 

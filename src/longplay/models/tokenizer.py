@@ -83,7 +83,7 @@ class Tokenizer(nn.Module):
         return self.decoder(self.project_out(self.codebook.decode(codes)))
 
     def decode_frames(self, codes: Int[Tensor, "B T"]) -> Float[Tensor, "B P T"]:
-        """What the decoder's `synthesis` turns to audio, of codes; spectral decoders with locked phases only."""
+        """What the decoder's `synthesis` turns to audio, of codes; spectral decoders only."""
         assert isinstance(self.decoder, SpectralDecoder)
         return self.decoder.frames(self.project_out(self.codebook.decode(codes)))
 

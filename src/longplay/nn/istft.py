@@ -93,13 +93,7 @@ class ISTFTHead(nn.Module):
         """Features [B, T, D] to samples [B, T * hop_length]."""
         with torch.autocast(x.device.type, enabled=False):
             log_magnitude, phase = F.linear(x.float(), self.out.weight.float(), self.out.bias.float()).mT.chunk(2, 1)
-            return istft(torch.polar(_clipped(log_magnitude), phase), self.window.float(), self.hop_length)
-
-    def magnitude(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B F T"]:
-        """The magnitudes alone, F = n_fft / 2 + 1."""
-        rows = self.out.out_features // 2
-        with torch.autocast(x.device.type, enabled=False):
-            return _clipped(F.linear(x.float(), self.out.weight[:rows].float(), self.out.bias[:rows].float()).mT)
+            return istft(torch.polar(log_magnitude.exp().clamp(max=100.0), phase), self.window.float(), self.hop_length)
 
 
 class PhaseLockedHead(nn.Module):
@@ -228,8 +222,3 @@ def _strays(level: Tensor) -> Tensor:
     rises = level - (padded[:, : -2 * BESIDE] + padded[:, 2 * BESIDE :]) / 2
     low, high = STRAY_BETWEEN
     return STRAY * ((high - rises) / (high - low)).clamp(0, 1)
-
-
-def _clipped(logarithm: Tensor) -> Tensor:
-    """As published."""
-    return logarithm.exp().clamp(max=100.0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.nn.convnext import ConvNeXtBlock
-from longplay.nn.istft import ISTFTHead, PhaseLockedHead, Synthesis, stft
+from longplay.nn.istft import PhaseLockedHead, Synthesis, stft
 
 
 class SpectralEncoderConfig(Config):
@@ -76,11 +76,7 @@ class SpectralEncoder(nn.Module):
 
 
 class SpectralDecoderConfig(Config):
-    """Size of the spectral decoder.
-
-    Attributes:
-        head: how it makes phases, see `PhaseLockedHead` and `ISTFTHead`.
-    """
+    """Size of the spectral decoder."""
 
     kind: Literal["spectral"] = "spectral"
     n_fft: int = Field(gt=0)
@@ -88,7 +84,6 @@ class SpectralDecoderConfig(Config):
     intermediate_dim: int = Field(gt=0)
     num_layers: int = Field(gt=0)
     kernel_size: int = Field(default=7, gt=0)
-    head: Literal["locked", "absolute"] = "locked"
 
 
 class SpectralDecoder(nn.Module):
@@ -105,8 +100,7 @@ class SpectralDecoder(nn.Module):
             for _ in range(config.num_layers)
         )
         self.final_norm = nn.LayerNorm(config.dim, 1e-6)
-        head = PhaseLockedHead if config.head == "locked" else ISTFTHead
-        self.head = head(config.dim, config.n_fft, hop_length)
+        self.head = PhaseLockedHead(config.dim, config.n_fft, hop_length)
 
     def forward(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
         """Decode."""
@@ -118,12 +112,11 @@ class SpectralDecoder(nn.Module):
 
     def frames(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B P T"]:
         """The part of decoding that sees `receptive_field` frames around each one; `synthesis` does the rest."""
-        assert isinstance(self.head, PhaseLockedHead)
         return self.head.frames(self._features(latents))
 
-    def synthesis(self) -> Synthesis | None:
-        """What turns `frames` to samples, in order; None if samples depend on nothing but their surroundings."""
-        return Synthesis(self.head) if isinstance(self.head, PhaseLockedHead) else None
+    def synthesis(self) -> Synthesis:
+        """What turns `frames` to samples, in order."""
+        return Synthesis(self.head)
 
     def _features(self, latents: Tensor) -> Tensor:
         h = self.norm(self.embed(latents).mT).mT
@@ -133,8 +126,5 @@ class SpectralDecoder(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Frames on each side that a frame of `frames` depends on; with an absolute phase, that a sample depends on."""
-        around = (1 + self.config.num_layers) * (self.config.kernel_size // 2)
-        if self.config.head == "locked":
-            return around + 1
-        return around + -(-self.config.n_fft // (2 * self.hop_length))
+        """Frames on each side that a frame of `frames` depends on."""
+        return (1 + self.config.num_layers) * (self.config.kernel_size // 2) + 1
