@@ -67,6 +67,14 @@ def test_silence_and_very_short_audio_pass(wav: np.ndarray) -> None:
     assert made.peak <= PEAK * 1.001
 
 
+def test_silence_is_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    Finish().apply(Audio(0.0001 * noise(2), RATE))
+    assert "the piece is silent" in caplog.text
+    caplog.clear()
+    Finish().apply(Audio(noise(2), RATE))
+    assert not caplog.text
+
+
 def test_the_fade_is_the_published_line() -> None:
     made = fade_out(np.ones((2, 3 * RATE), np.float32), RATE, 1.0)
     assert np.all(made[:, : 2 * RATE] == 1)

@@ -3,6 +3,8 @@
 Everything works on blocks [C, S] of a piece that can be gone through again, so that its length costs no memory.
 """
 
+import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +16,9 @@ from longplay.audio.file import Wav
 from longplay.audio.meters import LoudnessMeter, PeakMeter
 from longplay.config import Config
 
+logger = logging.getLogger(__name__)
+
+SILENT = 10 ** (-50 / 20)
 PEAK = 10 ** (-1 / 20)  # -1 dBFS: room for what lossy encoders and converters add between samples
 TRIM_LEVEL = 10 ** (-40 / 20)  # of the peak
 TRIM_SECONDS = 0.8
@@ -136,9 +141,14 @@ def fade_stream(chunks: Iterable[Wav], sample_rate: int, seconds: float) -> Iter
 def gain(blocks: Iterable[Wav], sample_rate: int, loudness: float) -> np.float32:
     """The factor that brings a piece in blocks [C, S] to `loudness`, its true peak below the ceiling.
 
-    Audio shorter than 0.4 s or below the gate of -70 LUFS has no loudness and gets only the ceiling.
+    Audio shorter than 0.4 s or below the gate of -70 LUFS has no loudness and gets only the ceiling; of silence a warning
+    is logged, since a model may make it where music was asked for.
     """
     measured, peak = measure(blocks, sample_rate)
+    if not np.isfinite(measured) and peak < SILENT:
+        logger.warning(
+            "the piece is silent (peak %.0f dBFS); try another seed, or other words", 20 * math.log10(max(peak, 1e-9))
+        )
     ceiling = PEAK / max(peak, 1e-9)
     return np.float32(min(ceiling, 10 ** ((loudness - measured) / 20)) if np.isfinite(measured) else min(ceiling, 1.0))
 
