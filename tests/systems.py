@@ -118,6 +118,18 @@ def save_tiny_adapter(directory: Path, model: Path, seed: int = 0) -> Path:
     return directory
 
 
+def save_residual(directory: Path, num_codebooks: int = 3) -> Path:
+    """A native directory with the tokenizer of `tiny_config` alone, of several codebooks."""
+    tokenizer = tiny_config().tokenizer
+    assert tokenizer is not None
+    config = tokenizer.model_copy(update={"num_codebooks": num_codebooks})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = Tokenizer(config).state_dict()
+    save_native(directory, SystemConfig(name="residual", tokenizer=config), {"tokenizer": weights})
+    return directory
+
+
 def tiny_system(directory: Path, seed: int = 0) -> System:
     """The tiny model, saved to the new `directory` and loaded from there."""
     return load_system(save_tiny(directory, seed))

@@ -1,6 +1,7 @@
 """Flow, codec, pipeline benches and the flow's studies, over the tiny model."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from longplay.bench.flow_studies import METHODS, WINDOWS, FlowStudy, log_spectra
 from longplay.bench.models import open_system
 from longplay.bench.pipeline import PipelineBench, _in_sequence
 from longplay.errors import CheckpointError, UserError
-from systems import save_tiny
+from systems import save_residual, save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,11 @@ def test_decoders_in_windows_differ_from_the_whole_by_rounding(tiny: str) -> Non
     assert rows["codec, windows, float32"]["difference"] < 1e-5
     assert rows["tokenizer, windows, float32"]["difference"] < 1e-5
     assert 1e-5 < rows["codec, windows, bfloat16"]["difference"] < 0.5
+
+
+def test_a_decoder_of_several_codebooks_is_measured_too(tmp_path: Path) -> None:
+    rows = {row.name: row.values for row in CodecBench(str(save_residual(tmp_path / "m")), 8, repeats=1).run().rows}
+    assert rows["tokenizer, windows, float32"]["difference"] < 1e-5
 
 
 def test_the_pipeline_s_time_first_sound_and_memory(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:

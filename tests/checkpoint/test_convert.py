@@ -11,9 +11,13 @@ from torch import Tensor
 from longplay.checkpoint.carried import other_files
 from longplay.checkpoint.convert import convert
 from longplay.checkpoint.published import WEIGHT_FILES, same_bits
-from longplay.checkpoint.store import load_config, load_tensors, load_weights, save_tensors
+from longplay.checkpoint.store import SystemConfig, load_config, load_tensors, load_weights, save_native, save_tensors
 from longplay.checkpoint.system import load_system
 from longplay.errors import CheckpointError
+from longplay.models.tokenizer import Tokenizer, TokenizerConfig
+from longplay.nn.quantizers import CodebookConfig
+from longplay.nn.seanet import SeanetConfig
+from longplay.nn.vocos import VocosDecoderConfig
 from systems import save_tiny, store_in_int8
 
 
@@ -145,6 +149,22 @@ def test_the_same_layout_is_refused(original: Path, tmp_path: Path) -> None:
 def test_an_existing_destination_is_refused(original: Path, native: Path) -> None:
     with pytest.raises(CheckpointError, match="already exists"):
         convert(original, native, "native")
+
+
+def test_several_codebooks_are_refused_with_that_reason(tmp_path: Path) -> None:
+    seanet = TokenizerConfig(
+        sample_rate=24000,
+        hop_length=320,
+        latent_dim=16,
+        codebook=CodebookConfig(size=8, dim=16),
+        num_codebooks=2,
+        encoder=SeanetConfig(strides=(2, 4, 5, 8), base_channels=2),
+        decoder=VocosDecoderConfig(dim=32, intermediate_dim=16, num_layers=1, num_conditions=4, n_fft=1280),
+    )
+    weights = Tokenizer(seanet).state_dict()
+    save_native(tmp_path / "residual", SystemConfig(tokenizer=seanet), {"tokenizer": weights})
+    with pytest.raises(CheckpointError, match="cannot hold a tokenizer of 2 codebooks; keep it native"):
+        convert(tmp_path / "residual", tmp_path / "out", "published")
 
 
 def test_spectral_parts_are_refused_with_that_reason(tmp_path: Path) -> None:

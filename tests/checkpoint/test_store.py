@@ -80,6 +80,7 @@ def test_a_missing_file_is_named(saved: Path) -> None:
         ("hop_length:", "hop_lenght:", "unknown key 'tokenizer.hop_lenght'"),
         ("codebook_size: 64", "codebook_size: 65", "65 differs from tokenizer.codebook.size 64"),
         ("frame_rate: 150", "frame_rate: 75", "frame_rate 75 differs from the codec's frame rate 150"),
+        ("num_codebooks: 1", "num_codebooks: 4", "tokenizer.num_codebooks 4: lm and flow need a tokenizer of 1"),
         ("version: 1", "version: 2", "version = 2"),
     ],
 )
@@ -88,6 +89,14 @@ def test_a_wrong_config_is_explained(saved: Path, old: str, new: str, message: s
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(CheckpointError, match=message):
         load_config(saved)
+
+
+def test_a_tokenizer_s_config_from_before_it_could_have_several_codebooks_means_one(saved: Path) -> None:
+    path = saved / "config.yaml"
+    path.write_text(path.read_text().replace("  num_codebooks: 1\n", "", 1))
+    tokenizer = load_config(saved).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.num_codebooks == 1
 
 
 def test_no_config_no_model(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import soundfile as sf
 import yaml
 
 from longplay.data.manifest import Track, write_manifest
-from systems import save_tiny
+from systems import save_residual, save_tiny
 
 SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 8, "intermediate_dim": 12, "num_layers": 1}
 
@@ -82,6 +82,14 @@ def test_torchrun_starts_it_in_several_processes(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 2  mel") == 1
     assert json.loads((folder / "run/starts.jsonl").read_text())["processes"] == 2
+
+
+def test_tokens_need_a_tokenizer_of_one_codebook(folder: Path) -> None:
+    save_residual(folder / "residual")
+    refused = longplay(folder, "tokens", "manifest.jsonl", "tokens", "--model", "residual")
+    assert refused.returncode == 2, refused.stderr
+    assert "error: residual: its tokenizer has 3 codebooks, and lm and flow take one code a frame" in refused.stderr
+    assert not (folder / "tokens").exists()
 
 
 def test_release_stores_the_lm_in_int8_and_prints_its_quality(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import soundfile
 
 from longplay import Audio
 from longplay.pipeline import read_recipe
+from systems import save_residual
 
 
 @pytest.mark.parametrize(("through", "rate"), [("tokenizer", 24_000), ("codec", 48_000), ("both", 48_000)])
@@ -19,6 +20,16 @@ def test_reconstruct(run, tiny: Path, song: Path, through: str, rate: int) -> No
     assert (info.samplerate, info.channels, info.duration) == (rate, 2, 2.0)
     recipe = read_recipe("x.wav")
     assert (recipe.task, recipe.through, recipe.model) == ("reconstruct", through, str(tiny))
+
+
+def test_reconstruct_through_several_codebooks_and_nothing_else(run, song: Path, tmp_path: Path) -> None:
+    model = save_residual(tmp_path / "residual")
+    outcome = run("reconstruct", song, "-o", "x.wav", "--through", "tokenizer", "--model", model)
+    assert outcome.code == 0, outcome
+    assert soundfile.info("x.wav").duration == 2.0
+    assert "64 different in each of 3 codebooks" in run("models", "info", model).out
+    refused = run("generate", "calm", "--model", model, "--fast", "-o", "y.wav")
+    assert (refused.code, "has no lm" in refused.err) == (2, True)
 
 
 def test_upscale_makes_48_khz_and_is_reproducible(run, tiny: Path, song: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from longplay.audio import Audio
+from longplay.checkpoint.system import load_system
 from longplay.data.manifest import Track, write_manifest
 from longplay.data.musicnn import Listener, Musicnn
 from longplay.errors import UserError
@@ -17,7 +18,7 @@ from longplay.evaluate.speed import speed_rows
 from longplay.pipeline import Pipeline, Progress
 from longplay.pipeline.stream import silent
 from longplay.prompt import GenerationOptions, Prompt
-from systems import tiny_system
+from systems import save_residual, tiny_system
 
 RATE, SECONDS, NUM_TRACKS = 48000, 4.0, 16
 
@@ -90,6 +91,15 @@ def test_reconstruction_stands_beside_opus_with_usage(
     assert [row.system for row in part.rows] == [name, "Opus 6 kb/s", "Opus 12 kb/s", "Opus 24 kb/s"]
     assert part.rows[0].values["mel"] > part.rows[3].values["mel"]
     assert 0 < part.facts["used"] <= 1
+
+
+def test_each_of_several_codebooks_has_its_usage(manifest: Path, tmp_path: Path) -> None:
+    several = Pipeline(load_system(save_residual(tmp_path / "model")), "residual")
+    (part,) = evaluation(several, manifest, tmp_path, 2).run("tokenizer")
+    books = [part.facts[f"used_book_{number}"] for number in (1, 2, 3)]
+    assert part.facts["used"] == pytest.approx(np.mean(books))
+    assert min(books) == pytest.approx(part.facts["used_least"])
+    assert min(books) > 0
 
 
 def test_flow_is_compared_with_the_tokenizers_own_decoder(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:

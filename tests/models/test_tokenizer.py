@@ -13,6 +13,7 @@ from longplay.nn.quantizers import CodebookConfig
 from longplay.nn.seanet import SeanetConfig
 from longplay.nn.vocos import VocosDecoder, VocosDecoderConfig
 from published_tables import published_table
+from systems import tiny_config
 
 TOLERANCE = 1e-4
 INPUTS = ("wav", "wav_exact", "wav_tiny")
@@ -127,6 +128,25 @@ def test_published_names_and_shapes_equal_the_table() -> None:
         model = Tokenizer(TokenizerConfig.published())
     actual = {to_published("tokenizer", name): tuple(value.shape) for name, value in model.state_dict().items()}
     assert actual == expected
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 3])
+def test_codes_of_residual_codebooks_add_up_to_what_one_pass_quantizes(num_codebooks: int) -> None:
+    config = tiny_config().tokenizer
+    assert config is not None
+    torch.manual_seed(0)
+    model = Tokenizer(config.model_copy(update={"num_codebooks": num_codebooks})).eval()
+    wav = torch.randn(2, 1, 3200)
+    codes = model.encode(wav)
+    assert codes.shape == ((2, 10) if num_codebooks == 1 else (2, 3, 10))
+    estimate, quantized = model(wav)
+    assert torch.equal(quantized.codes, codes.view(2, num_codebooks, 10))
+    torch.testing.assert_close(model.decode(codes), estimate)
+    assert model(wav, quantize=False)[1].codes.shape == quantized.codes.shape
+    names = {name for name in model.state_dict() if name.endswith("embed")}
+    assert names == (
+        {"codebook.embed"} if num_codebooks == 1 else {f"codebook.layers.{n}.0.embed" for n in range(num_codebooks)}
+    )
 
 
 def test_a_hop_length_that_the_strides_do_not_make_is_refused() -> None:

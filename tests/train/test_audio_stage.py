@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from longplay.checkpoint.system import load_system
 from longplay.errors import CheckpointError, ConfigError
 from longplay.models.tokenizer import Tokenizer
 from longplay.nn.istft import stft
 from longplay.train.audio_stage import AudioStage
+from longplay.train.log import read_metrics
 from longplay.train.loop import train
 from longplay.train.losses import SpectrumConfig, SpectrumLoss
 
@@ -106,6 +108,53 @@ def test_a_codec_learns_magnitudes_through_its_codes_too(audio_stage: Any) -> No
     stage = audio_stage(stage="codec", codec={**CODEC, "encoder": SPECTRAL, "decoder": SPECTRAL}, spectrum={})
     values = step(stage, 60)
     assert values[-1] < 0.6 * values[0]
+
+
+def residual(stage: AudioStage) -> dict[str, Any]:
+    assert stage.config.tokenizer is not None
+    return stage.config.tokenizer.dump() | {"num_codebooks": 3}
+
+
+def test_several_codebooks_are_trained_resumed_and_counted_one_by_one(audio_stage: Any, tmp_path: Path) -> None:
+    config = residual(audio_stage())
+
+    def build() -> AudioStage:
+        return audio_stage(tokenizer=config, spectrum={})
+
+    whole = build()
+    train(whole, whole.config.loop, tmp_path / "whole")
+    assert train(build(), whole.config.loop, tmp_path / "parts", budget_seconds=0.0) == 1
+    parts = build()
+    train(parts, parts.config.loop, tmp_path / "parts")
+    assert all(torch.equal(value, parts.model.state_dict()[name]) for name, value in whole.model.state_dict().items())
+
+    last = read_metrics(tmp_path / "whole")[-1]
+    books = [last[f"held_out_usage_book_{number}"] for number in (1, 2, 3)]
+    assert 0 < min(books) < max(books) <= 1
+    assert last["held_out_usage"] == pytest.approx(sum(books) / 3, rel=1e-4)
+    system = load_system(tmp_path / "whole/model")
+    assert system.tokenizer is not None
+    assert system.tokenizer.encode(torch.randn(1, 1, 640)).shape == (1, 3, 20)
+
+
+def test_more_codebooks_come_closer(audio_stage: Any) -> None:
+    single = audio_stage(spectrum={})
+    both = [single, audio_stage(tokenizer=residual(single), spectrum={})]
+    errors = []
+    for stage in both:
+        step(stage, 60)
+        stage.model.eval()
+        with torch.inference_mode():
+            latents, quantized = stage.model.spectrum(stage.batch(0, slice(None))["wav"])[1:]
+        errors.append(float((latents - quantized.values).square().mean() / latents.var()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_one_codebook_does_not_become_several(audio_stage: Any, tmp_path: Path) -> None:
+    first = audio_stage()
+    first.export(first.model, tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"codebook\.layers\.0\.0\..* does not fit this config"):
+        audio_stage(init=tmp_path / "model", tokenizer=residual(first))
 
 
 def test_convolutions_have_no_spectrum_phase(audio_stage: Any) -> None:

@@ -7,10 +7,11 @@ import torch
 from longplay.data.token_windows import TokenTrack
 from longplay.errors import CheckpointError, ConfigError
 from longplay.text import TextTokenizer
-from longplay.train.build import CONFIGS, _start_from, load_stage_config
+from longplay.train.build import CONFIGS, _start_from, build_stage, load_stage_config
 from longplay.train.lm_stage import LMStage
 from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
+from systems import save_residual
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from longplay.train.update import Updater
     [
         "nano-tokenizer",
         "nano-tokenizer-decoder",
+        "nano-tokenizer-residual",
         "nano-codec",
         "nano-codec-decoder",
         "nano-lm",
@@ -63,6 +65,22 @@ def test_an_lm_starts_from_another_one(lm_stage: Any, tracks: list[TokenTrack], 
     _start_from(third, tmp_path / "model")
     assert torch.equal(third.model.text_embedding.weight, fresh)
     assert torch.equal(third.model.audio_head.weight, first.model.audio_head.weight)
+
+
+def test_the_residual_tokenizer_differs_in_nothing_but_its_codebooks() -> None:
+    single, residual = (load_stage_config(f"nano-tokenizer{kind}").dump() for kind in ("", "-residual"))
+    assert (single["tokenizer"].pop("num_codebooks"), residual["tokenizer"].pop("num_codebooks")) == (1, 4)
+    assert single == residual
+
+
+def test_a_tokenizer_of_several_codebooks_is_refused_by_the_lm(
+    tracks: list[TokenTrack], tmp_path: Path, monkeypatch: Any
+) -> None:
+    save_residual(tmp_path / "model")
+    config = load_stage_config("nano-lm", [f"tokenizer={tmp_path / 'model'}"])
+    monkeypatch.setattr("longplay.train.build.read_token_tracks", lambda data, split: tracks)
+    with pytest.raises(CheckpointError, match="its tokenizer has 3 codebooks, and lm and flow take one code a frame"):
+        build_stage(config, tmp_path, tmp_path / "run")
 
 
 def test_an_lm_of_another_size_is_refused(lm_stage: Any, tmp_path: Path) -> None:

@@ -107,4 +107,6 @@ def _latents(codec: Codec, seconds: float) -> Tensor:
 
 def _codes(tokenizer: Tokenizer, seconds: float) -> Tensor:
     config, generator = tokenizer.config, torch.Generator().manual_seed(0)
-    return torch.randint(config.codebook_size, (1, max(1, round(seconds * config.frame_rate))), generator=generator)
+    books = () if config.num_codebooks == 1 else (config.num_codebooks,)
+    shape = (1, *books, max(1, round(seconds * config.frame_rate)))
+    return torch.randint(config.codebook_size, shape, generator=generator)

@@ -65,6 +65,11 @@ def _refuse_unpublishable(source: Path) -> None:
         raise CheckpointError(
             f"{source}: the published layout cannot hold spectral parts ({', '.join(spectral)}); keep it native"
         )
+    if config.tokenizer is not None and config.tokenizer.num_codebooks > 1:
+        raise CheckpointError(
+            f"{source}: the published layout cannot hold a tokenizer of {config.tokenizer.num_codebooks} codebooks; "
+            "keep it native"
+        )
     if not carried.is_carried(source):
         raise CheckpointError(
             f"{source}: has no {carried.FOLDER} folder, so it was not made from a published model, whose config files and "

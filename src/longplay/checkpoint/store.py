@@ -52,6 +52,10 @@ class SystemConfig(Config):
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
+        if self.tokenizer and self.tokenizer.num_codebooks > 1 and (self.lm or self.flow):
+            raise ValueError(
+                f"tokenizer.num_codebooks {self.tokenizer.num_codebooks}: lm and flow need a tokenizer of 1"
+            )
         pairs = (
             (
                 "lm.codebook_size",

@@ -36,7 +36,11 @@ def info(name: Name = "nano", offline: Offline = False) -> None:
             f"{', '.join(weights.dtypes)}"
         )
     if config.tokenizer is not None:
-        typer.echo(f"codes: {config.tokenizer.frame_rate:g} a second, {config.tokenizer.codebook_size} different")
+        books = config.tokenizer.num_codebooks
+        of_each = "" if books == 1 else f" in each of {books} codebooks"
+        typer.echo(
+            f"codes: {config.tokenizer.frame_rate:g} a second, {config.tokenizer.codebook_size} different{of_each}"
+        )
     if config.codec is not None:
         typer.echo(f"audio: {config.codec.sample_rate} Hz")
 

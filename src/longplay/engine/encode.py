@@ -12,7 +12,7 @@ UNBOUNDED_SECONDS = 5.0  # what an encoder hears around a window where its recep
 
 
 def encode(model: Tokenizer | Codec, wav: Tensor) -> Tensor:
-    """Codes [1, T] (tokenizer) or [1, K, T] (codec) of mono audio [1, 1, S] at the model's rate."""
+    """Codes [1, T] (tokenizer), or [1, K, T] (codec, or a tokenizer of several codebooks), of mono audio [1, 1, S] at the model's rate."""
     config, hop = model.config, model.config.hop_length
     frames = nn.functional.pad(wav[0, 0], (0, -wav.shape[-1] % hop)).view(1, -1, hop).transpose(1, 2)  # [1, hop, T]
     context = round(UNBOUNDED_SECONDS * config.frame_rate)

@@ -20,7 +20,7 @@ FADE_SECONDS = 0.1
 def stream_decode(
     model: Tokenizer | Codec, frames: Iterable[Tensor], first_seconds: float | None = None, lag_seconds: float = 0.0
 ) -> Iterator[Tensor]:
-    """Audio [B, 1, S] of codes [B, T] (tokenizer) or latents [B, D, T] (codec) as they come.
+    """Audio [B, 1, S] of codes [B, T] or [B, K, T] (tokenizer) or latents [B, D, T] (codec) as they come.
 
     A decoder with a finite receptive field gives what it gives in one run over the whole, but for rounding; phases that
     run on from frame to frame are handed from window to window.
@@ -44,7 +44,7 @@ def stream_decode(
 
 
 def decode(model: Tokenizer | Codec, frames: Tensor) -> Tensor:
-    """Audio [B, 1, T * hop_length] of a whole piece: codes [B, T] (tokenizer) or latents [B, D, T] (codec)."""
+    """Audio [B, 1, T * hop_length] of a whole piece: codes [B, T] or [B, K, T] (tokenizer) or latents [B, D, T] (codec)."""
     return torch.cat(list(stream_decode(model, [frames])), dim=-1)
 
 

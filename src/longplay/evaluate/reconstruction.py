@@ -67,4 +67,6 @@ def reconstruction_rows(
 
 def code_usage(codes: Sequence[Codes], codebook_size: int) -> dict[str, float]:
     """`CodeUsage` of the codes [K, T] of several clips, as figures of a report."""
-    return CodeUsage.of(torch.from_numpy(np.concatenate(codes, axis=1)), codebook_size)._asdict()
+    usage = CodeUsage.of(torch.from_numpy(np.concatenate(codes, axis=1)), codebook_size)
+    whole = {"used": usage.used, "used_least": usage.used_least, "perplexity": usage.perplexity}
+    return whole | usage.by_book("used")

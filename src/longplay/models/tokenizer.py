@@ -1,6 +1,8 @@
 """`tokenizer`: WavTokenizer, 24 kHz audio <-> one codebook of codes at 75 Hz (arXiv 2408.16532).
 
-wav [B, 1, S] -> codes [B, T], T = ceil(S / hop_length), and back. Two encoders and two decoders stand behind this one
+wav [B, 1, S] -> codes [B, T], T = ceil(S / hop_length), and back. With `num_codebooks` = K > 1 a residual quantizer
+stands in the codebook's place (arXiv 2107.03312) and codes are [B, K, T]: to compare with, since lm and flow take one
+code a frame. Two encoders and two decoders stand behind this one
 interface: the published ones (SEANet, Vocos with attention; CHECKPOINTS.md 3.6) and the spectral ones of our own models.
 """
 
@@ -11,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
-from longplay.nn.quantizers import Codebook, CodebookConfig, Quantized
+from longplay.nn.quantizers import Codebook, CodebookConfig, GroupResidualConfig, GroupResidualQuantizer, Quantized
 from longplay.nn.seanet import SeanetConfig, SeanetEncoder
 from longplay.nn.spectral import SpectralDecoder, SpectralDecoderConfig, SpectralEncoder, SpectralEncoderConfig
 from longplay.nn.vocos import VocosDecoder, VocosDecoderConfig
@@ -21,12 +23,19 @@ DecoderConfig = Annotated[VocosDecoderConfig | SpectralDecoderConfig, Field(disc
 
 
 class TokenizerConfig(Config):
-    """Rates and sizes of the tokenizer; `latent_dim` is the encoder's output width."""
+    """Rates and sizes of the tokenizer.
+
+    Attributes:
+        latent_dim: the encoder's output width.
+        codebook: the codebook, or each of them.
+        num_codebooks: residual codebooks, each of what the ones before it left over.
+    """
 
     sample_rate: int = Field(gt=0)
     hop_length: int = Field(gt=0)
     latent_dim: int = Field(gt=0)
     codebook: CodebookConfig
+    num_codebooks: int = Field(default=1, gt=0)
     encoder: EncoderConfig
     decoder: DecoderConfig
 
@@ -37,7 +46,7 @@ class TokenizerConfig(Config):
 
     @property
     def codebook_size(self) -> int:
-        """Number of different codes."""
+        """Number of different codes in each codebook."""
         return self.codebook.size
 
     @classmethod
@@ -68,32 +77,32 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = _encoder(config)
-        self.codebook = Codebook(config.codebook)
+        self.codebook = _codebook(config)
         same = config.codebook.dim == config.latent_dim
         self.project_in = nn.Identity() if same else nn.Conv1d(config.latent_dim, config.codebook.dim, 1)
         self.project_out = nn.Identity() if same else nn.Conv1d(config.codebook.dim, config.latent_dim, 1)
         self.decoder = _decoder(config)
 
-    def encode(self, wav: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B T"]:
-        """Codes [B, ceil(S / hop_length)] of mono audio at `config.sample_rate`."""
+    def encode(self, wav: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B *K T"]:
+        """Codes [B, T], of several codebooks [B, K, T], T = ceil(S / hop_length), of mono audio at `config.sample_rate`."""
         return self.codebook.encode(self.project_in(self.encoder(wav)))
 
-    def decode(self, codes: Int[Tensor, "B T"]) -> Float[Tensor, "B 1 S"]:
+    def decode(self, codes: Int[Tensor, "B *K T"]) -> Float[Tensor, "B 1 S"]:
         """Audio [B, 1, T * hop_length] of codes."""
         return self.decoder(self.project_out(self.codebook.decode(codes)))
 
-    def decode_frames(self, codes: Int[Tensor, "B T"]) -> Float[Tensor, "B P T"]:
+    def decode_frames(self, codes: Int[Tensor, "B *K T"]) -> Float[Tensor, "B P T"]:
         """What the decoder's `synthesis` turns to audio, of codes; spectral decoders only."""
         assert isinstance(self.decoder, SpectralDecoder)
         return self.decoder.frames(self.project_out(self.codebook.decode(codes)))
 
     def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
-        """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, 1, T] and loss.
+        """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.
 
         With `quantize` off the latents go through as they are (codes are then zeros): how a run starts.
         """
         latents = self.project_in(self.encoder(wav))
-        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, num_codebooks=1)
+        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
         return self.decoder(self.project_out(quantized.values)), quantized
 
     def spectrum(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Tensor, Quantized]:
@@ -107,7 +116,7 @@ class Tokenizer(nn.Module):
         if not isinstance(self.decoder, SpectralDecoder):
             raise TypeError("only a spectral decoder has magnitudes to train on")
         latents = self.project_in(self.encoder(wav))
-        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, num_codebooks=1)
+        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
         return self.decoder.magnitude(self.project_out(quantized.values)), latents, quantized
 
 
@@ -115,6 +124,14 @@ def _encoder(config: TokenizerConfig) -> SeanetEncoder | SpectralEncoder:
     if isinstance(config.encoder, SeanetConfig):
         return SeanetEncoder(config.encoder, config.latent_dim)
     return SpectralEncoder(config.encoder, config.hop_length, config.latent_dim)
+
+
+def _codebook(config: TokenizerConfig) -> Codebook | GroupResidualQuantizer:
+    if config.num_codebooks == 1:
+        return Codebook(config.codebook)
+    return GroupResidualQuantizer(
+        GroupResidualConfig(num_layers=config.num_codebooks, num_groups=1, codebook=config.codebook)
+    )
 
 
 def _decoder(config: TokenizerConfig) -> VocosDecoder | SpectralDecoder:

@@ -37,11 +37,13 @@ class CodeUsage(NamedTuple):
         used: share of the codes that occur at all, mean over codebooks.
         used_least: the same of the codebook that uses fewest.
         perplexity: exp of the entropy of the codes' frequencies, mean over codebooks.
+        books: share of the codes of each codebook that occur.
     """
 
     used: float
     used_least: float
     perplexity: float
+    books: tuple[float, ...]
 
     @classmethod
     def of(cls, codes: Tensor, size: int) -> "CodeUsage":
@@ -49,7 +51,12 @@ class CodeUsage(NamedTuple):
         counts = torch.stack([torch.bincount(book, minlength=size) for book in codes]).double()
         frequency = counts / counts.sum(1, keepdim=True)
         used = (counts > 0).double().mean(1)
-        return cls(float(used.mean()), float(used.min()), float(torch.special.entr(frequency).sum(1).exp().mean()))
+        perplexity = float(torch.special.entr(frequency).sum(1).exp().mean())
+        return cls(float(used.mean()), float(used.min()), perplexity, tuple(used.tolist()))
+
+    def by_book(self, name: str) -> dict[str, float]:
+        """`books` as figures `name_book_1` ...; of a single codebook none, `used` says it."""
+        return {f"{name}_book_{n}": used for n, used in enumerate(self.books, 1)} if len(self.books) > 1 else {}
 
 
 class CodebookConfig(Config):

@@ -150,8 +150,12 @@ class AudioStage:
         return Losses({"model": torch.stack(list(terms.values())).sum()}, self._metrics(terms, quantized))
 
     def _metrics(self, terms: dict[str, Tensor], quantized: Quantized) -> dict[str, Tensor]:
-        used = torch.tensor(quantized.codes.unique().numel() / self.config.model.codebook_size)
-        return {name: value.detach() for name, value in terms.items()} | {"used": used.to(quantized.codes.device)}
+        used = torch.tensor(self._usage(quantized.codes).used, device=quantized.codes.device)
+        return {name: value.detach() for name, value in terms.items()} | {"used": used}
+
+    def _usage(self, codes: Tensor) -> CodeUsage:
+        """Of codes [B, K, T]."""
+        return CodeUsage.of(codes.transpose(0, 1).flatten(1), self.config.model.codebook_size)
 
     def _adversarial_terms(
         self, gan: AdversarialConfig, wav: Tensor, estimate: Tensor
@@ -170,7 +174,7 @@ class AudioStage:
             }
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Mean distances, the codebook's usage and perplexity (mean over books), and how often a code repeats.
+        """Mean distances, usage of the codebooks, perplexity (mean over books), and how often a code repeats.
 
         Distances are log10-mel and spectral convergence of the waveform, or the error of the magnitudes.
         """
@@ -191,9 +195,10 @@ class AudioStage:
             codes.append(quantized.codes)
         metrics = {name: float(torch.stack(values).mean()) for name, values in totals.items()}
         every = torch.cat(codes)  # [B, K, T]
-        usage = CodeUsage.of(every.transpose(0, 1).flatten(1), self.config.model.codebook_size)
+        usage = self._usage(every)
         repeats = float((every[..., 1:] == every[..., :-1]).float().mean())
-        return metrics | {"usage": usage.used, "perplexity": usage.perplexity, "repeats": repeats}
+        codebooks = {"usage": usage.used, **usage.by_book("usage"), "perplexity": usage.perplexity}
+        return metrics | codebooks | {"repeats": repeats}
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Original and reconstruction of four held-out crops."""

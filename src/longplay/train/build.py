@@ -8,13 +8,14 @@ import torch
 import yaml
 
 from longplay.checkpoint.adapter import AdapterConfig
-from longplay.checkpoint.system import System, lm_digest, load_config, load_system, load_text_tokenizer, weight_files
+from longplay.checkpoint.system import lm_digest, load_config, load_system, load_text_tokenizer, weight_files
 from longplay.config import override, read_yaml
 from longplay.data.manifest import Split, read_manifest
 from longplay.data.token_windows import TokenTrack, read_token_tracks
 from longplay.errors import CheckpointError, ConfigError
 from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
+from longplay.train.encoding import load_tokenizer
 from longplay.train.flow_stage import FlowStage, FlowStageConfig
 from longplay.train.init import start_from
 from longplay.train.lm_stage import LMStage, LMStageConfig
@@ -74,12 +75,10 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
         if codec is None:
             raise CheckpointError(f"{config.codec}: holds no codec; give the model directory of a codec run")
         return FlowStage(config, codec, train, held_out)
-    system: System = load_system(config.tokenizer)
-    if system.tokenizer is None:
-        raise CheckpointError(f"{config.tokenizer}: holds no tokenizer; give the model directory of a tokenizer run")
+    tokenizer = load_tokenizer(config.tokenizer)
     text = _text_tokenizer(config, run, train)
     kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()
-    stage = LMStage(config, system.tokenizer, text, train, held_out, kept, _adapter(config))
+    stage = LMStage(config, tokenizer, text, train, held_out, kept, _adapter(config))
     if config.init is not None:
         _start_from(stage, config.init)
     if config.lora is not None:

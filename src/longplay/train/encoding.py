@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -50,19 +51,15 @@ class Encoder:
         """From model names or directories; computes on `threads` CPU threads.
 
         Raises:
-            CheckpointError: a model is not there or has no tokenizer, or no codec.
+            CheckpointError: a model is not there or has no tokenizer of one codebook, or no codec.
         """
         if threads:
             torch.set_num_threads(threads)
-        system = load_system(tokenizer, device)
+        semantic = load_tokenizer(tokenizer, device)
         acoustic = None if codec is None else load_system(codec, device)
-        if system.tokenizer is None:
-            raise CheckpointError(
-                f"{tokenizer}: has no tokenizer to encode with, only {', '.join(system.config.present)}"
-            )
         if acoustic is not None and acoustic.codec is None:
             raise CheckpointError(f"{codec}: has no codec to encode with, only {', '.join(acoustic.config.present)}")
-        return cls(system.tokenizer, None if acoustic is None else acoustic.codec)
+        return cls(semantic, None if acoustic is None else acoustic.codec)
 
     def __call__(self, job: Job) -> Codes:
         """Encode one track.
@@ -80,6 +77,25 @@ class Encoder:
         semantic = _codes(mono, rate, self.tokenizer)
         acoustic = np.zeros((0, 0), np.int16) if self.codec is None else _codes(mono, rate, self.codec)
         return Codes(semantic, acoustic, len(mono) / rate)
+
+
+def load_tokenizer(name: str | Path, device: str = "cpu") -> Tokenizer:
+    """The tokenizer of a model, for the stages lm and flow, which take one code a frame.
+
+    Raises:
+        CheckpointError: the model is not there, or has no tokenizer of one codebook.
+    """
+    system = load_system(name, device)
+    if system.tokenizer is None:
+        raise CheckpointError(
+            f"{name}: has no tokenizer, only {', '.join(system.config.present)}; give the model directory of a tokenizer run"
+        )
+    if (books := system.tokenizer.config.num_codebooks) > 1:
+        raise CheckpointError(
+            f"{name}: its tokenizer has {books} codebooks, and lm and flow take one code a frame; "
+            "give one with num_codebooks 1"
+        )
+    return system.tokenizer
 
 
 @torch.inference_mode()
