@@ -53,6 +53,7 @@ def test_golden_training(golden: type[Golden], kind: str, segments: int) -> None
         inputs, targets = lm.rows(batch, dropped)
         logits = lm.audio_head(lm(inputs))
         loss, accuracy = lm.loss(batch, dropped)
+        torch.testing.assert_close(lm.loss(batch, dropped, packed=True), lm.loss(batch, dropped), **TOLERANCE)
     torch.testing.assert_close(inputs, expected["lm_input"], **TOLERANCE)
     for row in range(2):  # outputs on padding mean nothing, here and there
         length = int((targets[row] != IGNORED).nonzero().max()) + 1

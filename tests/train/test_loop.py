@@ -64,16 +64,21 @@ def test_it_learns_one_batch(audio_stage: Any) -> None:
         ("flow_stage", {"checkpoint_activations": True}),
         ("lm_stage", {"compile": True}),
         ("flow_stage", {"compile": True}),
+        ("lm_stage_packed", {"accumulate": 2}),
+        ("lm_stage_packed", {"checkpoint_activations": True}),
+        ("lm_stage_packed", {"compile": True}),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_how_it_is_computed_does_not_change_what_is_learnt(
     name: str, changes: dict[str, Any], request: Any, monkeypatch: Any
 ) -> None:
+    build = request.getfixturevalue(name.removesuffix("_packed"))
+    given = {"row_positions": 48} if name.endswith("_packed") else {}
     compile_ = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_(module, backend="eager"))
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", "compile" in changes)  # it cannot be traced
-    stages = [request.getfixturevalue(name)() for _ in range(2)]
+    stages = [build(**given) for _ in range(2)]
     for stage, more in zip(stages, ({}, changes), strict=True):
         run = updater(stage, precision="float32", **more)
         for step, parts in enumerate(run.batches(0, 4)):

@@ -62,6 +62,14 @@ def test_memory_and_time_follow_from_the_parameters() -> None:
     assert plan(lm("base"), steps=3600 * 75).audio_hours == 8 * 9000
 
 
+def test_packed_rows_cost_what_their_windows_cost() -> None:
+    window = 64 + 9000
+    packed, rows = plan(lm("base"), row_positions=4 * window), plan(lm("base"), batch_size=32)
+    assert packed.flops == pytest.approx(rows.flops)
+    assert packed.activations == pytest.approx(rows.activations)
+    assert packed.audio_hours == pytest.approx(rows.audio_hours)
+
+
 @pytest.mark.parametrize(("preset", "gpus"), [("base", 8), ("1.5b", 32), ("1.5b", 64)])
 def test_presets_fit_the_machines_they_are_meant_for(preset: str, gpus: int) -> None:
     config = load_stage_config(preset)

@@ -12,6 +12,7 @@ from longplay.errors import CheckpointError, TrainingError
 from longplay.models.flow import Flow
 from longplay.train.export import export_model
 from longplay.train.flow_stage import FlowStage
+from longplay.train.lm_examples import collate
 from longplay.train.loop import train
 from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
@@ -84,7 +85,7 @@ def test_a_flow_needs_acoustic_codes(flow_stage: Any, tracks: list[TokenTrack]) 
 def test_lm_batches_carry_text_times_and_labels(lm_stage: Any) -> None:
     stage = lm_stage()
     windows = stage.windows.batch(0, 0, 16)
-    batch = stage._batch(windows)
+    batch = collate([stage._example(window) for window in windows])
     for row, window in enumerate(windows):
         ids = batch.ids[row, : batch.id_lengths[row]].tolist()
         assert stage.text.decode(ids) == window.caption
@@ -121,7 +122,8 @@ def test_every_second_step_is_of_openings_and_costs_as_many_codes(lm_stage: Any)
     halves = [stage.batch(1, slice(first, first + 2)) for first in (0, 2)]
     whole = stage.batch(1, slice(None))
     assert torch.equal(torch.cat([half["codes"] for half in halves]), whole["codes"])
-    assert torch.equal(torch.cat([half["dropped"] for half in halves]), whole["dropped"])
+    assert torch.equal(torch.cat([half["id_lengths"] for half in halves]), whole["id_lengths"])
+    assert 0 < int((whole["id_lengths"] == 0).sum()) < 16  # some without their text
     assert sum(float(half["weight"]) for half in halves) == pytest.approx(2.0)
     with torch.inference_mode():
         assert {"opening_loss", "opening_loss_without_text"} <= stage.evaluate(stage.model.eval()).keys()

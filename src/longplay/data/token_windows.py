@@ -131,29 +131,49 @@ def _codes(cell: pa.ListScalar) -> np.ndarray:
 
 
 class TokenWindows:
-    """Draws windows of `frames` tokenizer codes, pieces weighted by their length."""
+    """Draws windows of `frames` tokenizer codes, so that every code comes as often as any other.
 
-    def __init__(self, tracks: list[TokenTrack], frames: int) -> None:
-        self.tracks = [track for track in tracks if len(track.semantic) >= frames]
+    Args:
+        tracks: the pieces.
+        frames: codes of a window.
+        shorter: take pieces of fewer codes whole; else they are left out.
+
+    Raises:
+        TrainingError: no piece is long enough.
+    """
+
+    def __init__(self, tracks: list[TokenTrack], frames: int, shorter: bool = False) -> None:
+        least = 1 if shorter else frames
+        self.tracks = [track for track in tracks if len(track.semantic) >= least]
         if not self.tracks:
-            raise TrainingError(f"none of {len(tracks)} pieces has {frames} codes; shorten the window")
+            raise TrainingError(f"none of {len(tracks)} pieces has {least} codes; shorten the window")
         self.frames = frames
         lengths = np.array([len(track.semantic) for track in self.tracks], dtype=np.float64)
-        self.weights = lengths / lengths.sum()
+        weights = lengths / np.minimum(lengths, frames)  # a piece of one window is drawn whole
+        self.weights = weights / weights.sum()
 
     def batch(self, seed: int, index: int, size: int) -> list[TokenWindow]:
         """Windows of batch `index`; a start, an end and any caption of the piece are as likely as their share of it."""
         rng = np.random.default_rng((seed, index))
         return [self._window(self.tracks[choice], rng) for choice in rng.choice(len(self.tracks), size, p=self.weights)]
 
+    def draw(self, seed: int, index: int) -> Iterator[TokenWindow]:
+        """Windows of batch `index` without end, drawn as those of `batch` are."""
+        rng = np.random.default_rng((seed, index))
+        heap = self.weights.cumsum()
+        while True:
+            choice = min(int(np.searchsorted(heap, rng.random(), side="right")), len(heap) - 1)
+            yield self._window(self.tracks[choice], rng)
+
     def _window(self, track: TokenTrack, rng: np.random.Generator) -> TokenWindow:
         length = len(track.semantic)
+        frames = min(self.frames, length)
         # drawn from a range half a window wider on both sides, so that beginnings and endings are not rare
-        start = int(np.clip(rng.integers(-self.frames // 2, length - self.frames // 2), 0, length - self.frames))
+        start = int(np.clip(rng.integers(-frames // 2, length - frames // 2), 0, length - frames))
         return TokenWindow(
             track=track,
             start=start,
-            semantic=track.semantic[start : start + self.frames],
+            semantic=track.semantic[start : start + frames],
             caption=str(rng.choice(track.captions)),
-            ends=start + self.frames == length,
+            ends=start + frames == length,
         )

@@ -26,6 +26,7 @@ from longplay.nn.attention import Attention, Rotary
 from longplay.nn.cache import KVCache
 from longplay.nn.decoder import Decoder, DecoderLayer, Projection, turning_frequencies
 from longplay.nn.linear import Dense, Weights, stack_linears
+from longplay.nn.packing import Packing
 
 IGNORED = -1
 _SOS, _TASK = 0, 1
@@ -154,10 +155,14 @@ class Layer(nn.Module):
         self.mlp = MLP(config.dim, config.intermediate_dim)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], cosine: Float[Tensor, "#B 1 N H"], sine: Float[Tensor, "#B 1 N H"]
+        self,
+        x: Float[Tensor, "B N D"],
+        cosine: Float[Tensor, "#B 1 N H"],
+        sine: Float[Tensor, "#B 1 N H"],
+        packing: Packing | None = None,
     ) -> Float[Tensor, "B N D"]:
         """The residual stream after this layer."""
-        x = x + self.self_attn(self.input_layernorm(x), cosine, sine)
+        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, packing)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -292,17 +297,19 @@ class LM(nn.Module):
         sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
         return torch.cat([sos, structure, self.text_embedding(ids), task, self.audio_embedding(codes)])
 
-    def forward(self, inputs: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    def forward(self, inputs: Float[Tensor, "B N D"], packing: Packing | None = None) -> Float[Tensor, "B N D"]:
         """States after the final norm, which `audio_head` turns into logits; those of padding mean nothing.
 
         Args:
             inputs: whole rows of vectors, right-padded.
+            packing: which sequences each row consists of, if it is more than one.
         """
-        positions = torch.arange(inputs.shape[1], device=inputs.device)[None]
-        cosine, sine = (angle.to(inputs.dtype) for angle in self.rotary(positions))
+        device = inputs.device
+        positions = torch.arange(inputs.shape[1], device=device) if packing is None else packing.positions(device)
+        cosine, sine = (angle.to(inputs.dtype) for angle in self.rotary(positions[None]))
         x = inputs
         for layer in self.layers:
-            x = layer(x, cosine, sine)
+            x = layer(x, cosine, sine, packing)
         return self.norm(x)
 
     def draw_dropped(self, batch_size: int, generator: torch.Generator) -> Bool[Tensor, " B"]:
@@ -313,6 +320,15 @@ class LM(nn.Module):
         self, batch: LMBatch, dropped: Bool[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B N D"], Int[Tensor, "B N"]]:
         """Inputs and targets of a batch, padded with vectors of -1 (as published) and `IGNORED`."""
+        inputs, targets = self._each_row(batch, dropped)
+        return (
+            pad_sequence(inputs, batch_first=True, padding_value=-1.0),
+            pad_sequence(targets, batch_first=True, padding_value=IGNORED),
+        )
+
+    def _each_row(
+        self, batch: LMBatch, dropped: Bool[Tensor, " B"] | None
+    ) -> tuple[list[Float[Tensor, "_ D"]], list[Int[Tensor, " _"]]]:
         inputs, targets = [], []
         id_lengths = batch.id_lengths
         if dropped is not None:
@@ -327,20 +343,24 @@ class LM(nn.Module):
             target[-1 - code_length : -1] = codes
             target[-1] = torch.where(batch.complete[row], self.config.eos, IGNORED)
             targets.append(target)
-        return (
-            pad_sequence(inputs, batch_first=True, padding_value=-1.0),
-            pad_sequence(targets, batch_first=True, padding_value=IGNORED),
-        )
+        return inputs, targets
 
-    def loss(self, batch: LMBatch, dropped: Bool[Tensor, " B"] | None = None) -> LMLoss:
+    def loss(self, batch: LMBatch, dropped: Bool[Tensor, " B"] | None = None, packed: bool = False) -> LMLoss:
         """Next-code cross-entropy of a batch; no label smoothing.
 
         Args:
             batch: what to learn.
             dropped: rows whose text is left out (`draw_dropped`); default none.
+            packed: compute the rows one after the other in one, without padding; the same but for rounding.
         """
-        inputs, targets = self.rows(batch, dropped)
+        packing = None
+        if packed:
+            each, target_of_each = self._each_row(batch, dropped)
+            packing = Packing(tuple(map(len, each)))
+            inputs, targets = torch.cat(each)[None], torch.cat(target_of_each)[None]
+        else:
+            inputs, targets = self.rows(batch, dropped)
         labelled = targets != IGNORED
-        logits = self.audio_head(self(inputs)[labelled])
+        logits = self.audio_head(self(inputs, packing)[labelled])
         target = targets[labelled]
         return LMLoss(F.cross_entropy(logits, target), (logits.argmax(-1) == target).float().mean())

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from longplay.nn.packing import Packing, attend_causally
+
 
 class Rotary(nn.Module):
     """Rotation angles of positions; halves of the head are rotated against each other, as in Qwen2."""
@@ -45,13 +47,23 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(num_heads * head_dim, dim, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], cosine: Float[Tensor, "#B 1 N H"], sine: Float[Tensor, "#B 1 N H"]
+        self,
+        x: Float[Tensor, "B N D"],
+        cosine: Float[Tensor, "#B 1 N H"],
+        sine: Float[Tensor, "#B 1 N H"],
+        packing: Packing | None = None,
     ) -> Float[Tensor, "B N D"]:
-        """Attend to the inputs up to each; cosine and sine are what `Rotary` says of their positions."""
+        """Attend to the inputs up to each; cosine and sine are what `Rotary` says of their positions.
+
+        With a `packing`, to those of the same sequence alone.
+        """
         queries, keys, values = (
             projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [B, H, N, head_dim]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         queries, keys = rotate(queries, cosine, sine), rotate(keys, cosine, sine)
-        made = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+        if packing is None:
+            made = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+        else:
+            made = attend_causally(queries, keys, values, packing)
         return self.o_proj(made.transpose(1, 2).flatten(2))

@@ -17,14 +17,15 @@ from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
 from longplay.models.lm import LM, LMBatch, LMConfig
-from longplay.models.segments import window_segments
 from longplay.models.tokenizer import Tokenizer
 from longplay.prompt import GenerationOptions
 from longplay.report import to_json
 from longplay.text import TextTokenizer
 from longplay.train.export import export_model
+from longplay.train.lm_examples import Example, collate
 from longplay.train.loop_config import LoopConfig
 from longplay.train.lora import LoRAConfig, lora_tensors, merged
+from longplay.train.packing import fill_rows
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
 
@@ -45,6 +46,9 @@ class LMStageConfig(Config):
         keep_best: export the model of the evaluation with the least held-out loss, not that of the last one.
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
+        row_positions: pack windows, blind to each other, in rows of at most so many positions (text, structure and codes);
+            pieces shorter than a window then count too, whole. `batch_size` is a number of rows. None: a window is a
+            row, shorter ones are padded.
     """
 
     stage: Literal["lm"]
@@ -56,6 +60,7 @@ class LMStageConfig(Config):
     keep: Path | None = None
     keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
+    row_positions: int | None = Field(default=None, gt=1)
     batch_size: int = Field(default=8, gt=0)
     held_out_windows: int = Field(default=16, gt=0)
     sample_seconds: float = Field(default=10.0, ge=0, description="of each sample; 0: none are made")
@@ -65,6 +70,15 @@ class LMStageConfig(Config):
     def _starts_somewhere(self) -> Self:
         if self.init is None and (self.lora is not None or self.text == "init"):
             raise ValueError("lora and text = init need the model to start from: set init")
+        return self
+
+    @model_validator(mode="after")
+    def _a_row_holds_a_window(self) -> Self:
+        frames = self.lm.context_frames
+        if self.row_positions is not None and frames is not None and self.row_positions <= frames:
+            raise ValueError(
+                f"row_positions {self.row_positions} must exceed lm.context_frames {frames}, by the text's ids"
+            )
         return self
 
 
@@ -98,13 +112,14 @@ class LMStage:
         self.text = text
         self.model = LM(config.lm)
         self.adapter = adapter
-        self.windows = TokenWindows(train_tracks, config.lm.context_frames)
-        self.held_out = TokenWindows(held_out_tracks, config.lm.context_frames)
+        packed = config.row_positions is not None
+        self.windows = TokenWindows(train_tracks, config.lm.context_frames, shorter=packed)
+        self.held_out = TokenWindows(held_out_tracks, config.lm.context_frames, shorter=packed)
         self.openings: TokenWindows | None = None
         if config.opening_frames is not None:
-            self.openings = TokenWindows(train_tracks, config.opening_frames)
-            self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames)
-        self.kept = TokenWindows(list(kept_tracks), config.lm.context_frames) if kept_tracks else None
+            self.openings = TokenWindows(train_tracks, config.opening_frames, shorter=packed)
+            self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames, shorter=packed)
+        self.kept = TokenWindows(list(kept_tracks), config.lm.context_frames, shorter=packed) if kept_tracks else None
         self._measured: dict[str, float] = {}
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
@@ -113,28 +128,48 @@ class LMStage:
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:
-        """The fields of `LMBatch`, `dropped` [B], and `weight`: the rows' share of all targets, times the parts.
+        """The fields of `LMBatch`, and `weight`: the rows' share of all targets, times the parts.
 
-        A row is a window, or in a step of openings as many of them as fill one.
+        A row is a window, or in a step of openings as many of them as fill one; or it is packed, and `filled` tells how
+        much of its positions is in use.
         """
         drawn, per_row = self.windows, 1
         if self.openings is not None and step % 2:
             drawn, per_row = self.openings, max(1, self.windows.frames // self.openings.frames)
-        windows = drawn.batch(self.config.loop.seed, step, self.batch_size * per_row)
-        dropped = self.model.draw_dropped(len(windows), torch.Generator().manual_seed(step))
-        targets = [len(window.semantic) + window.ends for window in windows]
         first, stop, _ = rows.indices(self.batch_size)
-        chosen = slice(first * per_row, stop * per_row)
+        every = self._packed(drawn, step) if self.config.row_positions else self._rows(drawn, step, per_row)
+        chosen = [example for row in every[first:stop] for example in row]
+        targets = sum(example.targets for row in every for example in row)
         parts = self.batch_size / (stop - first)
-        weight = torch.tensor(sum(targets[chosen]) * parts / sum(targets))
-        return vars(self._batch(windows[chosen])) | {"dropped": dropped[chosen], "weight": weight}
+        weight = torch.tensor(sum(example.targets for example in chosen) * parts / targets)
+        made = vars(collate(chosen)) | {"weight": weight}
+        if self.config.row_positions:
+            used = sum(example.before + example.frames for example in chosen)
+            made["filled"] = torch.tensor(used / (self.config.row_positions * (stop - first)))
+        return made
+
+    def _rows(self, drawn: TokenWindows, step: int, per_row: int) -> list[list[Example]]:
+        windows = drawn.batch(self.config.loop.seed, step, self.batch_size * per_row)
+        dropped = self.model.draw_dropped(len(windows), torch.Generator().manual_seed(step)).tolist()
+        every = [self._example(window, without) for window, without in zip(windows, dropped, strict=True)]
+        return [every[first : first + per_row] for first in range(0, len(every), per_row)]
+
+    def _packed(self, drawn: TokenWindows, step: int) -> list[list[Example]]:
+        assert self.config.row_positions is not None
+        generator = torch.Generator().manual_seed(step)
+        examples = (
+            self._example(window, bool(self.model.draw_dropped(1, generator)))
+            for window in drawn.draw(self.config.loop.seed, step)
+        )
+        return fill_rows(examples, self.batch_size, self.config.row_positions)
 
     def losses(self, step: int, batch: Batch) -> Losses:
         """Next-code cross-entropy."""
         fields = dict(batch)
-        dropped, weight = fields.pop("dropped"), fields.pop("weight")
-        loss, accuracy = self.model.loss(LMBatch(**fields), dropped)
-        return Losses({"model": loss * weight}, {"loss": loss.detach() * weight, "accuracy": accuracy})
+        weight, filled = fields.pop("weight"), fields.pop("filled", None)
+        loss, accuracy = self.model.loss(LMBatch(**fields), packed=self.config.row_positions is not None)
+        metrics = {"loss": loss.detach() * weight, "accuracy": accuracy}
+        return Losses({"model": loss * weight}, metrics if filled is None else metrics | {"filled": filled})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it.
@@ -157,7 +192,9 @@ class LMStage:
         device = next(model.parameters()).device
         rows = []
         for window in windows:
-            batch = LMBatch(**{name: value.to(device) for name, value in vars(self._batch([window])).items()})
+            batch = LMBatch(
+                **{name: value.to(device) for name, value in vars(collate([self._example(window)])).items()}
+            )
             loss, accuracy = model.loss(batch)
             without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
             rows.append([float(loss), float(accuracy), float(without)])
@@ -200,27 +237,5 @@ class LMStage:
         if self.config.keep_best:
             write_text(best, to_json(self._measured))
 
-    def _batch(self, windows: list[TokenWindow]) -> LMBatch:
-        rate = self.config.lm.code_rate
-        segments = [
-            window_segments(w.track.sections, start, start + len(w.semantic) / rate, self.config.lm.unlabelled)
-            for w in windows
-            for start in [w.track.offset + w.start / rate]
-        ]
-        ids = [self.text.encode(window.caption) for window in windows]
-        codes = torch.from_numpy(np.stack([window.semantic for window in windows]).astype(np.int64))
-        return LMBatch(
-            ids=_padded(ids, 0, torch.long),
-            id_lengths=torch.tensor([len(row) for row in ids]),
-            codes=codes,
-            code_lengths=torch.full((len(windows),), codes.shape[1]),
-            starts=_padded([[segment.start for segment in row] for row in segments], -1, torch.float32),
-            ends=_padded([[segment.end for segment in row] for row in segments], -1, torch.float32),
-            labels=_padded([[segment.label for segment in row] for row in segments], 0, torch.long),
-            complete=torch.tensor([window.ends for window in windows]),
-        )
-
-
-def _padded(rows: list[list[int]] | list[list[float]], value: int, dtype: torch.dtype) -> torch.Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
+    def _example(self, window: TokenWindow, dropped: bool = False) -> Example:
+        return Example(window, () if dropped else tuple(self.text.encode(window.caption)), self.config.lm)

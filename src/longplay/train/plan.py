@@ -44,7 +44,7 @@ class Plan:
         parameters: of the model.
         matmul_parameters: those that every position multiplies with, i.e. without embeddings and output head.
         rows_per_process: of one part of a batch.
-        positions: in one row: prefix and codes.
+        positions: in one row: prefix and codes; packed, of as many windows as fit.
         flops: of the run.
         seconds: of the run.
         audio_hours: heard in the run, each hour as often as it comes.
@@ -88,6 +88,7 @@ def plan_lm(
     accumulate: int,
     shard: bool,
     checkpoint_activations: bool,
+    row_positions: int | None = None,
     prefix: int = 64,
 ) -> Plan:
     """What training an lm costs.
@@ -95,8 +96,8 @@ def plan_lm(
     Args:
         config: of the model, with `context_frames` set.
         cluster: what it runs on.
-        batch_size, steps, accumulate, shard, checkpoint_activations: as in the stage's config.
-        prefix: positions of text and structure in a row.
+        batch_size, steps, accumulate, shard, checkpoint_activations, row_positions: as in the stage's config.
+        prefix: positions of text and structure before a window.
 
     Raises:
         ConfigError: the GPU is unknown, there is no window, or the batch cannot be divided.
@@ -113,14 +114,15 @@ def plan_lm(
     parameters = sum(p.numel() for p in model.parameters())
     matmul = sum(p.numel() for p in model.layers.parameters() if p.ndim == 2)
     head = model.audio_head.weight.numel()
-    positions = prefix + config.context_frames
+    window = prefix + config.context_frames
+    positions = row_positions or window
     rows = batch_size // (cluster.gpus * accumulate)
     spread = cluster.gpus if shard else 1
     per_layer = _KEPT_DIMS * config.dim + _KEPT_INTERMEDIATE * config.intermediate_dim
     # recomputing keeps the input of each layer, and one layer in full
     kept = config.num_layers * config.dim + per_layer if checkpoint_activations else config.num_layers * per_layer
     passes = 8 if checkpoint_activations else 6
-    attention = passes * config.num_layers * config.dim * positions  # 2 products x 2 flops, half of them causal
+    attention = passes * config.num_layers * config.dim * window  # 2 products x 2 flops, half of them causal
     flops = steps * batch_size * positions * (passes * matmul + 6 * head + attention)
     return Plan(
         parameters=parameters,
@@ -136,7 +138,7 @@ def plan_lm(
         capacity=capacity,
         flops=flops,
         seconds=flops / (cluster.gpus * peak * cluster.utilisation),
-        audio_hours=steps * batch_size * config.context_frames / config.code_rate / 3600,
+        audio_hours=steps * batch_size * positions / window * config.context_frames / config.code_rate / 3600,
         checkpoint=(4 + 8 + 4) * parameters,
         shards=2 * 3600 * config.code_rate,
     )

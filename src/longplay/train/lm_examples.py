@@ -1,0 +1,69 @@
+"""Windows of pieces as the language model takes them: text, segments, codes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from longplay.data.token_windows import TokenWindow
+from longplay.models.lm import LMBatch, LMConfig
+from longplay.models.segments import Segment, window_segments
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window, and the ids of its text (none where the text is dropped), for a model of config `lm`."""
+
+    window: TokenWindow
+    ids: Sequence[int]
+    lm: LMConfig
+
+    @cached_property
+    def segments(self) -> Sequence[Segment]:
+        """What the piece's sections say of the window."""
+        window, rate = self.window, self.lm.code_rate
+        start = window.track.offset + window.start / rate
+        end = start + len(window.semantic) / rate
+        return window_segments(window.track.sections, start, end, self.lm.unlabelled)
+
+    @property
+    def frames(self) -> int:
+        """Codes."""
+        return len(self.window.semantic)
+
+    @property
+    def before(self) -> int:
+        """Positions before the codes: sos, three a segment, text, task."""
+        return 2 + 3 * len(self.segments) + len(self.ids)
+
+    @property
+    def targets(self) -> int:
+        """Codes to predict, and the end of the piece."""
+        return self.frames + self.window.ends
+
+    def cut(self, frames: int) -> "Example":
+        """The first `frames` codes of it."""
+        return replace(self, window=replace(self.window, semantic=self.window.semantic[:frames], ends=False))
+
+
+def collate(examples: Sequence[Example]) -> LMBatch:
+    """A padded batch, one example a row."""
+    windows = [example.window for example in examples]
+    segments = [example.segments for example in examples]
+    return LMBatch(
+        ids=_padded([example.ids for example in examples], 0, torch.long),
+        id_lengths=torch.tensor([len(example.ids) for example in examples]),
+        codes=_padded([window.semantic.tolist() for window in windows], 0, torch.long),
+        code_lengths=torch.tensor([example.frames for example in examples]),
+        starts=_padded([[segment.start for segment in row] for row in segments], -1, torch.float32),
+        ends=_padded([[segment.end for segment in row] for row in segments], -1, torch.float32),
+        labels=_padded([[segment.label for segment in row] for row in segments], 0, torch.long),
+        complete=torch.tensor([window.ends for window in windows]),
+    )
+
+
+def _padded(rows: Sequence[Sequence[float]], value: int, dtype: torch.dtype) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
