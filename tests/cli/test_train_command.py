@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
 import yaml
 
-from longplay.data.manifest import Track, write_manifest
+from longplay.data.manifest import Track, read_manifest, write_manifest
 from systems import save_residual, save_tiny
 
 SPECTRAL = {"kind": "spectral", "n_fft": 64, "dim": 8, "intermediate_dim": 12, "num_layers": 1}
@@ -103,3 +104,58 @@ def test_release_stores_the_lm_in_int8_and_prints_its_quality(tmp_path: Path) ->
     refused = longplay(tmp_path, "release", "other", "--codec", "a", *about)
     assert refused.returncode == 2
     assert "--lm-precision int8 needs --lm" in refused.stderr
+
+
+def test_throughput_is_measured_with_each_number_of_workers(folder: Path) -> None:
+    save_tiny(folder / "model")
+    (track, _) = read_manifest(folder / "manifest.jsonl")
+    write_manifest(folder / "many.jsonl", [track.model_copy(update={"id": f"u{n}"}) for n in range(8)])
+    given = ("throughput", "many.jsonl", "--model", "model", "--repeats", "1", "--out", "report")
+    done = longplay(folder, *given, "--workers", "1,2")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "report/throughput.json").read_text())
+    assert [row["workers"] for row in report["rows"]] == [1, 2]
+    assert all(row["hours_per_hour"] > 0 and row["start_seconds"] > 0 for row in report["rows"])
+    assert report["setting"]["tracks"] == 8
+    assert done.stdout == (folder / "report/throughput.md").read_text()
+
+    for wrong in ("0", "two", "2,2"):
+        refused = longplay(folder, *given, "--workers", wrong)
+        assert refused.returncode == 2
+        assert "give different numbers of 1 or more" in refused.stderr
+
+
+def test_a_cluster_and_its_workers_go_together(folder: Path) -> None:
+    for given in (("--workers", "2"), ("--cluster", "ray")):
+        refused = longplay(folder, *RUN, *given)
+        assert refused.returncode == 2
+        assert "--cluster ray and --workers N go together" in refused.stderr
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.slow
+def test_ray_trains_in_two_workers_goes_on_and_says_what_is_wrong(folder: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (extra `cluster`)")
+    exact = ("--set", "loop.device=cpu", "--set", "loop.precision=float32", "--set", "loop.steps=4")
+    on_ray = (*exact, "--cluster", "ray", "--workers", "2")
+    alone = longplay(folder, *RUN, *exact, "--run", "alone")
+    assert alone.returncode == 0, alone.stderr
+    begun = longplay(folder, *RUN, *on_ray, "--budget-seconds", "0.001")
+    assert begun.returncode == 0, begun.stderr
+    assert torch.load(folder / "run/checkpoint.pt", weights_only=True)["step"] == 1
+    done = longplay(folder, *RUN, *on_ray)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "run/ray").exists()
+    starts = [json.loads(line) for line in (folder / "run/starts.jsonl").read_text().splitlines()]
+    assert [start["processes"] for start in starts] == [2, 2]
+    logged = [json.loads(line)["step"] for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+    assert [step for step in logged if logged.count(step) == 1] == [2, 3]  # one process writes; 1 and 4 were evaluated
+    a, b = (torch.load(folder / run / "checkpoint.pt", weights_only=True) for run in ("alone", "run"))
+    assert b["step"] == 4
+    for name, value in a["model"].items():
+        torch.testing.assert_close(b["model"][name], value, atol=2e-4, rtol=2e-3)
+
+    failed = longplay(folder, *RUN[:-4], "--data", "nothing.jsonl", *on_ray)
+    assert failed.returncode == 2, failed.stderr
+    assert "error: manifest" in failed.stderr.splitlines()[-1]
+    assert "nothing.jsonl" in failed.stderr.splitlines()[-1]

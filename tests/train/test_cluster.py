@@ -1,7 +1,9 @@
 """The actor without a cluster, and what is said without Ray; with Ray, the same shards as without (slow)."""
 
+import math
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ import soundfile as sf
 from longplay.data.manifest import Track, write_manifest
 from longplay.errors import UserError
 from longplay.train import cluster
+from longplay.train.build import load_stage_config
+from longplay.train.cluster_run import train_on_ray
 from longplay.train.encoding import Encoder, Job, encode_here
+from longplay.train.loop import train
 from longplay.train.tokens import prepare_tokens
 from systems import save_tiny
 
@@ -48,6 +53,18 @@ def test_without_ray_the_extra_is_named(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="longplay\\[cluster\\]"):
         cluster.encode_on_ray("m", None, 1)
+
+
+def test_training_without_ray_names_the_extra_too(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="longplay\\[cluster\\]"):
+        train_on_ray(load_stage_config("nano-tokenizer"), tmp_path, tmp_path / "run", 2, math.inf)
+
+
+def test_the_loop_runs_in_a_thread_that_hears_no_signals(audio_stage: Any, tmp_path: Path) -> None:
+    stage = audio_stage(loop={"steps": 1})
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train, stage, stage.config.loop, tmp_path / "run").result() == 1
 
 
 @pytest.mark.slow

@@ -69,13 +69,15 @@ def assert_same_run(one: Path, other: Path) -> None:
             torch.testing.assert_close(b[part][name], value, **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp"])
-def test_two_processes_do_what_one_does(lm_stage: Any, tmp_path: Path, shard: bool) -> None:
-    alone = lm_stage()
+@pytest.mark.parametrize(
+    ("shard", "packed"), [(False, {}), (True, {}), (True, {"row_positions": 48})], ids=["ddp", "fsdp", "packed"]
+)
+def test_two_processes_do_what_one_does(lm_stage: Any, tmp_path: Path, shard: bool, packed: dict[str, int]) -> None:
+    alone = lm_stage(**packed)
     loop = alone.config.loop.model_copy(update=EXACT)
     train(alone, loop, tmp_path / "alone")
     sharded = loop.model_copy(update={"shard": shard})
-    codes = run_processes(lambda: train(lm_stage(), sharded, tmp_path / "two"), tmp_path)
+    codes = run_processes(lambda: train(lm_stage(**packed), sharded, tmp_path / "two"), tmp_path)
     assert codes == [0, 0], [path.read_text() for path in tmp_path.glob("error-*")]
     assert_same_run(tmp_path / "alone", tmp_path / "two")
     records = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]

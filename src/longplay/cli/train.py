@@ -7,11 +7,12 @@ import typer
 
 from longplay.checkpoint.names import ModelName
 from longplay.cli.progress import log_and_limit
-from longplay.cli.train_report import plan, status
+from longplay.cli.train_report import plan, status, throughput
 
 app = typer.Typer(help="Train the models: tokenizer, codec, lm, flow.", no_args_is_help=True)
 app.command()(status)
 app.command()(plan)
+app.command()(throughput)
 
 
 @app.command("run")
@@ -23,16 +24,33 @@ def run(
     data: Annotated[Path, typer.Option(help="Manifest (tokenizer, codec) or folder of token shards (lm, flow).")],
     override: Annotated[list[str] | None, typer.Option("--set", help="Config override, e.g. loop.steps=2000.")] = None,
     budget_seconds: Annotated[float | None, typer.Option(help="Stop, resumably, after this time.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each process; default: all, or a fair share.")
+    ] = None,
+    cluster: Annotated[
+        Literal["ray"] | None, typer.Option(help="Train on a Ray cluster (extra `cluster`), or on one started here.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --cluster: processes over all its machines.")] = None,
 ) -> None:
-    """Train one stage, or go on with a run. Several processes: torchrun --nproc-per-node N --no-python -- longplay train run ..."""
+    """Train one stage, or go on with a run.
+
+    Several processes: --cluster ray --workers N, or torchrun --nproc-per-node N --no-python -- longplay train run ...
+    """
     import math
 
     from longplay.train.build import load_stage_config
     from longplay.train.run import train_run
 
+    if (cluster is None) != (workers is None):
+        raise typer.BadParameter("--cluster ray and --workers N go together; without a cluster use torchrun")
     log_and_limit(threads)
-    train_run(load_stage_config(config, override or []), data, directory, budget_seconds or math.inf)
+    settled = load_stage_config(config, override or [])
+    if workers is None:
+        train_run(settled, data, directory, budget_seconds or math.inf)
+        return
+    from longplay.train.cluster_run import train_on_ray
+
+    train_on_ray(settled, data, directory, workers, budget_seconds or math.inf, threads)
 
 
 @app.command("tokens")

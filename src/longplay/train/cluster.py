@@ -4,6 +4,7 @@ Ray restarts actors that die and gives their blocks to others; the shards are wr
 made twice is still there once.
 """
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,6 +12,35 @@ from typing import Any
 from longplay.data.workers import Outcome
 from longplay.errors import LongplayError, UserError
 from longplay.train.encoding import Codes, Encoder, Job
+
+
+def find_ray() -> Any:
+    """The module `ray`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("a cluster needs Ray: `pip install 'longplay[cluster]'`") from None
+    return ray
+
+
+def join_cluster(workers: int, address: str | None = None, log_of_workers: bool = False) -> None:
+    """Connect to a Ray cluster, or start one on this machine; nothing where this process has joined one.
+
+    Args:
+        workers: CPUs that one started here lends, and one more for Ray's own tasks.
+        address: of the cluster, e.g. `auto`; default `RAY_ADDRESS`, and without it one is started here.
+        log_of_workers: show it on stderr.
+    """
+    ray = find_ray()
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = {} if address else {"num_cpus": workers + 1, "include_dashboard": False}
+    ray.init(address=address, log_to_driver=log_of_workers, **own)
 
 
 class EncodingActor:
@@ -40,20 +70,15 @@ def encode_on_ray(
 
     Args:
         workers: actors over the whole cluster.
-        address: of the cluster, e.g. `auto`; None starts one on this machine.
+        address: see `join_cluster`.
 
     Raises:
         UserError: Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("a cluster needs Ray: `pip install 'longplay[cluster]'`") from None
+    ray = find_ray()
 
     def encode_all(jobs: Sequence[Job]) -> Iterator[Outcome[Job, Codes]]:
-        if not ray.is_initialized():
-            here = None if address else workers + 1  # CPUs; one for Ray's own tasks
-            ray.init(address=address, num_cpus=here, include_dashboard=False, log_to_driver=False)
+        join_cluster(workers, address)
         rows = ray.data.from_items([job._asdict() for job in jobs], override_num_blocks=len(jobs))
         encoded = rows.map(
             EncodingActor,

@@ -18,6 +18,7 @@ tensorboard/      of the tracker              model/           config.yaml + <st
 import logging
 import math
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -121,10 +122,12 @@ def _evaluate(stage: Stage, average: Average, run: Path, done: int, log: Log) ->
 
 
 class _StopFlag:
-    """True once SIGINT or SIGTERM came; a second signal acts as usual."""
+    """True once SIGINT or SIGTERM came; a second signal acts as usual. Only a main thread hears signals."""
 
     def __init__(self) -> None:
         self.requested = False
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 

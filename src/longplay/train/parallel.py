@@ -21,7 +21,7 @@ from longplay.train.loop_config import LoopConfig
 from longplay.train.stage import Batch, Losses, Stage
 
 # the first process evaluates and writes while the others wait for it
-_PATIENCE = datetime.timedelta(hours=1)
+PATIENCE = datetime.timedelta(hours=1)
 
 Forward = Callable[[int, Batch], Losses]
 
@@ -52,7 +52,7 @@ class Parallel:
                 cpu=config.device == "cpu" or not torch.accelerator.is_available(),  # else gloo is not asked for
                 log_with=list(config.trackers) or None,
                 project_config=ProjectConfiguration(str(run), logging_dir=str(run / "tensorboard")),
-                kwargs_handlers=[self._ddp, InitProcessGroupKwargs(timeout=_PATIENCE)],
+                kwargs_handlers=[self._ddp, InitProcessGroupKwargs(timeout=PATIENCE)],
             )
         except (ImportError, ValueError) as error:
             raise ConfigError(f"loop: {' '.join(str(error).split())}") from None
