@@ -1,7 +1,7 @@
-"""`longplay train status` and `longplay train plan`: how a run does, and what one would cost."""
+"""`longplay train status`, `plan` and `throughput`: how a run does, what one would cost, how fast tokens are made."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -50,8 +50,50 @@ def plan(
         accumulate=loop.accumulate,
         shard=loop.shard,
         checkpoint_activations=loop.checkpoint_activations,
+        row_positions=config.row_positions,
     )
     typer.echo(describe(result, cluster))
+
+
+def throughput(
+    manifest: Annotated[str, typer.Argument(help="Manifest of a corpus: a path or an address.")],
+    model: Annotated[str, typer.Option(help="Model with the tokenizer.")],
+    codec: Annotated[str | None, typer.Option(help="Model with the codec.")] = None,
+    workers: Annotated[str, typer.Option(help="Numbers of workers to compare, e.g. 1,2,4.")] = "1,2",
+    hours: Annotated[float, typer.Option(min=0.0, help="Of audio to encode each time.")] = 0.5,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker, whatever their number.")] = 1,
+    device: Annotated[str, typer.Option(help="Where the models compute, e.g. cpu or cuda.")] = "cpu",
+    cluster: Annotated[Literal["ray"] | None, typer.Option(help="On a Ray cluster instead of processes here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for throughput.json and throughput.md.")] = None,
+) -> None:
+    """Hours of audio an hour that `train tokens` encodes, and how it grows with the workers."""
+    from longplay.train.encoding import Encoder, encode_in_processes
+    from longplay.train.throughput import measure_throughput
+    from longplay.train.tokens import EncodeAll
+
+    try:
+        counts = [int(part) for part in workers.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1 or len(set(counts)) < len(counts):
+        raise typer.BadParameter(f"--workers {workers}: give different numbers of 1 or more, e.g. 1,2,4")
+    Encoder.load(model, codec)  # what is wrong with the models is said here, once
+
+    def encode_all(count: int) -> EncodeAll:
+        if cluster is None:
+            return encode_in_processes(model, codec, count, device, threads)
+        from longplay.train.cluster import encode_on_ray, join_cluster
+
+        join_cluster(max(counts))
+        return encode_on_ray(model, codec, count, device, threads)
+
+    setting: dict[str, str | int | float] = {"model": model, "codec": codec or "none", "device": device}
+    setting |= {"threads": threads, "cluster": cluster or "none"}
+    report = measure_throughput(manifest, encode_all, counts, hours, repeats, setting)
+    typer.echo("\n".join(report.lines()))
+    if out is not None:
+        report.write(out)
 
 
 def _headline(status: "Status") -> str:
