@@ -30,8 +30,8 @@ def hum(wavs: Sequence[Wav], sample_rate: int, frame_rate: float) -> float:
     around = round(min(AROUND_HZ, 0.3 * frame_rate) * size / sample_rate)
     found = []
     for wav in wavs:
-        starts = range(0, len(wav) - size + 1, size // 2)
-        power = sum(np.abs(np.fft.rfft(wav[start : start + size] * window)) ** 2 for start in starts) + 1e-12
+        frames = np.lib.stride_tricks.sliding_window_view(wav, size)[:: size // 2]
+        power = (np.abs(np.fft.rfft(frames * window)) ** 2).sum(0) + 1e-12
         places = [round(multiple * frame_rate * size / sample_rate) for multiple in range(first, last + 1)]
         rises = [power[at - 2 : at + 3].max() / np.median(power[at - around : at + around + 1]) for at in places]
         found.append(10 * math.log10(float(np.median(rises))))
