@@ -25,5 +25,5 @@ wait
 longplay train release runs/nano --name nano --licence CC-BY-SA-4.0 \
   --provenance "trained by the Longplay project on the works in ATTRIBUTION.md" \
   --tokenizer runs/nano-tokenizer-decoder/model --codec runs/nano-codec-decoder/model \
-  --lm runs/nano-lm/model --flow runs/nano-flow/model --overwrite
+  --lm runs/nano-lm/model --lm-precision int8 --flow runs/nano-flow/model --overwrite
 longplay evaluate runs/nano --manifest corpus/manifest.jsonl --out runs/evaluation
