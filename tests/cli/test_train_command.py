@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile as sf
 import torch
@@ -145,6 +147,7 @@ def test_ray_trains_in_two_workers_goes_on_and_says_what_is_wrong(folder: Path) 
     assert torch.load(folder / "run/checkpoint.pt", weights_only=True)["step"] == 1
     done = longplay(folder, *RUN, *on_ray)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 4  mel") == 1
     assert not (folder / "run/ray").exists()
     starts = [json.loads(line) for line in (folder / "run/starts.jsonl").read_text().splitlines()]
     assert [start["processes"] for start in starts] == [2, 2]
@@ -159,3 +162,27 @@ def test_ray_trains_in_two_workers_goes_on_and_says_what_is_wrong(folder: Path) 
     assert failed.returncode == 2, failed.stderr
     assert "error: manifest" in failed.stderr.splitlines()[-1]
     assert "nothing.jsonl" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_ray_ends_the_run_with_the_checkpoint_intact(folder: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (extra `cluster`)")
+    endless = ("--set", "loop.device=cpu", "--set", "loop.steps=100000", "--set", "loop.save_every=2")
+    command = [*MAIN, *RUN, *endless, "--cluster", "ray", "--workers", "2"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as driver:
+        deadline = time.monotonic() + 1200  # a loaded machine starts Ray slowly
+        while not (folder / "run/checkpoint.pt").exists() and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+        children = psutil.Process(driver.pid).children(recursive=True)
+        workers = [child for child in children if child.name().startswith("ray::RayTrainWo")]
+        assert len(workers) == 2
+        workers[1].kill()
+        _, said = driver.communicate(timeout=1200)
+    assert driver.returncode == 1, said
+    assert "error: " in said.splitlines()[-1]
+    assert "checkpoint in" in said.splitlines()[-1]
+    before = torch.load(folder / "run/checkpoint.pt", weights_only=True)["step"]
+    goes_on = longplay(folder, *RUN, "--set", "loop.device=cpu", "--set", f"loop.steps={before + 1}")
+    assert goes_on.returncode == 0, goes_on.stderr
+    assert torch.load(folder / "run/checkpoint.pt", weights_only=True)["step"] == before + 1

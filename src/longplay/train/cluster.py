@@ -4,6 +4,7 @@ Ray restarts actors that die and gives their blocks to others; the shards are wr
 made twice is still there once.
 """
 
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -27,20 +28,19 @@ def find_ray() -> Any:
     return ray
 
 
-def join_cluster(workers: int, address: str | None = None, log_of_workers: bool = False) -> None:
+def join_cluster(workers: int, address: str | None = None) -> None:
     """Connect to a Ray cluster, or start one on this machine; nothing where this process has joined one.
 
     Args:
         workers: CPUs that one started here lends, and one more for Ray's own tasks.
         address: of the cluster, e.g. `auto`; default `RAY_ADDRESS`, and without it one is started here.
-        log_of_workers: show it on stderr.
     """
     ray = find_ray()
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS")
     own = {} if address else {"num_cpus": workers + 1, "include_dashboard": False}
-    ray.init(address=address, log_to_driver=log_of_workers, **own)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
 
 
 class EncodingActor:

@@ -7,7 +7,10 @@ needs the same paths (a shared disk), as with torchrun: the first worker writes 
 import logging
 import os
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,14 @@ class _Mailbox:
     def __init__(self) -> None:
         self.steps = 0
         self.errors: list[LongplayError] = []
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def said(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
 
     def done(self, steps: int) -> None:
         self.steps = steps
@@ -70,7 +81,7 @@ def train_on_ray(
     from ray.train import RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    join_cluster(workers, address, log_of_workers=True)
+    join_cluster(workers, address)
     lent = ray.cluster_resources()
     kind = "GPU" if config.loop.device != "cpu" and lent.get("GPU", 0) else "CPU"
     if lent.get(kind, 0) < workers:
@@ -89,23 +100,54 @@ def train_on_ray(
         torch_config=TorchConfig(timeout_s=round(PATIENCE.total_seconds())),
         run_config=RunConfig(name=f"start-{time.time_ns()}", storage_path=str(run / _FOLDER)),
     )
-    lost = False
+    failure: Exception | None = None
     try:
-        trainer.fit()
+        with _heard(mailbox):
+            trainer.fit()
     except TrainingFailedError as error:
-        lost = True
-        logger.debug("Ray Train: %s", error)
+        failure = error
     finally:
         shutil.rmtree(run / _FOLDER, ignore_errors=True)
     steps, errors = ray.get(mailbox.read.remote())
     if errors:
         # what went wrong, rather than that the others then missed the one where it did
         raise min(errors, key=lambda error: "lost another one" in str(error))
-    if lost:
+    if failure is not None:
+        logger.error("%s", failure)
         raise TrainingError(
             f"a worker of the cluster died; the last checkpoint in {run} is intact, start the run again"
         )
     return int(steps)
+
+
+@contextmanager
+def _heard(mailbox: Any) -> Iterator[None]:
+    """Log here what the workers log, while the block runs."""
+    ray, over = find_ray(), threading.Event()
+
+    def listen() -> None:
+        last = False
+        while not last:
+            last = over.wait(1.0)
+            for line in ray.get(mailbox.said.remote()):
+                logger.info("%s", line)
+
+    thread = threading.Thread(target=listen, name="log-of-workers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class _ToMailbox(logging.Handler):
+    def __init__(self, mailbox: Any) -> None:
+        super().__init__()
+        self.mailbox = mailbox
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.mailbox.say.remote(self.format(record))
 
 
 def _work(given: dict[str, Any]) -> None:
@@ -113,7 +155,9 @@ def _work(given: dict[str, Any]) -> None:
     ray = find_ray()
     os.chdir(given["folder"])
     torch.set_num_threads(given["threads"])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    own = logging.getLogger("longplay")
+    own.setLevel(logging.INFO)
+    own.handlers = [_ToMailbox(given["mailbox"])]
     try:
         steps = train_run(*given["call"])
     except LongplayError as error:
