@@ -12,7 +12,9 @@ _MUSIC, _LEARNING, _COMPUTER = "Your music", "Learning", "Your computer"
 
 
 def finetune(
-    music: Annotated[Path, typer.Argument(help="A folder of audio files (or a .jsonl or .csv manifest).")],
+    music: Annotated[
+        Path, typer.Argument(metavar="MUSIC", help="A folder of audio files (or a .jsonl or .csv manifest).")
+    ],
     run: Annotated[
         Path, typer.Option(help="Directory for everything that is made; one that was begun is gone on with.")
     ],
@@ -101,12 +103,15 @@ def finetune(
 
     `longplay finetune my-songs --run runs/mine --trigger mystyle`
 
-    `longplay generate "mystyle, slow piano" --adapter runs/mine/adapter -o new.flac`
+    `longplay generate "mystyle, slow piano" --adapter runs/mine/adapter`
 
-    15 minutes of music and more are good, at least 1 is needed; some files are held out to measure with. Captions come
-    from file names, tags and what is heard in them; beside song.flac, song.txt may hold better ones. It says what memory
-    and time it needs before it learns. Ctrl-C stops it, and the same command goes on from there. RUN/report.md tells the
-    outcome.
+    15 minutes of music and more are good, at least 1 is needed. Some files are held out to measure with.
+
+    Captions come from file names, tags and what is heard; song.txt beside song.flac may hold better ones.
+
+    It says what memory and time it needs before it learns. Ctrl-C stops it, and the same command goes on.
+
+    RUN/report.md tells the outcome, with samples from before and after.
     """
     import math
     import os
