@@ -23,7 +23,6 @@ class Packing:
         return torch.cat([torch.arange(length, device=device) for length in self.lengths])
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # lengths differ by step; what stands around is compiled
 def attend_causally(
     queries: Float[Tensor, "B H N D"],
     keys: Float[Tensor, "B G N D"],
@@ -31,6 +30,8 @@ def attend_causally(
     packing: Packing,
 ) -> Float[Tensor, "B H N D"]:
     """Causal attention with grouped keys within each sequence."""
+    if torch.compiler.is_compiling():  # lengths differ by step: what stands before is compiled apart
+        torch._dynamo.graph_break()
     parts = zip(*(x.split(packing.lengths, dim=2) for x in (queries, keys, values)), strict=True)
     made = [scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True) for q, k, v in parts]
     return torch.cat(made, dim=2)
