@@ -30,8 +30,13 @@ def attend_causally(
     packing: Packing,
 ) -> Float[Tensor, "B H N D"]:
     """Causal attention with grouped keys within each sequence."""
-    if torch.compiler.is_compiling():  # lengths differ by step: what stands before is compiled apart
-        torch._dynamo.graph_break()
+    # Lengths differ by step: compiled, it would be so anew for each. A decorator would wake the compiler at import.
+    attend = torch.compiler.disable(_attend) if torch.compiler.is_compiling() else _attend
+    made: Tensor = attend(queries, keys, values, packing)
+    return made
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, packing: Packing) -> Tensor:
     parts = zip(*(x.split(packing.lengths, dim=2) for x in (queries, keys, values)), strict=True)
     made = [scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True) for q, k, v in parts]
     return torch.cat(made, dim=2)
