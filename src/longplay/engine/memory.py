@@ -1,6 +1,5 @@
 """How much memory a block of code needs."""
 
-import resource
 import sys
 from pathlib import Path
 
@@ -42,5 +41,11 @@ def _peak() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        import psutil  # Accelerate brings it
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
