@@ -61,9 +61,9 @@ class System:
     @functools.cached_property
     def lm_digest(self) -> str:
         """SHA-256 over the weights of the lm, hex; with an adapter, over what they were made of."""
-        base = lm_digest(self.weight_files)
         if self.adapter is None:
-            return base
+            return lm_digest(self.weight_files)
+        base = self.adapter.config.base_digest  # opening the model has checked it
         return hashlib.sha256(f"{base} {self.adapter.digest} {self.adapter.scale:g}".encode()).hexdigest()
 
     @property
