@@ -22,6 +22,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any, Self
 
 import torch
 
@@ -77,37 +78,39 @@ def _train(stage: Stage, config: LoopConfig, run: Path, budget_seconds: float, p
     if parallel.sharded:
         average.shard(stage.model)
     first = resume(stage, updater, average, run)
-    stop = _StopFlag()
-    started = time.monotonic()
-    log = Log(run, stage.name, parallel)
-    logger.info("%s: steps %d to %d in %s", stage.name, first, config.steps, run)
-    timer, timed = time.monotonic(), first
-    done = first
-    for step, parts in enumerate(updater.batches(first, config.steps), first):
-        try:
-            metrics = updater.update(step, parts)
-        except TrainingError as error:
-            raise TrainingError(f"{stage.name} step {step}: {error}; the last checkpoint in {run} is intact") from None
-        average.update(stage.model)
-        done = step + 1
-        if done % config.log_every == 0:
-            values = parallel.mean(metrics)
-            speed = (done - timed) / (time.monotonic() - timer)
-            rate = config.learning_rate * config.schedule(step)
-            log.write(done, {**values, "rate": rate, "steps_per_second": speed})
-            timer, timed = time.monotonic(), done
-        last = done == config.steps or parallel.any(stop.requested or time.monotonic() - started > budget_seconds)
-        if done % config.save_every == 0 or last:
-            save(stage, updater, average, run, done)
-        if done % config.evaluate_every == 0 or last:
-            average.gather(stage.model)
-            if average.model is not None:
-                _evaluate(stage, average, run, done, log)
-            parallel.wait()
-            timer, timed = time.monotonic(), done
-        if last:
-            break
-    log.close()
+    with _StopFlag() as stop:
+        started = time.monotonic()
+        log = Log(run, stage.name, parallel)
+        logger.info("%s: steps %d to %d in %s", stage.name, first, config.steps, run)
+        timer, timed = time.monotonic(), first
+        done = first
+        for step, parts in enumerate(updater.batches(first, config.steps), first):
+            try:
+                metrics = updater.update(step, parts)
+            except TrainingError as error:
+                raise TrainingError(
+                    f"{stage.name} step {step}: {error}; the last checkpoint in {run} is intact"
+                ) from None
+            average.update(stage.model)
+            done = step + 1
+            if done % config.log_every == 0:
+                values = parallel.mean(metrics)
+                speed = (done - timed) / (time.monotonic() - timer)
+                rate = config.learning_rate * config.schedule(step)
+                log.write(done, {**values, "rate": rate, "steps_per_second": speed})
+                timer, timed = time.monotonic(), done
+            last = done == config.steps or parallel.any(stop.requested or time.monotonic() - started > budget_seconds)
+            if done % config.save_every == 0 or last:
+                save(stage, updater, average, run, done)
+            if done % config.evaluate_every == 0 or last:
+                average.gather(stage.model)
+                if average.model is not None:
+                    _evaluate(stage, average, run, done, log)
+                parallel.wait()
+                timer, timed = time.monotonic(), done
+            if last:
+                break
+        log.close()
     return done
 
 
@@ -122,14 +125,20 @@ def _evaluate(stage: Stage, average: Average, run: Path, done: int, log: Log) ->
 
 
 class _StopFlag:
-    """True once SIGINT or SIGTERM came; a second signal acts as usual. Only a main thread hears signals."""
+    """True once SIGINT or SIGTERM came, within its block; a second signal acts as usual. Only a main thread hears signals."""
 
     def __init__(self) -> None:
         self.requested = False
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         logger.info("stopping after this step")

@@ -12,9 +12,7 @@ Every step goes on where it was stopped, and is skipped where it is done.
 
 import json
 import math
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,13 +27,14 @@ from longplay.data.manifest import MANIFEST, Track, write_text
 from longplay.data.report import write_report as write_data_report
 from longplay.data.store import Progress
 from longplay.data.token_windows import read_token_tracks
+from longplay.data.workers import Outcome
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.pipeline import Pipeline
 from longplay.pipeline.device import resolve_device, synthesis_dtype
 from longplay.report import check_plotting, to_json
 from longplay.train.build import build_stage, load_stage_config
-from longplay.train.encoding import Encoder, Job, encode_here
+from longplay.train.encoding import Codes, Encoder, Job, encode_here
 from longplay.train.finetune import music, result
 from longplay.train.finetune.estimate import Estimate, estimate
 from longplay.train.finetune.request import FinetuneConfig, settle
@@ -132,8 +131,7 @@ def finetune(config: FinetuneConfig, run: Path, how: How | None = None) -> Finet
             return None
     prompts = config.prompts or _prompts(run)
     before = _before(measuring, config, run, how, prompts)
-    with _signals_as_before():
-        done = train_run(stage_config, run / TOKENS, run / TRAIN, how.budget_seconds)
+    done = train_run(stage_config, run / TOKENS, run / TRAIN, how.budget_seconds)
     if done < loop.steps:
         how.say(f"stopped after {done} of {loop.steps} steps; the same command goes on from there")
         return None
@@ -177,8 +175,8 @@ def _prepare(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: H
         how.say(f"warning: {warning}")
     choose = music.describe(config.caption, config.trigger)
     _encode(run / CORPUS / MANIFEST, run / TOKENS, choose, base, how, "encode")
-    if config.keep is not None and (kept := _kept(config, run)) is not None:
-        if kept == run / KEEP:
+    if (kept := _kept(config, run)) is not None:
+        if config.keep is not None and kept == run / KEEP:
             _encode(Path(config.keep), kept, music.choose_kept, base, how, "encode other")
         music.check_kept(kept, lm.codebook_size)
     return tracks
@@ -194,14 +192,14 @@ def _kept(config: FinetuneConfig, run: Path) -> Path | None:
 def _encode(manifest: Path, out: Path, choose: music.Choose, base: Path, how: How, name: str) -> None:
     encoder: Encoder | None = None
 
-    def encode_all(jobs: Sequence[Job]) -> Iterator[object]:
+    def encode_all(jobs: Sequence[Job]) -> Iterator[Outcome[Job, Codes]]:
         nonlocal encoder
         encoder = encoder or Encoder.load(str(base), None, str(resolve_device(how.device)))
         for done, outcome in enumerate(encode_here(encoder)(jobs), 1):
             how.progress(name, done, len(jobs))
             yield outcome
 
-    prepare_tokens(manifest, out, encode_all, choose, TRACKS_PER_SHARD)  # type: ignore[arg-type]
+    prepare_tokens(manifest, out, encode_all, choose, TRACKS_PER_SHARD)
 
 
 def _stage_config(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: How) -> LMStageConfig:
@@ -347,17 +345,6 @@ def _finish(
     how.say(f"report   {run / 'report.md'}, samples in {run / result.SAMPLES}")
     how.say(f"use it   {use}")
     return Finetuned(losses, place, whole)
-
-
-@contextmanager
-def _signals_as_before() -> Iterator[None]:
-    """The loop takes SIGINT and SIGTERM for itself; afterwards they are to stop the rest as usual."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _minutes(tracks: Sequence[Track]) -> str:
