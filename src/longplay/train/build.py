@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from longplay.checkpoint.adapter import AdapterConfig
+from longplay.checkpoint.store import TEXT_FILE
 from longplay.checkpoint.system import lm_digest, load_config, load_system, load_text_tokenizer, weight_files
 from longplay.config import override, read_yaml
 from longplay.data.manifest import Split, read_manifest
@@ -118,7 +119,7 @@ def _text_tokenizer(config: LMStageConfig, run: Path, tracks: list[TokenTrack]) 
             raise CheckpointError(f"{config.init}: holds no text tokenizer; set text=own")
         return text
     run.mkdir(parents=True, exist_ok=True)
-    path = run / "text_tokenizer.json"
+    path = run / TEXT_FILE
     if not path.exists():
         captions = (caption for track in tracks for caption in track.captions)
         TextTokenizer.train(captions, config.lm.text_vocab_size).save(path)
