@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from longplay.config import Config
 from longplay.nn.hifigan import HifiganEncoder, HifiganEncoderConfig, HifiganGenerator, HifiganGeneratorConfig
 from longplay.nn.quantizers import CodebookConfig, GroupResidualConfig, GroupResidualQuantizer, Quantized
-from longplay.nn.spectral import SpectralDecoder, SpectralDecoderConfig, SpectralEncoder, SpectralEncoderConfig
+from longplay.nn.spectral import (
+    SpectralDecoder,
+    SpectralDecoderConfig,
+    SpectralEncoder,
+    SpectralEncoderConfig,
+    spectral,
+)
 
 EncoderConfig = Annotated[HifiganEncoderConfig | SpectralEncoderConfig, Field(discriminator="kind")]
 DecoderConfig = Annotated[HifiganGeneratorConfig | SpectralDecoderConfig, Field(discriminator="kind")]
@@ -105,9 +111,12 @@ class Codec(nn.Module):
         return self.decoder(latents.to(self._decoder_dtype())).float()
 
     def decode_frames(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B P T"]:
-        """What the decoder's `synthesis` turns to audio, of latents; spectral decoders only."""
-        assert isinstance(self.decoder, SpectralDecoder)
-        return self.decoder.frames(latents.to(self._decoder_dtype()))
+        """What the decoder's `synthesis` turns to audio, of latents.
+
+        Raises:
+            TypeError: the decoder is not spectral.
+        """
+        return spectral(self.decoder).frames(latents.to(self._decoder_dtype()))
 
     def decode_in(self, dtype: torch.dtype) -> "Codec":
         """Let the decoder, and nothing else, compute in `dtype`."""
@@ -122,8 +131,7 @@ class Codec(nn.Module):
 
         With `quantize` off the latents go through as they are (codes are then zeros): how a run starts.
         """
-        latents = self.encoder(wav)
-        quantized = self.quantizer(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
+        _, quantized = self._quantized(wav, quantize)
         return self.decode(quantized.values), quantized
 
     def spectrum(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Tensor, Quantized]:
@@ -134,11 +142,12 @@ class Codec(nn.Module):
         Raises:
             TypeError: the decoder is not spectral.
         """
-        if not isinstance(self.decoder, SpectralDecoder):
-            raise TypeError("only a spectral decoder has magnitudes to train on")
+        latents, quantized = self._quantized(wav, quantize)
+        return spectral(self.decoder).magnitude(quantized.values), latents, quantized
+
+    def _quantized(self, wav: Tensor, quantize: bool) -> tuple[Tensor, Quantized]:
         latents = self.encoder(wav)
-        quantized = self.quantizer(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
-        return self.decoder.magnitude(quantized.values), latents, quantized
+        return latents, self.quantizer(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
 
 
 def _encoder(config: CodecConfig) -> HifiganEncoder | SpectralEncoder:

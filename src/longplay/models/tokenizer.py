@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from longplay.config import Config
 from longplay.nn.quantizers import Codebook, CodebookConfig, GroupResidualConfig, GroupResidualQuantizer, Quantized
 from longplay.nn.seanet import SeanetConfig, SeanetEncoder
-from longplay.nn.spectral import SpectralDecoder, SpectralDecoderConfig, SpectralEncoder, SpectralEncoderConfig
+from longplay.nn.spectral import (
+    SpectralDecoder,
+    SpectralDecoderConfig,
+    SpectralEncoder,
+    SpectralEncoderConfig,
+    spectral,
+)
 from longplay.nn.vocos import VocosDecoder, VocosDecoderConfig
 
 EncoderConfig = Annotated[SeanetConfig | SpectralEncoderConfig, Field(discriminator="kind")]
@@ -92,17 +98,19 @@ class Tokenizer(nn.Module):
         return self.decoder(self.project_out(self.codebook.decode(codes)))
 
     def decode_frames(self, codes: Int[Tensor, "B *K T"]) -> Float[Tensor, "B P T"]:
-        """What the decoder's `synthesis` turns to audio, of codes; spectral decoders only."""
-        assert isinstance(self.decoder, SpectralDecoder)
-        return self.decoder.frames(self.project_out(self.codebook.decode(codes)))
+        """What the decoder's `synthesis` turns to audio, of codes.
+
+        Raises:
+            TypeError: the decoder is not spectral.
+        """
+        return spectral(self.decoder).frames(self.project_out(self.codebook.decode(codes)))
 
     def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.
 
         With `quantize` off the latents go through as they are (codes are then zeros): how a run starts.
         """
-        latents = self.project_in(self.encoder(wav))
-        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
+        _, quantized = self._quantized(wav, quantize)
         return self.decoder(self.project_out(quantized.values)), quantized
 
     def spectrum(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Tensor, Quantized]:
@@ -113,11 +121,12 @@ class Tokenizer(nn.Module):
         Raises:
             TypeError: the decoder is not spectral.
         """
-        if not isinstance(self.decoder, SpectralDecoder):
-            raise TypeError("only a spectral decoder has magnitudes to train on")
+        latents, quantized = self._quantized(wav, quantize)
+        return spectral(self.decoder).magnitude(self.project_out(quantized.values)), latents, quantized
+
+    def _quantized(self, wav: Tensor, quantize: bool) -> tuple[Tensor, Quantized]:
         latents = self.project_in(self.encoder(wav))
-        quantized = self.codebook(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
-        return self.decoder.magnitude(self.project_out(quantized.values)), latents, quantized
+        return latents, self.codebook(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
 
 
 def _encoder(config: TokenizerConfig) -> SeanetEncoder | SpectralEncoder:

@@ -128,3 +128,14 @@ class SpectralDecoder(nn.Module):
     def receptive_field(self) -> int:
         """Frames on each side that a frame of `frames` depends on."""
         return (1 + self.config.num_layers) * (self.config.kernel_size // 2) + 1
+
+
+def spectral(decoder: nn.Module) -> SpectralDecoder:
+    """`decoder`, known to be spectral.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(decoder, SpectralDecoder):
+        raise TypeError(f"{type(decoder).__name__}: has no magnitudes and no frames, only a spectral decoder has")
+    return decoder
