@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 
 from longplay.data.captions import Description, captions
-from longplay.data.decode import normalize, read_mono, write_wav
+from longplay.data.decode import normalize, read_mono, sounding, write_wav
 from longplay.data.manifest import SAMPLE_RATE, Split, Track, write_text
 from longplay.data.midi import instrument_names, read_midi
 from longplay.data.score import Score
@@ -61,21 +61,20 @@ def render(score: Score, fonts: Sequence[Path], corpus: Path) -> Track:
         source, midi, audio = (Path(folder) / f"piece.{suffix}" for suffix in ("mma", "mid", "wav"))
         source.write_text(score.text(), encoding="utf-8")
         _run(["mma", str(source), "-f", str(midi)], score)
-        sounding = read_midi(midi.read_bytes())
-        if not score.seconds - 2 * score.bar_seconds < sounding.seconds < score.seconds + TOLERANCE_SECONDS:
+        played = read_midi(midi.read_bytes())
+        if not score.seconds - 2 * score.bar_seconds < played.seconds < score.seconds + TOLERANCE_SECONDS:
             raise LongplayError(
-                f"seed {score.seed} ({score.style.genre}): its notes end at {sounding.seconds:.1f} s, "
+                f"seed {score.seed} ({score.style.genre}): its notes end at {played.seconds:.1f} s, "
                 f"the score at {score.seconds:.1f} s; this groove changes the tempo, drop it from grooves.yaml"
             )
         font = _synthesize(score, midi, audio, fonts)
         wav, rate = read_mono(audio)
     wav = wav[: int((score.seconds + MAX_TAIL_SECONDS) * rate)]
-    if len(wav) < score.seconds * rate:
-        wav = np.pad(wav, (0, int(score.seconds * rate) - len(wav)))
+    wav = wav[: sounding(wav, rate)[1]]  # what ends in silence teaches to fall silent
     fade = int(FADE_SECONDS * rate)
     wav[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     write_wav(corpus / "audio" / f"{name}.wav", normalize(wav, rate))
-    track = _label(score, name, len(wav) / rate, sounding.instruments, font.stem)
+    track = _label(score, name, len(wav) / rate, played.instruments, font.stem)
     write_text(corpus / "rendered" / f"{name}.json", track.model_dump_json(exclude_defaults=True))
     return track
 
