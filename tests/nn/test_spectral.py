@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from longplay.nn.spectral import (
@@ -10,15 +11,15 @@ from longplay.nn.spectral import (
 HOP = 8
 
 
-def encoder() -> SpectralEncoder:
+def encoder(shortcut: bool = False) -> SpectralEncoder:
     torch.manual_seed(0)
-    config = SpectralEncoderConfig(n_fft=32, dim=12, intermediate_dim=16, num_layers=2)
+    config = SpectralEncoderConfig(n_fft=32, dim=12, intermediate_dim=16, num_layers=2, shortcut=shortcut)
     return SpectralEncoder(config, HOP, latent_dim=6).eval()
 
 
-def decoder() -> SpectralDecoder:
+def decoder(shortcut: bool = False) -> SpectralDecoder:
     torch.manual_seed(0)
-    config = SpectralDecoderConfig(n_fft=32, dim=12, intermediate_dim=16, num_layers=2)
+    config = SpectralDecoderConfig(n_fft=32, dim=12, intermediate_dim=16, num_layers=2, shortcut=shortcut)
     return SpectralDecoder(config, HOP, latent_dim=6).eval()
 
 
@@ -39,8 +40,9 @@ def test_silence_is_finite() -> None:
     assert encoder()(torch.zeros(1, 1, 80)).isfinite().all()
 
 
-def test_the_encoder_sees_no_further_than_its_receptive_field() -> None:
-    module = encoder()
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_the_encoder_sees_no_further_than_its_receptive_field(shortcut: bool) -> None:
+    module = encoder(shortcut)
     wav = torch.randn(1, 1, 100 * HOP)
     changed = wav.clone()
     changed[..., 50 * HOP : 51 * HOP] += 1.0
@@ -50,8 +52,9 @@ def test_the_encoder_sees_no_further_than_its_receptive_field() -> None:
     assert frames.max() <= 50 + module.receptive_field
 
 
-def test_the_decoder_sees_no_further_than_its_receptive_field() -> None:
-    module = decoder()
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_the_decoder_sees_no_further_than_its_receptive_field(shortcut: bool) -> None:
+    module = decoder(shortcut)
     latents = torch.randn(1, 6, 100)
     changed = latents.clone()
     changed[..., 50] += 1.0
@@ -60,3 +63,19 @@ def test_the_decoder_sees_no_further_than_its_receptive_field() -> None:
     assert frames.min() >= 50 - module.receptive_field
     assert frames.max() <= 50 + module.receptive_field
     assert frames.max() - frames.min() >= module.receptive_field, "a receptive field that is far too wide wastes work"
+
+
+def test_a_shortcut_carries_the_level_past_the_norms() -> None:
+    module = encoder(shortcut=True)
+    assert module.shortcut is not None
+    torch.nn.init.zeros_(module.out.weight)
+    wav = torch.randn(1, 1, 400)
+    risen = module(10 * wav) - module(wav)
+    expected = module.shortcut.weight.sum(1).view(1, -1, 1) * torch.tensor(10.0).log()
+    torch.testing.assert_close(risen, expected.expand_as(risen), atol=1e-4, rtol=1e-4)
+
+
+def test_an_encoder_without_shortcut_reads_the_tensors_it_always_had() -> None:
+    assert not [name for name in encoder().state_dict() if "shortcut" in name]
+    assert decoder().head.out.in_features == 12
+    assert decoder(True).head.out.in_features == 12 + 6

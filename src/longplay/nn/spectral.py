@@ -1,7 +1,7 @@
 """The encoder and decoder of our own tokenizer and codec, which see and make spectra.
 
 Encoder: wav -> log-magnitude (and phase cosine) -> ConvNeXt -> latent. Decoder: latent -> ConvNeXt -> magnitude and
-phase -> inverse STFT. Source: Vocos (arXiv 2306.00814); the encoder is ours.
+phase -> inverse STFT. Source: Vocos (arXiv 2306.00814); the encoder is ours, and so is the shortcut around the blocks.
 """
 
 from typing import Literal
@@ -23,6 +23,8 @@ class SpectralEncoderConfig(Config):
         phase: also see the cosine of the phase. Codes of an encoder that does not are steadier over time, hence far
             easier for a language model (docs/experiments.md, 2026-11-22), but tie no waveform down.
         floor: magnitudes below it look alike.
+        shortcut: add a linear map of the log-magnitudes to what the blocks say. It stays as it is in training, where
+            steps that suit the blocks would shake a sum of a thousand levels (`longplay.train.components` sets it).
     """
 
     kind: Literal["spectral"] = "spectral"
@@ -33,6 +35,7 @@ class SpectralEncoderConfig(Config):
     kernel_size: int = Field(default=7, gt=0)
     phase: bool = True
     floor: float = Field(default=1e-5, gt=0)
+    shortcut: bool = False
 
 
 class SpectralEncoder(nn.Module):
@@ -53,20 +56,27 @@ class SpectralEncoder(nn.Module):
         )
         self.final_norm = nn.LayerNorm(config.dim, 1e-6)
         self.out = nn.Linear(config.dim, latent_dim)
+        self.shortcut = nn.Linear(config.n_fft // 2 + 1, latent_dim).requires_grad_(False) if config.shortcut else None
 
     def forward(self, wav: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B D T"]:
         """Encode; the last, partial hop is padded with zeros."""
+        logarithm, cosine = self.features(wav)
+        h = self.norm(self.embed(torch.cat((logarithm, cosine), dim=1).mT)).mT
+        for block in self.blocks:
+            h = block(h)
+        latents = self.out(self.final_norm(h.mT)).mT
+        if self.shortcut is None:
+            return latents
+        with torch.autocast(wav.device.type, enabled=False):  # bfloat16 is too coarse for a sum of a thousand levels
+            return latents + self.shortcut(logarithm.mT).mT
+
+    def features(self, wav: Float[Tensor, "B 1 S"]) -> tuple[Float[Tensor, "B F T"], Float[Tensor, "B P T"]]:
+        """Log-magnitudes, and the cosine of the phase (P = F, or 0 if it is not seen)."""
         with torch.autocast(wav.device.type, enabled=False):
             spectrum = stft(wav[:, 0].float(), self.window, self.hop_length)
             magnitude = spectrum.abs()
-            features = magnitude.clamp_min(self.config.floor).log()
-            if self.config.phase:
-                features = torch.cat([features, spectrum.real / magnitude.clamp_min(1e-5)], dim=1)
-            features = features.mT  # [B, T, F]
-        h = self.norm(self.embed(features)).mT
-        for block in self.blocks:
-            h = block(h)
-        return self.out(self.final_norm(h.mT)).mT
+            cosine = spectrum.real / magnitude.clamp_min(1e-5)
+            return magnitude.clamp_min(self.config.floor).log(), cosine if self.config.phase else cosine[:, :0]
 
     @property
     def receptive_field(self) -> int:
@@ -76,7 +86,11 @@ class SpectralEncoder(nn.Module):
 
 
 class SpectralDecoderConfig(Config):
-    """Size of the spectral decoder."""
+    """Size of the spectral decoder.
+
+    Attributes:
+        shortcut: the last layer also sees the latents themselves, past the blocks and their norms.
+    """
 
     kind: Literal["spectral"] = "spectral"
     n_fft: int = Field(gt=0)
@@ -84,6 +98,7 @@ class SpectralDecoderConfig(Config):
     intermediate_dim: int = Field(gt=0)
     num_layers: int = Field(gt=0)
     kernel_size: int = Field(default=7, gt=0)
+    shortcut: bool = False
 
 
 class SpectralDecoder(nn.Module):
@@ -100,7 +115,7 @@ class SpectralDecoder(nn.Module):
             for _ in range(config.num_layers)
         )
         self.final_norm = nn.LayerNorm(config.dim, 1e-6)
-        self.head = PhaseLockedHead(config.dim, config.n_fft, hop_length)
+        self.head = PhaseLockedHead(config.dim + config.shortcut * latent_dim, config.n_fft, hop_length)
 
     def forward(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
         """Decode."""
@@ -122,7 +137,8 @@ class SpectralDecoder(nn.Module):
         h = self.norm(self.embed(latents).mT).mT
         for block in self.blocks:
             h = block(h)
-        return self.final_norm(h.mT)
+        h = self.final_norm(h.mT)
+        return torch.cat((h.float(), latents.mT.float()), dim=-1) if self.config.shortcut else h
 
     @property
     def receptive_field(self) -> int:

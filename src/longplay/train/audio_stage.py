@@ -20,6 +20,7 @@ from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn.quantizers import CodeUsage, Quantized
 from longplay.nn.spectral import SpectralDecoderConfig
+from longplay.train.components import start_from_components
 from longplay.train.export import export_model
 from longplay.train.loop_config import LoopConfig
 from longplay.train.losses import (
@@ -107,6 +108,8 @@ class AudioStage:
         self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds)
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
         self.spectrum = _spectrum_loss(config)
+        if config.init is None and self.spectrum is not None:
+            start_from_components(self.model, self.crops.batch, self.spectrum.weight.flatten())
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
         if config.adversarial:
