@@ -13,6 +13,7 @@ from longplay.checkpoint.system import load_system
 from longplay.data.manifest import Track, write_manifest
 from longplay.data.musicnn import Listener, Musicnn
 from longplay.errors import UserError
+from longplay.evaluate.long_form import LongForm
 from longplay.evaluate.model import Evaluation, evaluate_model, parse_parts
 from longplay.evaluate.speed import speed_rows
 from longplay.pipeline import Pipeline, Progress
@@ -123,6 +124,20 @@ def test_generation_is_scored_beside_real_music_and_kept(pipeline: Pipeline, man
     assert len(list((tmp_path / "generated").glob("*.flac"))) == 8
 
 
+def test_every_stretch_of_long_pieces_is_scored(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:
+    judge = Listener(QuickJudge(), QuickJudge())
+    hummer = Hummer(pipeline.system, "hummer")
+    run = Evaluation(hummer, judge, manifest, tmp_path, 4, SECONDS, LongForm(pieces=2, seconds=12.0, stretch=4.0))
+    (part,) = run.run("long")
+
+    assert [row.system for row in part.rows] == ["from 0 s", "from 4 s", "from 8 s", "real"]
+    assert part.facts["last_to_first"] == pytest.approx(1, rel=0.2), "a tone stays the tone that it was"
+    assert len(list((tmp_path / "long").glob("*.flac"))) == 2
+    longer = Evaluation(hummer, judge, manifest, tmp_path, 4, SECONDS, LongForm(stretch=60.0))
+    with pytest.raises(UserError, match="no track of the test split lasts 60 s"):
+        longer.run("long")
+
+
 def test_speed_times_every_stage(pipeline: Pipeline) -> None:
     rows = speed_rows(pipeline, 1.0)
 
@@ -135,8 +150,8 @@ def test_what_a_model_lacks_is_missing(pipeline: Pipeline, manifest: Path, tmp_p
     partial = Pipeline(replace(pipeline.system, codec=None, lm=None), "partial")
     run = evaluation(partial, manifest, tmp_path, 2)
 
-    reasons = [run.run(name)[0].missing for name in ("codec", "flow", "generation")]
-    assert reasons == ["the model has no codec", "the model has no codec", "the model has no lm"]
+    reasons = [run.run(name)[0].missing for name in ("codec", "flow", "generation", "long")]
+    assert reasons == ["the model has no codec"] * 2 + ["the model has no lm"] * 2
     assert {row.system for row in speed_rows(partial, 0.5)} == {"tokenizer encode", "tokenizer decode", "flow"}
 
 
@@ -149,3 +164,5 @@ def test_parts_are_read_in_order_and_unknown_ones_named() -> None:
 def test_clips_too_short_to_judge_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 2 clips of 4 s"):
         evaluate_model("nano", tmp_path, tmp_path, clips=2, seconds=1)
+    with pytest.raises(UserError, match="6 long pieces of 60 s: use at least 2 of 120 s"):
+        evaluate_model("nano", tmp_path, tmp_path, long_form=LongForm(seconds=60))

@@ -13,21 +13,33 @@ def evaluate(
     clips: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 64,
     seconds: Annotated[float, typer.Option(min=4, help="Length of each.")] = 10.0,
     parts: Annotated[
-        str, typer.Option(help="Some of codec,tokenizer,flow,generation,speed.")
+        str, typer.Option(help="Some of codec,tokenizer,flow,generation,speed,long.")
     ] = "codec,tokenizer,flow,generation,speed",
+    long_pieces: Annotated[int, typer.Option(min=2, help="Number of pieces of part long.")] = 6,
+    long_seconds: Annotated[float, typer.Option(min=120, help="Length of each.")] = 480.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
-    """Measure reconstruction, generation and speed, beside Opus, real music and noise.
+    """Measure reconstruction, generation, speed and, if asked, long pieces, beside Opus, real music and noise.
 
     `longplay evaluate nano --manifest corpus/manifest.jsonl --out runs/evaluation`
     """
     import torch
 
+    from longplay.evaluate.long_form import LongForm
     from longplay.evaluate.model import evaluate_model, parse_parts
     from longplay.evaluate.report import markdown
 
     if threads:
         torch.set_num_threads(threads)
-    report = evaluate_model(model, manifest, out, clips=clips, seconds=seconds, parts=parse_parts(parts), device=device)
+    report = evaluate_model(
+        model,
+        manifest,
+        out,
+        clips=clips,
+        seconds=seconds,
+        parts=parse_parts(parts),
+        long_form=LongForm(long_pieces, long_seconds),
+        device=device,
+    )
     typer.echo(markdown(report))

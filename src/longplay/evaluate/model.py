@@ -16,6 +16,7 @@ from longplay.engine.encode import encode
 from longplay.errors import UserError
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
 from longplay.evaluate.generation import adherence_rows, artifact_rows, controls, prompt_of, quality_rows
+from longplay.evaluate.long_form import LongForm, Sounds, long_form_rows
 from longplay.evaluate.reconstruction import code_usage, opus_clips, reconstruction_rows
 from longplay.evaluate.report import Part, Report, write_report
 from longplay.evaluate.speed import speed_rows
@@ -25,9 +26,11 @@ from longplay.pipeline import Pipeline, Through
 from longplay.prompt import GenerationOptions
 from longplay.report import check_plotting
 
-PartName = Literal["codec", "tokenizer", "flow", "generation", "speed"]
+PartName = Literal["codec", "tokenizer", "flow", "generation", "speed", "long"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
+DEFAULT_PARTS = PARTS[:-1]  # long pieces take as long as all else together
 MIN_SECONDS = 4.0  # one patch of musicnn, and some more for tempo and key
+EIGHT_MINUTES = LongForm()
 REFERENCE_RATIO = 2  # reference clips of real music per generated clip
 
 Wav = npt.NDArray[np.float32]
@@ -41,7 +44,8 @@ def evaluate_model(
     *,
     clips: int = 64,
     seconds: float = 10.0,
-    parts: Sequence[PartName] = PARTS,
+    parts: Sequence[PartName] = DEFAULT_PARTS,
+    long_form: LongForm = EIGHT_MINUTES,
     device: str = "auto",
 ) -> Report:
     """Evaluate a model and write `results.json`, `results.md`, `results.png` and the generated clips into `out`.
@@ -53,6 +57,7 @@ def evaluate_model(
         clips: number of clips of the test split, and of generated clips.
         seconds: length of each.
         parts: what to evaluate.
+        long_form: the pieces of part `long`.
         device: for the model; the measures are computed on the CPU.
 
     Raises:
@@ -62,8 +67,14 @@ def evaluate_model(
     """
     if clips < 2 or seconds < MIN_SECONDS:
         raise UserError(f"{clips} clips of {seconds:g} s: use at least 2 clips of {MIN_SECONDS:g} s")
+    if long_form.pieces < 2 or long_form.seconds < 2 * long_form.stretch:
+        raise UserError(
+            f"{long_form.pieces} long pieces of {long_form.seconds:g} s: use at least 2 of {2 * long_form.stretch:g} s"
+        )
     check_plotting()
-    evaluation = Evaluation(Pipeline.load(model, device), Listener.pretrained(), manifest, out, clips, seconds)
+    evaluation = Evaluation(
+        Pipeline.load(model, device), Listener.pretrained(), manifest, out, clips, seconds, long_form
+    )
     found = [part for name in PARTS if name in parts for part in evaluation.run(name)]
     report = evaluation.report(found)
     write_report(report, out)
@@ -87,10 +98,18 @@ class Evaluation:
     """One model, one set of clips; `run` does one part."""
 
     def __init__(
-        self, pipeline: Pipeline, listener: Listener, manifest: Path, out: Path, count: int, seconds: float
+        self,
+        pipeline: Pipeline,
+        listener: Listener,
+        manifest: Path,
+        out: Path,
+        count: int,
+        seconds: float,
+        long_form: LongForm = EIGHT_MINUTES,
     ) -> None:
         self.pipeline, self.system, self.listener = pipeline, pipeline.system, listener
         self.manifest, self.out, self.count, self.seconds = manifest, out, count, seconds
+        self.long_form = long_form
         self.tracks = eligible_tracks(manifest, "test", seconds)
         self.clips: list[Clip] = []
 
@@ -100,7 +119,12 @@ class Evaluation:
         if name == "speed":
             about = f"Seconds of music per second of computing, one piece of {self.seconds:g} s."
             return [Part(name, about, speed_rows(self.pipeline, self.seconds))]
-        needs = {"codec": ["codec"], "tokenizer": ["tokenizer"], "generation": ["lm", "tokenizer"]}
+        needs = {
+            "codec": ["codec"],
+            "tokenizer": ["tokenizer"],
+            "generation": ["lm", "tokenizer"],
+            "long": ["lm", "tokenizer"],
+        }
         absent = [
             need for need in needs.get(name, ["tokenizer", "flow", "codec"]) if getattr(self.system, need) is None
         ]
@@ -108,6 +132,8 @@ class Evaluation:
             return [Part(name, "", missing=f"the model has no {' and no '.join(absent)}")]
         if name == "generation":
             return self.generation()
+        if name == "long":
+            return [self.long()]
         return [self.flow() if name == "flow" else self.coder(name)]
 
     def coder(self, name: Literal["codec", "tokenizer"]) -> Part:
@@ -140,18 +166,17 @@ class Evaluation:
         """Music from the captions of every other test track, against the other half of the tracks."""
         clips = cut_clips(self.manifest, self.tracks[::2], self.count, self.seconds)
         reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
-        fast = self.system.flow is None or self.system.codec is None
-        made = [self._generate(index, clip, fast) for index, clip in enumerate(clips)]
+        made = [self._generate(index, clip, self.seconds, "generated") for index, clip in enumerate(clips)]
         wavs, rate, real_rate = [audio.wav[0] for audio in made], made[0].sample_rate, clips[0].sample_rate
         heard, real = self.listener.hear(wavs, rate), self.listener.hear([clip.wav for clip in clips], real_rate)
         others = {name: self.listener.embed(wrong, real_rate) for name, wrong in controls(clips).items()}
         target = self.listener.embed([clip.wav for clip in reference], reference[0].sample_rate)
         about = (
             f"{len(clips)} clips of {self.seconds:g} s from captions of half the test tracks"
-            f"{' (fast mode: no flow or codec)' if fast else ''}; reference: {len(reference)} clips of the other half."
+            f"{' (fast mode: no flow or codec)' if self._fast else ''}; reference: {len(reference)} clips of the other half."
         )
         met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio)."
-        decoder = self.system.tokenizer if fast else self.system.codec
+        decoder = self.system.tokenizer if self._fast else self.system.codec
         assert decoder is not None
         added = (
             f"Power at multiples of {decoder.config.frame_rate:g} Hz against its surroundings; share of silent seconds."
@@ -161,6 +186,25 @@ class Evaluation:
             Part("artifacts", added, artifact_rows(wavs, rate, decoder.config.frame_rate, clips)),
             Part("adherence", met, adherence_rows(clips, real, wavs, rate, heard)),
         ]
+
+    def long(self) -> Part:
+        """Every minute of long pieces from the captions of test tracks, against the other half of the tracks."""
+        form = self.long_form
+        tracks = [track for track in self.tracks[::2] if track.seconds >= form.stretch]
+        if not tracks:
+            raise UserError(f"{self.manifest}: no track of the test split lasts {form.stretch:g} s, as part long needs")
+        real = cut_clips(self.manifest, tracks, form.pieces, form.stretch)
+        reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
+        target = self.listener.embed([clip.wav for clip in reference], reference[0].sample_rate)
+        made = [self._generate(index, clip, form.seconds, "long") for index, clip in enumerate(real)]
+        sounds = Sounds([audio.wav[0] for audio in made], made[0].sample_rate)
+        others = Sounds([clip.wav for clip in real], real[0].sample_rate)
+        rows, facts = long_form_rows(sounds, others, target, self.listener, form.stretch)
+        about = (
+            f"{len(made)} pieces of {form.seconds:g} s in stretches of {form.stretch:g} s: Frechet distance to real "
+            "music; share of seconds that repeat one of the 30 s before; flatness (0: noise); level; silent seconds."
+        )
+        return Part("long", about, rows, facts)
 
     def report(self, parts: Sequence[Part]) -> Report:
         """The parts with what they were measured on."""
@@ -193,11 +237,15 @@ class Evaluation:
         codes = encode(coder, torch.from_numpy(wav)[None, None].to(self.system.device))[0]
         return np.atleast_2d(codes.cpu().numpy())
 
-    def _generate(self, index: int, clip: Clip, fast: bool) -> Audio:
-        options = GenerationOptions(seconds=self.seconds, seed=index, fast=fast)
+    @property
+    def _fast(self) -> bool:
+        return self.system.flow is None or self.system.codec is None
+
+    def _generate(self, index: int, clip: Clip, seconds: float, name: str) -> Audio:
+        options = GenerationOptions(seconds=seconds, seed=index, fast=self._fast)
         audio = self.pipeline.generate(prompt_of(clip.track), options)
-        folder = self.out / "generated"
+        folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
         audio.save(folder / f"{index:03d}.flac")
-        logger.info("generated %d of %d", index + 1, self.count)
+        logger.info("%s: made number %d", name, index + 1)
         return audio
