@@ -24,6 +24,7 @@ from systems import save_residual
         "nano-codec-decoder",
         "nano-lm",
         "nano-flow",
+        "nano-flow-reflow",
         "base",
         "1.5b",
     ],

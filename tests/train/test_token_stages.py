@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from longplay.data.token_windows import TokenTrack
-from longplay.errors import CheckpointError, TrainingError
+from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.flow import Flow
 from longplay.train.export import export_model
-from longplay.train.flow_stage import FlowStage
+from longplay.train.flow_stage import FlowStage, FlowStageConfig, ReflowConfig
 from longplay.train.lm_examples import collate
 from longplay.train.loop import train
 from longplay.train.parallel import Parallel
@@ -113,6 +113,32 @@ def test_a_flow_of_another_size_is_refused(flow_stage: Any, tmp_path: Path) -> N
     export_model("flow", wider, wider.config, tmp_path / "model")
     with pytest.raises(CheckpointError, match="its flow does not fit this config"):
         flow_stage(init=tmp_path / "model")
+
+
+def test_reflow_lets_a_single_step_end_where_the_guided_path_ends(flow_stage: Any, tmp_path: Path) -> None:
+    teacher = flow_stage()
+    learn(teacher, 80)
+    teacher.export(teacher.model, tmp_path / "model")
+    unguided = teacher.config.flow.model_copy(update={"guidance": 0.0})
+    stage = flow_stage(init=tmp_path / "model", flow=unguided, reflow=ReflowConfig(num_steps=8, guidance=8.0))
+    assert torch.equal(stage.model.latent_std, teacher.model.latent_std), "one scale with its teacher"
+    with torch.inference_mode():
+        before = stage.evaluate(stage.model.eval())
+    weights = {name: value.clone() for name, value in stage.teacher.state_dict().items()}
+    learn(stage, 200)
+    with torch.inference_mode():
+        after = stage.evaluate(stage.model.eval())
+    assert after["off_1"] < 0.8 * before["off_1"]
+    assert after["off_4"] < 0.8 * before["off_4"]
+    assert all(torch.equal(value, weights[name]) for name, value in stage.teacher.state_dict().items())
+
+
+def test_reflow_needs_a_trained_flow_and_guides_once(flow_stage: Any) -> None:
+    config = flow_stage().config.model_dump()
+    with pytest.raises(ConfigError, match="give its model directory as init"):
+        FlowStageConfig.parse(config | {"reflow": {}})
+    with pytest.raises(ConfigError, match="set flow.guidance to 0"):
+        FlowStageConfig.parse(config | {"reflow": {}, "init": "somewhere"})
 
 
 def test_every_second_step_is_of_openings_and_costs_as_many_codes(lm_stage: Any) -> None:

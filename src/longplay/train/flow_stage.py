@@ -1,25 +1,41 @@
-"""Stage `flow`: from the tokenizer's codes to the codec's latents, by flow matching on crops of token shards."""
+"""Stage `flow`: from the tokenizer's codes to the codec's latents, by flow matching on crops of token shards.
+
+With `reflow` a trained flow learns from its own results instead (rectified flow, arXiv 2209.03003): each noise is paired
+with the latents that the flow, guided, carries it to. The paths between such pairs hardly cross, so they become straight
+and a few steps follow them; the guidance is learnt with them and need not be computed again.
+"""
 
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from longplay.checkpoint.system import load_system
 from longplay.config import Config
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
-from longplay.errors import TrainingError
+from longplay.errors import CheckpointError, TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerLayer
+from longplay.nn.ode import cosine_time
 from longplay.nn.unet import ResnetBlock, TransformerBlock
 from longplay.train.export import export_model
 from longplay.train.init import start_from
 from longplay.train.loop_config import LoopConfig
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
+
+STEPS = (1, 2, 4, 10)  # that a straightened flow is measured at
+
+
+class ReflowConfig(Config):
+    """How the flow that teaches is sampled; default as its own config says."""
+
+    num_steps: int | None = Field(default=None, gt=0)
+    guidance: float | None = Field(default=None, ge=0)
 
 
 class FlowStageConfig(Config):
@@ -28,16 +44,28 @@ class FlowStageConfig(Config):
     Attributes:
         codec: the model directory whose latents are learnt.
         init: a model directory whose flow this run starts from; statistics of the latents are those of this run's codec.
+        reflow: straighten the paths of `init`, for few steps without guidance. Codes of the shards are used, latents not.
     """
 
     stage: Literal["flow"]
     flow: FlowConfig
     codec: Path
     init: Path | None = None
+    reflow: ReflowConfig | None = None
     crop_seconds: float = Field(default=5.0, gt=0)
     batch_size: int = Field(default=8, gt=0)
     held_out_crops: int = Field(default=16, gt=0)
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _reflow_has_a_teacher(self) -> "FlowStageConfig":
+        if self.reflow is not None and self.init is None:
+            raise ValueError("reflow straightens a trained flow; give its model directory as init")
+        if self.reflow is not None and self.flow.guidance:
+            raise ValueError(
+                f"flow.guidance = {self.flow.guidance:g} would guide twice: reflow learns the guidance; set flow.guidance to 0"
+            )
+        return self
 
 
 class FlowStage:
@@ -67,7 +95,11 @@ class FlowStage:
         ]
         self.partial_gradients = False
         self.batch_size = config.batch_size
-        if config.flow.normalize_latents:
+        self.teacher: Flow | None = None
+        if config.reflow is not None:
+            assert config.init is not None
+            self.teacher = _teacher(config.init)
+        elif config.flow.normalize_latents:
             _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
             self.model.set_latent_statistics(latents.mean((0, 2)), latents.std((0, 2)).clamp_min(1e-3))
 
@@ -78,16 +110,50 @@ class FlowStage:
 
     def losses(self, step: int, batch: Batch) -> Losses:
         """Flow-matching loss; times, noise and dropout are drawn from torch's default generator."""
-        loss = self.model.loss(batch["codes"], batch["latents"])
+        codes = batch["codes"]
+        if self.teacher is None:
+            loss = self.model.loss(codes, batch["latents"])
+        else:
+            x_0 = torch.randn_like(batch["latents"])
+            loss = self._straight_loss(self.model, codes, x_0, torch.rand(len(codes), device=codes.device))
         return Losses({"model": loss}, {"loss": loss.detach()})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """The loss on fixed crops, with fixed noise and times."""
+        """The loss on fixed crops, with fixed noise and times.
+
+        Of a flow that is straightened also `off_1`, `off_2`, ...: how far one step, two, ... end from where its teacher
+        ends, in deviations of the latents.
+        """
         assert isinstance(model, Flow)
         codes, latents = self._tensors(self.held_out.batch(1, 0, self.config.held_out_crops))
         device = next(model.parameters()).device
         codes, latents = codes.to(device), latents.to(device)
-        return {"loss": float(model.loss(codes, latents, generator=torch.Generator().manual_seed(1)))}
+        generator = torch.Generator().manual_seed(1)
+        if self.teacher is None:
+            return {"loss": float(model.loss(codes, latents, generator=generator))}
+        x_0 = torch.randn(latents.shape, generator=generator).to(device)
+        u = torch.rand(len(codes), generator=generator).to(device)
+        losses = {"loss": float(self._straight_loss(model, codes, x_0, u))}
+        taught = model.normalize(self._taught(codes, x_0))
+        for steps in STEPS:
+            made = model.normalize(model.sample(codes, x_0, num_steps=steps, guidance=0.0))
+            losses[f"off_{steps}"] = float((made - taught).square().mean().sqrt())
+        return losses
+
+    def _straight_loss(self, model: Flow, codes: Tensor, x_0: Tensor, u: Tensor) -> Tensor:
+        """The loss on the straight paths from noise to where the teacher takes it, at times drawn as u in [0, 1)."""
+        x_1 = model.normalize(self._taught(codes, x_0))
+        keep = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
+        return model.velocity_loss(model.condition(codes), x_1, x_0, cosine_time(u), keep)
+
+    @torch.no_grad()
+    def _taught(self, codes: Tensor, x_0: Tensor) -> Tensor:
+        assert self.teacher is not None
+        assert self.config.reflow is not None
+        teacher = self.teacher.to(codes.device)
+        return teacher.sample(
+            codes, x_0, num_steps=self.config.reflow.num_steps, guidance=self.config.reflow.guidance
+        ).float()
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """The codec's own decoding of two held-out crops, and what the flow makes of their codes."""
@@ -116,3 +182,10 @@ class FlowStage:
         part = window.track.acoustic[:, start : start + length]
         # the last hop of the tokenizer may be only half filled: the codec then has a frame less
         return np.pad(part, ((0, 0), (0, length - part.shape[1])), mode="edge")
+
+
+def _teacher(directory: Path) -> Flow:
+    flow = load_system(directory).flow
+    if flow is None:
+        raise CheckpointError(f"{directory}: holds no flow to straighten; give the model directory of a flow run")
+    return flow.eval().requires_grad_(False)
