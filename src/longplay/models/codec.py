@@ -108,7 +108,7 @@ class Codec(nn.Module):
 
     def decode(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
         """Audio of latents (quantized, or made by the flow)."""
-        return self.decoder(latents.to(self._decoder_dtype())).float()
+        return self.decoder(latents).float()
 
     def decode_frames(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B P T"]:
         """What the decoder's `synthesis` turns to audio, of latents.
@@ -116,15 +116,12 @@ class Codec(nn.Module):
         Raises:
             TypeError: the decoder is not spectral.
         """
-        return spectral(self.decoder).frames(latents.to(self._decoder_dtype()))
+        return spectral(self.decoder).frames(latents)
 
     def decode_in(self, dtype: torch.dtype) -> "Codec":
-        """Let the decoder, and nothing else, compute in `dtype`."""
+        """Let the decoder, and nothing else, compute in `dtype`; latents come in float32."""
         self.decoder.to(dtype)
         return self
-
-    def _decoder_dtype(self) -> torch.dtype:
-        return next(self.decoder.parameters()).dtype
 
     def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.

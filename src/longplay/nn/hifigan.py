@@ -199,9 +199,9 @@ class HifiganGenerator(nn.Module):
         self.conv_post = _same(channels, 1, config.end_kernel_size)
 
     def forward(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
-        """Decode."""
+        """Decode, in the precision of the weights."""
         per_stage = len(self.config.resblock_kernel_sizes)
-        x = self.conv_pre(latents)
+        x = self.conv_pre(latents.to(next(self.parameters()).dtype))
         for stage, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, self.config.slope))
             total = torch.zeros_like(x)

@@ -134,11 +134,13 @@ class SpectralDecoder(nn.Module):
         return Synthesis(self.head)
 
     def _features(self, latents: Tensor) -> Tensor:
-        h = self.norm(self.embed(latents).mT).mT
+        h = self.norm(self.embed(latents.to(self.embed.weight.dtype)).mT).mT
         for block in self.blocks:
             h = block(h)
         h = self.final_norm(h.mT)
-        return torch.cat((h.float(), latents.mT.float()), dim=-1) if self.config.shortcut else h
+        return (
+            torch.cat((h.float(), latents.mT.float()), dim=-1) if self.config.shortcut else h
+        )  # no rounding on the way
 
     @property
     def receptive_field(self) -> int:
