@@ -75,6 +75,13 @@ def test_flow_latents_are_standardised_and_aligned_with_the_codes(flow_stage: An
     torch.testing.assert_close(row[:, :3], stage.codec.embed(acoustic.unsqueeze(0))[0])
 
 
+def test_one_scale_for_all_channels_keeps_small_ones_small(flow_stage: Any) -> None:
+    each, common = flow_stage().model, flow_stage(latent_scale="common").model
+    assert len(set(common.latent_std.tolist())) == 1
+    torch.testing.assert_close(common.latent_std[0], each.latent_std.square().mean().sqrt())
+    assert torch.equal(common.latent_mean, each.latent_mean)
+
+
 def test_a_flow_needs_acoustic_codes(flow_stage: Any, tracks: list[TokenTrack]) -> None:
     stage = flow_stage()
     bare = [TokenTrack(t.utt, t.semantic, np.zeros((0, 0), np.int16), t.captions, t.sections) for t in tracks]

@@ -44,6 +44,8 @@ class FlowStageConfig(Config):
     Attributes:
         codec: the model directory whose latents are learnt.
         init: a model directory whose flow this run starts from; statistics of the latents are those of this run's codec.
+        latent_scale: normalise each channel by its own deviation, or all by one, for latents whose scale means something:
+            those of a codec with a shortcut, where a small channel is one that is hardly heard.
         reflow: straighten the paths of `init`, for few steps without guidance. Codes of the shards are used, latents not.
     """
 
@@ -51,6 +53,7 @@ class FlowStageConfig(Config):
     flow: FlowConfig
     codec: Path
     init: Path | None = None
+    latent_scale: Literal["channel", "common"] = "channel"
     reflow: ReflowConfig | None = None
     crop_seconds: float = Field(default=5.0, gt=0)
     batch_size: int = Field(default=8, gt=0)
@@ -101,7 +104,10 @@ class FlowStage:
             self.teacher = _teacher(config.init)
         elif config.flow.normalize_latents:
             _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
-            self.model.set_latent_statistics(latents.mean((0, 2)), latents.std((0, 2)).clamp_min(1e-3))
+            deviation = latents.std((0, 2))
+            if config.latent_scale == "common":
+                deviation = deviation.square().mean().sqrt().expand_as(deviation)
+            self.model.set_latent_statistics(latents.mean((0, 2)), deviation.clamp_min(1e-3))
 
     def batch(self, step: int, rows: slice) -> Batch:
         """`codes` [B, T] and `latents` [B, D, T * ratio]."""
