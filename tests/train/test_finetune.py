@@ -18,6 +18,7 @@ from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenTrack, read_token_tracks
 from longplay.errors import CheckpointError, ConfigError, TrainingError, UserError
 from longplay.train import finetune as finetuning
+from longplay.train.build import build_stage, load_stage_config
 from longplay.train.finetune import FinetuneConfig, Finetuned, How, finetune, music
 from longplay.train.finetune.estimate import Estimate
 from longplay.train.loop_config import LoopConfig
@@ -114,6 +115,24 @@ def test_everything_in_one_call(request_: FinetuneConfig, tmp_path: Path, model:
         assert word in text, text
     captions = {caption for track in read_token_tracks(run / "tokens", "train") for caption in track.captions}
     assert all(caption.startswith("xyz, ") for caption in captions)
+
+
+def test_other_music_is_rehearsed(request_: FinetuneConfig, tmp_path: Path, songs: Path) -> None:
+    splits = ("train", "valid")
+    tracks = [other(songs, index).model_copy(update={"split": split}) for index, split in enumerate(splits)]
+    write_manifest(tmp_path / "other.jsonl", tracks)
+    asked = request_.model_copy(update={"keep": str(tmp_path / "other.jsonl"), "keep_share": 0.5, "steps": 2})
+    run = tmp_path / "run"
+    assert isinstance(finetune(asked, run), Finetuned)
+    assert [track.utt for track in read_token_tracks(run / "keep", "train")] == ["o0"]
+    stage = build_stage(load_stage_config(str(run / "train/run.yaml")), run / "tokens", tmp_path)
+    drawn = stage.windows.batch(0, 0, 400)  # type: ignore[attr-defined]
+    assert 0.4 < np.mean([window.track.utt == "o0" for window in drawn]) < 0.6
+    with pytest.raises(UserError, match="of which music"):
+        finetune(request_.model_copy(update={"keep_share": 0.5}), tmp_path / "a")
+    write_manifest(tmp_path / "other.jsonl", tracks[1:])
+    with pytest.raises(UserError, match="needs music of the split 'train'"):
+        finetune(asked, tmp_path / "b")
 
 
 def other(songs: Path, index: int) -> Track:

@@ -40,6 +40,15 @@ def finetune(
             help="Manifest or token shards of other music: measure that it is not forgotten.", rich_help_panel=_MUSIC
         ),
     ] = None,
+    keep_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Of what is learnt from, this share is of --keep: it is forgotten less.",
+            rich_help_panel=_MUSIC,
+        ),
+    ] = 0.0,
     full: Annotated[
         bool,
         typer.Option(
@@ -131,6 +140,7 @@ def finetune(
                     "caption": caption,
                     "trigger": trigger,
                     "keep": None if keep is None else str(keep.absolute()),
+                    "keep_share": keep_share,
                     "full": full,
                     "rank": rank,
                     "steps": steps,

@@ -1,6 +1,6 @@
 """Windows of token shards as training batches of `lm` and `flow`; batch n is a function of (seed, n) alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,20 +137,35 @@ class TokenWindows:
         tracks: the pieces.
         frames: codes of a window.
         shorter: take pieces of fewer codes whole; else they are left out.
+        others: further pieces, of which `share` of the windows are.
+        share: 0 to 1.
 
     Raises:
         TrainingError: no piece is long enough.
     """
 
-    def __init__(self, tracks: list[TokenTrack], frames: int, shorter: bool = False) -> None:
-        least = 1 if shorter else frames
-        self.tracks = [track for track in tracks if len(track.semantic) >= least]
-        if not self.tracks:
-            raise TrainingError(f"none of {len(tracks)} pieces has {least} codes; shorten the window")
+    def __init__(
+        self,
+        tracks: list[TokenTrack],
+        frames: int,
+        shorter: bool = False,
+        others: Sequence[TokenTrack] = (),
+        share: float = 0.0,
+    ) -> None:
         self.frames = frames
-        lengths = np.array([len(track.semantic) for track in self.tracks], dtype=np.float64)
-        weights = lengths / np.minimum(lengths, frames)  # a piece of one window is drawn whole
-        self.weights = weights / weights.sum()
+        self.tracks, weights = self._weighted(tracks, 1 if shorter else frames)
+        if share:
+            more, further = self._weighted(others, 1 if shorter else frames)
+            self.tracks, weights = self.tracks + more, np.concatenate((weights * (1 - share), further * share))
+        self.weights = weights
+
+    def _weighted(self, tracks: Sequence[TokenTrack], least: int) -> tuple[list[TokenTrack], np.ndarray]:
+        fitting = [track for track in tracks if len(track.semantic) >= least]
+        if not fitting:
+            raise TrainingError(f"none of {len(tracks)} pieces has {least} codes; shorten the window")
+        lengths = np.array([len(track.semantic) for track in fitting], dtype=np.float64)
+        weights = lengths / np.minimum(lengths, self.frames)  # a piece of one window is drawn whole
+        return fitting, weights / weights.sum()
 
     def batch(self, seed: int, index: int, size: int) -> list[TokenWindow]:
         """Windows of batch `index`; a start, an end and any caption of the piece are as likely as their share of it."""

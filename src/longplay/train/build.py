@@ -79,7 +79,8 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
     tokenizer = load_tokenizer(config.tokenizer)
     text = _text_tokenizer(config, run, train)
     kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()
-    stage = LMStage(config, tokenizer, text, train, held_out, kept, _adapter(config))
+    rehearsed = read_token_tracks(config.keep, "train") if config.keep is not None and config.keep_share else ()
+    stage = LMStage(config, tokenizer, text, train, held_out, kept, rehearsed, _adapter(config))
     if config.init is not None:
         _start_from(stage, config.init)
     if config.lora is not None:

@@ -43,6 +43,7 @@ class LMStageConfig(Config):
             unless `init` holds the same one), or that of `init`.
         lora: train a low-rank change of `init`'s lm alone; `model/` is then an adapter.
         keep: token shards of other music, whose held-out loss is measured too.
+        keep_share: of the windows learnt from that are of `keep`, so that it is not forgotten.
         keep_best: export the model of the evaluation with the least held-out loss, not that of the last one.
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
@@ -58,6 +59,7 @@ class LMStageConfig(Config):
     text: Literal["own", "init"] = "own"
     lora: LoRAConfig | None = None
     keep: Path | None = None
+    keep_share: float = Field(default=0.0, ge=0, lt=1)
     keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
     row_positions: int | None = Field(default=None, gt=1)
@@ -68,6 +70,8 @@ class LMStageConfig(Config):
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> Self:
+        if self.keep_share and self.keep is None:
+            raise ValueError(f"keep_share = {self.keep_share:g} of which music: set keep")
         if self.init is None and (self.lora is not None or self.text == "init"):
             raise ValueError("lora and text = init need the model to start from: set init")
         return self
@@ -91,6 +95,7 @@ class LMStage:
         text: turns captions into ids.
         train_tracks, held_out_tracks: to learn from, and to measure with.
         kept_tracks: other music to measure with.
+        rehearsed_tracks: other music to learn from, for `config.keep_share`.
         adapter: what an exported adapter says of itself; with `config.lora` only.
     """
 
@@ -102,6 +107,7 @@ class LMStage:
         train_tracks: list[TokenTrack],
         held_out_tracks: list[TokenTrack],
         kept_tracks: Sequence[TokenTrack] = (),
+        rehearsed_tracks: Sequence[TokenTrack] = (),
         adapter: AdapterConfig | None = None,
     ) -> None:
         if config.lm.context_frames is None:
@@ -113,11 +119,13 @@ class LMStage:
         self.model = LM(config.lm)
         self.adapter = adapter
         packed = config.row_positions is not None
-        self.windows = TokenWindows(train_tracks, config.lm.context_frames, shorter=packed)
+        self.windows = TokenWindows(train_tracks, config.lm.context_frames, packed, rehearsed_tracks, config.keep_share)
         self.held_out = TokenWindows(held_out_tracks, config.lm.context_frames, shorter=packed)
         self.openings: TokenWindows | None = None
         if config.opening_frames is not None:
-            self.openings = TokenWindows(train_tracks, config.opening_frames, shorter=packed)
+            self.openings = TokenWindows(
+                train_tracks, config.opening_frames, packed, rehearsed_tracks, config.keep_share
+            )
             self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames, shorter=packed)
         self.kept = TokenWindows(list(kept_tracks), config.lm.context_frames, shorter=packed) if kept_tracks else None
         self._measured: dict[str, float] = {}

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -115,6 +116,8 @@ def finetune(config: FinetuneConfig, run: Path, how: How | None = None) -> Finet
     check_plotting()
     if config.keep is not None and not Path(config.keep).exists():
         raise UserError(f"{config.keep}: is not there; give a manifest, or a folder of token shards, of other music")
+    if config.keep_share and config.keep is None:
+        raise UserError(f"--keep-share {config.keep_share:g}: of which music? give it with --keep")
     base = locate(config.model)
     lm = _check_model(base, config.model)
     settle(config, lm_digest(weight_files(base, load_config(base))), run)
@@ -177,7 +180,8 @@ def _prepare(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: H
     _encode(run / CORPUS / MANIFEST, run / TOKENS, choose, base, how, "encode")
     if (kept := _kept(config, run)) is not None:
         if config.keep is not None and kept == run / KEEP:
-            _encode(Path(config.keep), kept, music.choose_kept, base, how, "encode other")
+            choose = partial(music.choose_kept, rehearse=config.keep_share > 0)
+            _encode(Path(config.keep), kept, choose, base, how, "encode other")
         music.check_kept(kept, lm.codebook_size)
     return tracks
 
@@ -226,6 +230,7 @@ def _stage_config(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, h
             "text": "init",
             "lora": None if config.full else LoRAConfig(rank=config.rank, alpha=2 * config.rank).dump(),
             "keep": _kept(config, run),
+            "keep_share": config.keep_share,
             "keep_best": True,
             "opening_frames": OPENING_FRAMES if frames >= 2 * OPENING_FRAMES else None,
             "batch_size": config.batch_size,

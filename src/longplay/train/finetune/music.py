@@ -10,7 +10,7 @@ from longplay.data.token_windows import TokenTrack, read_token_tracks
 from longplay.errors import ConfigError, UserError
 
 LEAST_SECONDS, FEW_SECONDS = 60.0, 300.0
-KEPT_SECONDS = 1800.0
+KEPT_SECONDS, REHEARSED_SECONDS = 1800.0, 7200.0
 PUBLISHED_WINDOW_SECONDS = 30.0
 REACHED = 0.9
 _NUMBER = re.compile(r"^[\W\d_]+")
@@ -77,15 +77,34 @@ def window_frames(tracks: Sequence[TokenTrack], longest: int) -> int:
     return longest
 
 
-def choose_kept(tracks: list[Track]) -> list[Track]:
-    """Half an hour of other music to measure with: of the validation split, else the test split, else any."""
+def choose_kept(tracks: list[Track], rehearse: bool = False) -> list[Track]:
+    """Half an hour of other music to measure with: of the validation split, else the test split, else any.
+
+    To `rehearse`, up to two hours of its training split besides.
+
+    Raises:
+        UserError: there is nothing to rehearse.
+    """
     of: dict[str, list[Track]] = {}
     for track in tracks:
         of.setdefault(track.split, []).append(track)
+    measured = _some(of.get("valid") or of.get("test") or tracks, KEPT_SECONDS)
+    if not rehearse:
+        return [track.model_copy(update={"split": "valid"}) for track in measured]
+    if not of.get("train") or not (of.get("valid") or of.get("test")):
+        raise UserError(
+            "--keep-share: the manifest of --keep needs music of the split 'train' to learn from, and other music of "
+            "the split 'valid' or 'test' to measure with; `longplay data build` splits a folder"
+        )
+    return _some(of["train"], REHEARSED_SECONDS) + [track.model_copy(update={"split": "valid"}) for track in measured]
+
+
+def _some(tracks: Sequence[Track], enough: float) -> list[Track]:
+    """Tracks in an order of their own until there are `enough` seconds."""
     chosen, seconds = [], 0.0
-    for track in sorted(of.get("valid") or of.get("test") or tracks, key=_shuffled):
-        if seconds < KEPT_SECONDS:
-            chosen.append(track.model_copy(update={"split": "valid"}))
+    for track in sorted(tracks, key=_shuffled):
+        if seconds < enough:
+            chosen.append(track)
             seconds += track.seconds
     return chosen
 

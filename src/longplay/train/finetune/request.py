@@ -21,6 +21,7 @@ class FinetuneConfig(Config):
         caption: said of every file, before what is known of it.
         trigger: a word that starts every caption, and so calls for this music later.
         keep: manifest or folder of token shards of other music, absolute.
+        keep_share: of what is learnt from that is of it, so that it is not forgotten.
         full: train all weights of the lm instead of a low-rank change.
         rank: of the change.
         steps: default: eight times through the music, within bounds.
@@ -37,6 +38,7 @@ class FinetuneConfig(Config):
     caption: str | None = None
     trigger: str | None = None
     keep: str | None = None
+    keep_share: float = Field(default=0.0, ge=0, le=0.9)
     full: bool = False
     rank: int = Field(default=16, ge=1, le=1024)
     steps: int | None = Field(default=None, ge=1)
