@@ -94,6 +94,16 @@ def test_init_takes_what_fits(audio_stage: Any, tmp_path: Path) -> None:
     assert not torch.equal(other.model.encoder.out.weight, audio_stage(tokenizer=model).model.encoder.out.weight)
 
 
+def test_init_of_an_encoder_that_sees_more_is_refused(audio_stage: Any, tmp_path: Path) -> None:
+    first = audio_stage()
+    more = audio_stage(
+        tokenizer={**first.config.tokenizer.dump(), "encoder": {**SPECTRAL, "shortcut": True}, "decoder": SPECTRAL}
+    )
+    more.export(more.model, tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"encoder.shortcut.bias of its tokenizer does not fit this config"):
+        audio_stage(init=tmp_path / "model")
+
+
 def test_init_of_another_size_is_refused(audio_stage: Any, tmp_path: Path) -> None:
     first = audio_stage()
     train(first, first.config.loop, tmp_path / "run")

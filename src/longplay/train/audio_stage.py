@@ -233,7 +233,8 @@ def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["token
     own = model.state_dict()
     fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
     left = sorted(own.keys() - fitting.keys())
-    if wrong := [name for name in left if not name.startswith("decoder.")]:
+    unknown = sorted(name for name in weights.keys() - own.keys() if name.startswith("encoder."))
+    if wrong := [name for name in left if not name.startswith("decoder.")] + unknown:
         raise CheckpointError(
             f"{directory}: {wrong[0]} of its {stage} does not fit this config; only the decoder may differ"
         )
