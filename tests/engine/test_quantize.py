@@ -61,7 +61,7 @@ def spiked_lm(size: float) -> LM:
 @pytest.mark.parametrize("size", [30.0, 300.0])
 def test_logits_survive_planted_channels(size: float) -> None:
     lm = spiked_lm(size)
-    made = quantize(lm, (1, 2, 3), 24)
+    made = quantize(lm, calibration_inputs(lm, (1, 2, 3), 24))
     plain = {name: Int8(Int8Weights.of(weights, NONE)) for name, weights in lm.linears()}
     forms = {
         "ours": lm.decoder({name: value.projection() for name, value in made.items()}),
@@ -86,13 +86,13 @@ def test_calibration_hears_prefix_and_steps_and_leaves_the_model_alone() -> None
     assert set(inputs) == {name for name, _ in lm.linears()}
     assert inputs["0.qkv"].shape[1] == 32
     assert 16 <= len(inputs["0.qkv"]) <= 600
-    assert quantize(lm, (1, 2, 3), 10).keys() == inputs.keys()
+    assert quantize(lm, inputs).keys() == inputs.keys()
 
 
 def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     lm = load_system("nano").lm
     assert lm is not None
-    made = quantize(lm, range(12), 40)
+    made = quantize(lm, calibration_inputs(lm, range(12), 40))
     decoder = lm.decoder({name: value.projection() for name, value in made.items()})
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
     quality = compare(lm, {"int8": decoder, "bfloat16": half}, range(12), 40)

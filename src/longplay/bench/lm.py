@@ -19,7 +19,7 @@ from longplay.checkpoint.system import load_system
 from longplay.engine.decode import Decoding
 from longplay.engine.memory import PeakMemory
 from longplay.engine.piece import Piece
-from longplay.engine.quantize import quantize
+from longplay.engine.quantize import calibration_inputs, quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.nn.decoder import Decoder
@@ -162,7 +162,7 @@ def open_lm(model: str, quantized: bool = False) -> tuple[LM, Quantized | None]:
         lm = LM(config.model_copy(update={"text_vocab_size": _TEXT_ROWS})).eval()
         if not quantized:
             return lm, None
-        return lm, Quantized(quantize(lm, range(TEXT_IDS), _RANDOM_FRAMES), {})
+        return lm, Quantized(quantize(lm, calibration_inputs(lm, range(TEXT_IDS), _RANDOM_FRAMES)), {})
     system = load_system(model)
     if system.lm is None:
         raise CheckpointError(f"model {model!r}: has no lm, only {', '.join(system.config.present)}")

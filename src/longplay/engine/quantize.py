@@ -22,7 +22,7 @@ from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8, Int8Weights
 from longplay.prompt import GenerationOptions
 
-ERROR_LIMIT = 0.04
+ERROR_LIMIT = 0.04  # measured (docs/performance.md): what most projections of every model can keep
 APART = (0, 8, 32, 128)
 CALIBRATION_FRAMES = 150
 _KEPT_INPUTS = 256
@@ -70,16 +70,15 @@ class QuantizedProjection:
         return Int8(self.weights) if isinstance(self.weights, Int8Weights) else Dense(self.weights)
 
 
-def quantize(lm: LM, ids: Sequence[int], frames: int = CALIBRATION_FRAMES) -> dict[str, QuantizedProjection]:
+def quantize(lm: LM, inputs: Mapping[str, Tensor], limit: float = ERROR_LIMIT) -> dict[str, QuantizedProjection]:
     """Choose a form for every projection of `lm.linears()`.
 
     Args:
         lm: in float32 on the CPU, not prepared.
-        ids: of a text to generate from.
-        frames: codes to generate.
+        inputs: of every projection, see `calibration_inputs`.
+        limit: of the error of each, see `quantize_projection`.
     """
-    inputs = calibration_inputs(lm, ids, frames)
-    return {name: quantize_projection(weights, inputs[name]) for name, weights in lm.linears()}
+    return {name: quantize_projection(weights, inputs[name], limit) for name, weights in lm.linears()}
 
 
 @torch.inference_mode()

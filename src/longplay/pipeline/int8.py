@@ -20,7 +20,15 @@ from torch import Tensor
 from longplay.checkpoint.int8 import narrow, read_int8
 from longplay.checkpoint.store import is_native, load_tensors, read_metadata, save_tensors, weights_file
 from longplay.checkpoint.system import System, load_system
-from longplay.engine.quantize import CALIBRATION_FRAMES, Quality, QuantizedProjection, compare, quantize
+from longplay.engine.quantize import (
+    CALIBRATION_FRAMES,
+    ERROR_LIMIT,
+    Quality,
+    QuantizedProjection,
+    calibration_inputs,
+    compare,
+    quantize,
+)
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
 from longplay.nn.linear import Dense, Weights, stack_biases, stack_linears
@@ -31,6 +39,7 @@ FILE = "lm.int8.safetensors"
 FORMAT = "2"
 KL_LIMIT = 0.005
 """Nats per code that int8 may differ from float32 to be taken by itself: what bfloat16 weights cost, within a few times."""
+ERROR_LIMITS = (ERROR_LIMIT, ERROR_LIMIT / 2, ERROR_LIMIT / 4)
 CALIBRATION_TEXT = "calm piano with soft strings"
 
 logger = logging.getLogger(__name__)
@@ -69,6 +78,9 @@ class Quantized:
 def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
     """The int8 form of an lm, with its quality.
 
+    Where the usual limit for the error of a projection leaves the whole too far off, stricter ones are tried: more
+    channels, and then whole projections, keep more bits.
+
     Args:
         lm: in float32 on the CPU, not prepared.
         text_tokenizer: of its model.
@@ -77,12 +89,18 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
         UserError: this build of torch has no int8.
     """
     ids = tuple(text_tokenizer.encode(CALIBRATION_TEXT)) if text_tokenizer is not None else ()
-    projections = quantize(lm, ids)
-    forms = {
-        "int8": lm.decoder({name: projection.projection() for name, projection in projections.items()}),
-        "bfloat16": lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()}),
-    }
-    return Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES))
+    inputs = calibration_inputs(lm, ids, CALIBRATION_FRAMES)
+    for limit in ERROR_LIMITS:
+        projections = quantize(lm, inputs, limit)
+        forms = {
+            "int8": lm.decoder({name: projection.projection() for name, projection in projections.items()}),
+            "bfloat16": lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()}),
+        }
+        made = Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES))
+        if made.is_close:
+            break
+        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.quality["int8"].kl, KL_LIMIT)
+    return made
 
 
 def quantize_model(name_or_path: str | Path, offline: bool = False) -> tuple[Path, Quantized]:
