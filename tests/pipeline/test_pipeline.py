@@ -82,6 +82,21 @@ def test_a_drawn_seed_is_recorded_and_makes_the_piece_again(pipeline: Pipeline, 
     assert np.array_equal(drawn.wav, again.wav)
 
 
+def test_the_flow_is_guided_as_its_model_says(
+    pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = pipeline.system.flow
+    assert flow is not None
+    plain = pipeline.generate("x", options)
+    assert plain.recipe is not None
+    assert plain.recipe["options"]["flow_guidance"] == flow.config.guidance
+    asked = pipeline.generate("x", options.model_copy(update={"flow_guidance": 0.0}))
+    monkeypatch.setattr(flow, "config", flow.config.model_copy(update={"guidance": 0.0}))
+    own = pipeline.generate("x", options)
+    assert np.array_equal(own.wav, asked.wav)
+    assert not np.array_equal(own.wav, plain.wav)
+
+
 def test_text_sections_and_options_all_count(pipeline: Pipeline, options: GenerationOptions) -> None:
     options = options.model_copy(update={"seconds": 0.5})
     sections = Prompt(text="x", sections=parse_sections("chorus:10-10.2,outro:10.2-10.5"))

@@ -48,7 +48,9 @@ NumStepsOption = Annotated[int | None, typer.Option(help="Steps of the flow's so
 SolverOption = Annotated[
     Literal["euler", "midpoint", "heun", "ab2"] | None, typer.Option(help="Of the flow. [default: the model's own]")
 ]
-FlowGuidanceOption = Annotated[float | None, typer.Option(help="Weight of the codes in the flow. [default: 0.7]")]
+FlowGuidanceOption = Annotated[
+    float | None, typer.Option(help="Weight of the codes in the flow. [default: the model's own]")
+]
 SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
 FixedSeedOption = Annotated[int | None, typer.Option(help="Of the flow's noise. [default: 0]")]
 CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces; seeds count up.")]

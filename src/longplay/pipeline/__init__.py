@@ -181,7 +181,8 @@ class Pipeline:
         if flow is None or settled.fast:
             return settled
         solver, num_steps = flow.config.defaults(settled.solver, settled.num_steps)
-        return settled.model_copy(update={"solver": solver, "num_steps": num_steps})
+        guidance = flow.config.guidance if settled.flow_guidance is None else settled.flow_guidance
+        return settled.model_copy(update={"solver": solver, "num_steps": num_steps, "flow_guidance": guidance})
 
     def _recipe(self, task: Task, prompt: Prompt, options: SettledOptions, audio: Audio | None) -> Recipe:
         return Recipe(
