@@ -98,15 +98,20 @@ def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(error: ValidationError, cls: type[BaseModel]) -> str:
-    """One line that names each wrong key of `cls`, its value (shortened) and what is allowed."""
+    """One line that names each wrong key of `cls`, its value (shortened) and what is allowed.
+
+    What is wrong with several keys together says so itself; their values are the whole section, which helps nobody.
+    """
     parts = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or cls.__name__
+        message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         if item["type"] == "extra_forbidden":
             parts.append(f"unknown key {key!r}; remove it or check its spelling")
         elif item["type"] == "missing":
             parts.append(f"key {key!r} is missing")
+        elif isinstance(item["input"], dict) and item["type"] == "value_error":
+            parts.append(f"{key}: {message}")
         else:
-            message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             parts.append(f"{key} = {reprlib.repr(item['input'])}: {message}")
     return "; ".join(parts)

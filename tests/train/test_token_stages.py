@@ -142,7 +142,7 @@ def test_reflow_lets_a_single_step_end_where_the_guided_path_ends(flow_stage: An
 
 def test_reflow_needs_a_trained_flow_and_guides_once(flow_stage: Any) -> None:
     config = flow_stage().config.model_dump()
-    with pytest.raises(ConfigError, match="give its model directory as init"):
+    with pytest.raises(ConfigError, match=r"FlowStageConfig: reflow .* give its model directory as init"):
         FlowStageConfig.parse(config | {"reflow": {}})
     with pytest.raises(ConfigError, match="set flow.guidance to 0"):
         FlowStageConfig.parse(config | {"reflow": {}, "init": "somewhere"})
