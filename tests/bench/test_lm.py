@@ -6,7 +6,7 @@ import torch
 from longplay.bench import lm as bench
 from longplay.bench.baseline import transformers_loop
 from longplay.bench.lm import LMBench, open_lm, step_bytes
-from longplay.engine.quantize import Quality, quantize
+from longplay.engine.quantize import Quality, calibration_inputs, quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.pipeline.int8 import Quantized
@@ -18,7 +18,7 @@ def test_the_bench_compares_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         bench,
         "open_lm",
-        lambda model, quantized: (lm, Quantized(quantize(lm, (1, 2), 8), {"int8": Quality(0.1, 0.9, 1.0)})),
+        lambda model, quantized: (lm, Quantized(quantize(lm, calibration_inputs(lm, (1, 2), 8)), {"int8": Quality(0.1, 0.9, 1.0)})),
     )
     report = LMBench("tiny", seconds=4, batch=2, baseline_seconds=2).run()
     names = [row.name for row in report.rows]
