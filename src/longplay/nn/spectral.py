@@ -138,9 +138,8 @@ class SpectralDecoder(nn.Module):
         for block in self.blocks:
             h = block(h)
         h = self.final_norm(h.mT)
-        return (
-            torch.cat((h.float(), latents.mT.float()), dim=-1) if self.config.shortcut else h
-        )  # no rounding on the way
+        # the latents as they came, not rounded to the precision of the blocks
+        return torch.cat((h.float(), latents.mT.float()), dim=-1) if self.config.shortcut else h
 
     @property
     def receptive_field(self) -> int:
