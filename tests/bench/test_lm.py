@@ -18,7 +18,10 @@ def test_the_bench_compares_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         bench,
         "open_lm",
-        lambda model, quantized: (lm, Quantized(quantize(lm, calibration_inputs(lm, (1, 2), 8)), {"int8": Quality(0.1, 0.9, 1.0)})),
+        lambda model, quantized: (
+            lm,
+            Quantized(quantize(lm, calibration_inputs(lm, (1, 2), 8)), {"int8": Quality(0.1, 0.9, 1.0)}),
+        ),
     )
     report = LMBench("tiny", seconds=4, batch=2, baseline_seconds=2).run()
     names = [row.name for row in report.rows]
