@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from longplay.checkpoint.system import load_system
 from longplay.config import Config
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
-from longplay.errors import CheckpointError, TrainingError
+from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerLayer
@@ -101,7 +101,9 @@ class FlowStage:
         self.teacher: Flow | None = None
         if config.reflow is not None:
             assert config.init is not None
-            self.teacher = _teacher(config.init)
+            self.teacher = load_system(config.init).flow
+            assert self.teacher is not None  # the model has just started from it
+            self.teacher.eval().requires_grad_(False)
         elif config.flow.normalize_latents:
             _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
             deviation = latents.std((0, 2))
@@ -188,10 +190,3 @@ class FlowStage:
         part = window.track.acoustic[:, start : start + length]
         # the last hop of the tokenizer may be only half filled: the codec then has a frame less
         return np.pad(part, ((0, 0), (0, length - part.shape[1])), mode="edge")
-
-
-def _teacher(directory: Path) -> Flow:
-    flow = load_system(directory).flow
-    if flow is None:
-        raise CheckpointError(f"{directory}: holds no flow to straighten; give the model directory of a flow run")
-    return flow.eval().requires_grad_(False)
