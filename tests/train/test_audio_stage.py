@@ -104,6 +104,24 @@ def test_init_of_an_encoder_that_sees_more_is_refused(audio_stage: Any, tmp_path
         audio_stage(init=tmp_path / "model")
 
 
+def test_a_run_from_components_resumes_as_if_uninterrupted(audio_stage: Any, tmp_path: Path) -> None:
+    tokenizer = {
+        **audio_stage().config.tokenizer.dump(),
+        "encoder": {**SPECTRAL, "phase": False, "shortcut": True},
+        "decoder": {**SPECTRAL, "shortcut": True},
+    }
+    whole = audio_stage(tokenizer=tokenizer, spectrum={})
+    fixed = whole.model.encoder.shortcut.weight.clone()
+    train(whole, whole.config.loop, tmp_path / "whole")
+    first = audio_stage(tokenizer=tokenizer, spectrum={})
+    assert train(first, first.config.loop, tmp_path / "parts", budget_seconds=0.0) == 1
+    second = audio_stage(tokenizer=tokenizer, spectrum={})
+    train(second, second.config.loop, tmp_path / "parts")
+    assert torch.equal(whole.model.encoder.shortcut.weight, fixed), "it does not learn"
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
 def test_init_of_another_size_is_refused(audio_stage: Any, tmp_path: Path) -> None:
     first = audio_stage()
     train(first, first.config.loop, tmp_path / "run")
