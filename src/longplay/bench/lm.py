@@ -22,13 +22,14 @@ from longplay.engine.piece import Piece
 from longplay.engine.quantize import calibration_inputs, quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
+from longplay.nn import compiled
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
 from longplay.pipeline.int8 import Quantized, load_quantized, quantize_lm
-from longplay.pipeline.precision import Precision
+from longplay.pipeline.precision import INT8, Precision
 from longplay.prompt import GenerationOptions
 
-FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "int8-compiled")
 RANDOM = "random:"
 TEXT_IDS = 24
 _RANDOM_FRAMES = 16
@@ -51,7 +52,7 @@ class LMBench:
     model: str
     seconds: float = 30.0
     batch: int = 1
-    precisions: tuple[Precision, ...] = FORMS
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
     baseline_seconds: float = 5.0
     cache: torch.dtype | None = None
 
@@ -63,7 +64,7 @@ class LMBench:
             UserError: `transformers` is not installed, but a baseline is asked for; or no int8 on this machine.
         """
         limits = measure_limits()
-        lm, quantized = open_lm(self.model, "int8" in self.precisions)
+        lm, quantized = open_lm(self.model, not INT8.isdisjoint(self.precisions))
         chunk = lm.config.code_rate  # a second of music
         ours: dict[str, Iterator[torch.Tensor]] = {}
         for precision in self.precisions:
@@ -96,7 +97,7 @@ class LMBench:
     def _row(self, name: str, seconds: Sequence[float], config: LMConfig, limits: Limits) -> Row:
         timing = Timing(tuple(seconds[1:]))  # the first second reads the prefix and warms up
         rate = config.code_rate / timing.median
-        width = {"int8": 1, "float32": 4}.get(name.split()[-1], 2)
+        width = 1 if name in INT8 else 4 if name.endswith("float32") else 2
         read = step_bytes(config, width, 2 * self.batch, config.code_rate * len(seconds) / 2, self._cache_width(name))
         values = {
             "tokens_per_s": rate * self.batch,
@@ -113,16 +114,20 @@ class LMBench:
         return 4 if self.cache is None else self.cache.itemsize
 
 
-def parse_precisions(text: str) -> tuple[Precision, ...]:
-    """Read `float32,int8`.
+def parse_precisions(text: str | None) -> tuple[Precision, ...]:
+    """Read `float32,int8`; None is all that this machine can compute.
 
     Raises:
-        UserError: an unknown one, or none.
+        UserError: an unknown one, none, or one that this machine cannot compute.
     """
+    if text is None:
+        return FORMS if compiled.is_available() else FORMS[:-1]
     names = tuple(name.strip() for name in text.split(","))
     unknown = [name for name in names if name not in FORMS]
     if unknown:
         raise UserError(f"precision {unknown[0]!r}: unknown; use some of {','.join(FORMS)}")
+    if "int8-compiled" in names and not compiled.is_available():
+        raise UserError("precision int8-compiled: needs numba and an x86 processor with VNNI; use int8")
     return cast(tuple[Precision, ...], names)
 
 
@@ -131,7 +136,8 @@ def _compared(row: Row, baselines: Sequence[Row], quantized: Quantized | None) -
     values = dict(row.values)
     if baselines:
         values["times_baseline"] = values["tokens_per_s"] / max(other.values["tokens_per_s"] for other in baselines)
-    quality = quantized.quality.get(row.name) if quantized is not None else None
+    form = "int8" if row.name in INT8 else row.name
+    quality = quantized.quality.get(form) if quantized is not None else None
     if quality is not None:
         values |= {"kl_nats": quality.kl, "top_350_shared": quality.top_overlap}
     return Row(row.name, values)
@@ -139,9 +145,9 @@ def _compared(row: Row, baselines: Sequence[Row], quantized: Quantized | None) -
 
 def decoder(lm: LM, precision: Precision, quantized: Quantized | None) -> Decoder:
     """The lm in one form; `quantized` is needed for int8."""
-    if precision == "int8":
+    if precision in INT8:
         assert quantized is not None
-        return lm.decoder({name: projection.projection() for name, projection in quantized.projections.items()})
+        return quantized.decoder(lm, precision == "int8-compiled")
     return lm.decoder({name: Dense(weights, getattr(torch, precision)) for name, weights in lm.linears()})
 
 

@@ -28,8 +28,9 @@ def lm(
     seconds: Annotated[float, typer.Option(min=2, help="Of music to make.")] = 30.0,
     batch: Annotated[int, typer.Option(min=1, help="Pieces at once, each a pair of rows.")] = 1,
     precision: Annotated[
-        str, typer.Option(help="Forms that compete, some of float32,bfloat16,int8.")
-    ] = "float32,bfloat16,int8",
+        str | None,
+        typer.Option(help="Forms that compete, some of float32,bfloat16,int8,int8-compiled; default: all that can."),
+    ] = None,
     cache: Annotated[Literal["float32", "bfloat16", "int8"], typer.Option(help="Of keys and values.")] = "float32",
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music for the transformers loop to make; 0 leaves it out.")
@@ -95,7 +96,7 @@ def codec(
 def pipeline(
     model: Model = "nano",
     seconds: Annotated[float, typer.Option(min=4, help="Of music to make, and a half and a quarter of it.")] = 30.0,
-    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8 or int8-compiled.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Through the tokenizer instead of flow and codec.")] = False,
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music to make one stage after the other; 0 leaves it out.")
@@ -117,7 +118,7 @@ def serve(
     pieces: Annotated[int, typer.Option(min=1, help="How many are asked for.")] = 16,
     slots: Annotated[int, typer.Option(min=1, help="How many run at once.")] = 8,
     every: Annotated[float, typer.Option(min=0, help="Seconds between two requests; 0: all at the start.")] = 0.0,
-    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8 or int8-compiled.")] = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int8-compiled"]
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="nano, a model directory, or a name on a hub. [default: nano]")

@@ -65,6 +65,13 @@ def tokens(
         Path | None, typer.Option(help="A listener's labels.jsonl: only what is rated well, as it was corrected.")
     ] = None,
     min_rating: Annotated[int, typer.Option(min=1, max=5, help="With --labels: the least rating to train on.")] = 3,
+    varispeed: Annotated[
+        str | None,
+        typer.Option(
+            help="Semitones, e.g. -3,2: encode each training track again, played that much slower or faster; tempo and "
+            "key in its captions change with it."
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, or actors of a cluster; a model in each.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each worker; default: a fair share.")
@@ -78,9 +85,15 @@ def tokens(
     import os
 
     from longplay.data.labels import apply_labels, read_labels
+    from longplay.data.manifest import Track
+    from longplay.data.varispeed import with_varispeed
     from longplay.train.encoding import Encoder, encode_in_processes
     from longplay.train.tokens import prepare_tokens
 
+    try:
+        semitones = [int(part) for part in varispeed.split(",")] if varispeed else []
+    except ValueError:
+        raise typer.BadParameter(f"--varispeed {varispeed}: give whole semitones, e.g. -3,2") from None
     log_and_limit(1)
     Encoder.load(model, codec)  # what is wrong with the models is said here, once
     share = threads or max(1, (os.cpu_count() or 1) // workers)
@@ -90,11 +103,13 @@ def tokens(
         encode_all = encode_on_ray(model, codec, workers, device, share)
     else:
         encode_all = encode_in_processes(model, codec, workers, device, share)
-    if labels is None:
-        made = prepare_tokens(manifest, out, encode_all)
-    else:
-        known = read_labels(labels)
-        made = prepare_tokens(manifest, out, encode_all, lambda tracks: apply_labels(tracks, known, min_rating))
+    known = read_labels(labels) if labels is not None else None
+
+    def choose(tracks: list[Track]) -> list[Track]:
+        rated = tracks if known is None else apply_labels(tracks, known, min_rating)
+        return with_varispeed(rated, semitones)
+
+    made = prepare_tokens(manifest, out, encode_all, choose)
     speed = made.audio_seconds / max(made.wall_seconds, 1e-9)
     typer.echo(
         f"{out}: {made.tracks} tracks encoded, {made.audio_seconds / 3600:.3f} h, {speed:.1f} h of audio an hour"

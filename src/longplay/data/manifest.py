@@ -36,6 +36,7 @@ class Track(Config):
         captions: several wordings of the same facts, from terse to a sentence.
         sections, bpm, key, chords: exact where `kind` is "rendered", else given or estimated (see `measure`).
         offset: second of the song at which the audio starts, where it is a clip of one.
+        speed: at which the file is to be played, times and tempo being those of then (`data/varispeed.py`).
     """
 
     id: str
@@ -56,6 +57,7 @@ class Track(Config):
     instruments: tuple[str, ...] = ()
     chords: tuple[Chord, ...] = ()
     offset: float = Field(default=0.0, ge=0)
+    speed: float = Field(default=1.0, gt=0)
 
 
 def write_manifest(path: Path, tracks: Iterable[Track]) -> None:

@@ -18,6 +18,7 @@ from longplay.engine.piece import Piece, RowBuilder
 from longplay.engine.sampling import mix
 from longplay.models.lm import LM
 from longplay.nn.decoder import Decoder, Projection
+from longplay.nn.graphed import step
 from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8, Int8Weights
 from longplay.prompt import GenerationOptions
@@ -176,7 +177,7 @@ def guided_logits(lm: LM, decoder: Decoder, piece: Piece, codes: Tensor, options
     said = [logits]
     for code in codes[:-1]:
         inputs = lm.audio_embedding(code).expand(2, 1, -1)
-        said.append(decoder.head(decoder(inputs, cache)[:, 0]))
+        said.append(step(decoder, inputs, cache))
     rows = torch.stack(said).float()  # [T, 2, V]
     return mix(rows[:, 0], rows[:, 1], options.guidance)
 

@@ -24,9 +24,11 @@ from torch.nn.utils.rnn import pad_sequence
 from longplay.config import Config
 from longplay.nn.attention import Attention, Rotary
 from longplay.nn.cache import KVCache
+from longplay.nn.compiled import CompiledStep, CompiledWeights
 from longplay.nn.decoder import Decoder, DecoderLayer, Projection, turning_frequencies
 from longplay.nn.linear import Dense, Weights, stack_linears
 from longplay.nn.packing import Packing
+from longplay.nn.quantized import Int8Weights
 
 IGNORED = -1
 _SOS, _TASK = 0, 1
@@ -220,12 +222,15 @@ class LM(nn.Module):
             found[f"{index}.down"] = {f"{prefix}.mlp.down_proj": mlp.down_proj}
         return found | {"head": {"audio_head": self.audio_head}}
 
-    def decoder(self, projections: Mapping[str, Projection] | None = None) -> Decoder:
+    def decoder(
+        self, projections: Mapping[str, Projection] | None = None, compiled: CompiledStep | None = None
+    ) -> Decoder:
         """What computes `forward` step by step, with a cache.
 
         Args:
             projections: how to compute each of `linears`; None: as they are. They are copies: later training does not
                 reach them.
+            compiled: what takes single positions, see `compiled_decoder`.
         """
         if projections is None:
             projections = {name: Dense(weights) for name, weights in self.linears()}
@@ -247,18 +252,33 @@ class LM(nn.Module):
             config.num_kv_heads,
             config.head_dim,
             config.norm_eps,
+            compiled=compiled,
         )
+
+    def compiled_decoder(self, weights: Mapping[str, Int8Weights | Weights]) -> Decoder:
+        """`decoder` with each of `linears` in the given form, and steps compiled where this machine can (`nn/compiled.py`)."""
+        gains = [gain for layer in self._layers() for gain in (layer.input_layernorm, layer.post_attention_layernorm)]
+        packed = CompiledWeights(weights)
+        step = CompiledStep(
+            packed,
+            torch.stack([gain.weight.detach() for gain in [*gains, self.norm]]),
+            self.rotary.frequencies,
+            self.config.num_kv_heads,
+            self.config.head_dim,
+            self.config.norm_eps,
+        )
+        return self.decoder(packed.projections(), step)
 
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
-    def prepare(self, projections: Mapping[str, Projection] | None = None) -> None:
-        """Settle for inference, once, after loading: sets `inference` to `decoder(projections)`.
+    def prepare(self, decoder: Decoder | None = None) -> None:
+        """Settle for inference, once, after loading: sets `inference` to `decoder`, by default `decoder()`.
 
         The layers give up their memory and stay as shapes, so such a model is not saved or trained further.
         """
         if self.inference is None:
-            self.inference = self.decoder(projections)
+            self.inference = self.decoder() if decoder is None else decoder
             self.layers.to("meta")
 
     def cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:

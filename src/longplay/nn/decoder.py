@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from longplay.nn.attention import Rotary, rotate
 from longplay.nn.cache import KVCache
+from longplay.nn.compiled import CompiledStep
 
 Projection = Callable[[Tensor], Tensor]
 """[M, in] to [M, out], both in the dtype of the residual stream."""
@@ -51,6 +52,7 @@ class Decoder:
         num_kv_heads, head_dim: of the attention.
         norm_eps: of all norms.
         bucket: steps look at a multiple of so many slots, so that their shapes seldom change; 1: at filled ones only.
+        compiled: what takes the next position of each row, head included, in place of all this (`nn.graphed.step`).
     """
 
     layers: Sequence[DecoderLayer]
@@ -61,6 +63,7 @@ class Decoder:
     head_dim: int
     norm_eps: float
     bucket: int = 1
+    compiled: CompiledStep | None = None
 
     def __call__(
         self, inputs: Float[Tensor, "B N D"], cache: KVCache, counts: Int[Tensor, " B"] | None = None

@@ -72,6 +72,8 @@ class GraphedStep:
         return _Captured(graph, buffer, counts, logits)
 
 
-def step(decoder: Decoder, inputs: Tensor, cache: KVCache, counts: Tensor) -> Tensor:
+def step(decoder: Decoder, inputs: Tensor, cache: KVCache, counts: Tensor | None = None) -> Tensor:
     """What `GraphedStep` computes, plainly."""
+    if decoder.compiled is not None:
+        return decoder.compiled(inputs, cache, counts)
     return decoder.head(decoder(inputs, cache, counts)[:, 0])

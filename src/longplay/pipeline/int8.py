@@ -31,6 +31,7 @@ from longplay.engine.quantize import (
 )
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
+from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense, Weights, stack_biases, stack_linears
 from longplay.nn.quantized import Int8Weights
 from longplay.text import TextTokenizer
@@ -61,6 +62,12 @@ class Quantized:
     def is_close(self) -> bool:
         """Whether it may stand for float32 unasked."""
         return self.quality["int8"].kl <= KL_LIMIT
+
+    def decoder(self, lm: LM, compiled: bool = False) -> Decoder:
+        """What computes with it, by torch's kernels or our own."""
+        if compiled:
+            return lm.compiled_decoder({name: projection.weights for name, projection in self.projections.items()})
+        return lm.decoder({name: projection.projection() for name, projection in self.projections.items()})
 
     def describe(self) -> list[str]:
         """Lines for a reader: forms of the projections, and quality."""

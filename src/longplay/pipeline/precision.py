@@ -6,12 +6,14 @@ import torch
 
 from longplay.checkpoint.system import System
 from longplay.errors import UserError
+from longplay.nn import compiled
 from longplay.nn.linear import Dense
 from longplay.nn.quantized import has_kernels
 from longplay.pipeline.int8 import load_quantized, quantize_and_keep
 
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "int8-compiled"]
 AUTO = "auto"
+INT8 = frozenset({"int8", "int8-compiled"})
 PRECISIONS: tuple[str, ...] = (AUTO, *get_args(Precision))
 
 
@@ -34,8 +36,10 @@ def load_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """
     if device.type == "cpu":
         return torch.float32
-    if precision == "int8":
-        raise UserError(f"precision int8: computes on the CPU only, not on {device.type}; use bfloat16 or float16")
+    if precision in INT8:
+        raise UserError(
+            f"precision {precision}: computes on the CPU only, not on {device.type}; use bfloat16 or float16"
+        )
     return None if precision == AUTO else getattr(torch, precision)
 
 
@@ -46,27 +50,34 @@ def settle(system: System, name: str, precision: str) -> Precision:
         system: with an lm, loaded in `load_dtype`.
         name: what messages call the model.
         precision: one of `PRECISIONS`. `auto` on the CPU is int8 where the model has an int8 form of measured quality,
-            in its weights or beside them (`pipeline/int8.py`), and torch has kernels, else float32; on other devices it
-            is as loaded.
+            in its weights or beside them (`pipeline/int8.py`), and torch has kernels, else float32; int8 is compiled
+            where the machine can. On other devices it is as loaded.
 
     Returns:
         the precision that was settled on.
 
     Raises:
-        UserError: int8, but this build of torch cannot.
+        UserError: int8, but this build of torch cannot, or compiled, but the machine cannot.
     """
     lm = system.lm
     assert lm is not None
     if system.device.type != "cpu":
         lm.prepare()
         return cast(Precision, str(lm.audio_head.weight.dtype).removeprefix("torch."))
-    found = load_quantized(system) if precision == "int8" or (precision == AUTO and has_kernels()) else None
+    compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
+    if precision == "int8-compiled" and not compiles:
+        raise UserError(
+            f"precision int8-compiled: needs numba and an x86 processor with VNNI, and heads of a multiple of "
+            f"{compiled.LANES} numbers, not {lm.config.head_dim}; use int8"
+        )
+    found = load_quantized(system) if precision in INT8 or (precision == AUTO and has_kernels()) else None
     if precision == AUTO:
-        precision = "int8" if found is not None and found.is_close else "float32"
-    if precision == "int8":
+        close = found is not None and found.is_close
+        precision = ("int8-compiled" if compiles else "int8") if close else "float32"
+    if precision in INT8:
         found = found or quantize_and_keep(system, name)
-        lm.prepare({key: value.projection() for key, value in found.projections.items()})
+        lm.prepare(found.decoder(lm, precision == "int8-compiled"))
     else:
         dtype = getattr(torch, precision)
-        lm.prepare({key: Dense(weights, dtype) for key, weights in lm.linears()})
+        lm.prepare(lm.decoder({key: Dense(weights, dtype) for key, weights in lm.linears()}))
     return cast(Precision, precision)

@@ -87,7 +87,7 @@ def encode_on_ray(
             num_gpus=1 if device.startswith("cuda") else 0,
         )
         for row in encoded.iter_rows():
-            job = Job(row["utt"], row["folder"], row["path"])
+            job = Job(**{name: row[name] for name in Job._fields})
             if row["error"]:
                 yield Outcome(job, None, LongplayError(row["error"]))
             else:

@@ -21,11 +21,12 @@ from longplay.models.tokenizer import Tokenizer
 
 
 class Job(NamedTuple):
-    """One track to encode: its id, the folder or address of its manifest, and its path as the manifest has it."""
+    """One track to encode: its id, the folder or address of its manifest, its path as the manifest has it, its speed."""
 
     utt: str
     folder: str
     path: str
+    speed: float = 1.0
 
 
 class Codes(NamedTuple):
@@ -73,7 +74,7 @@ class Encoder:
                 samples, rate = sf.read(file, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
                 raise AudioError(f"{job.path}: cannot be decoded ({error}); build the corpus again") from None
-        mono = to_mono(samples.T)
+        mono, rate = to_mono(samples.T), rate * job.speed
         semantic = _codes(mono, rate, self.tokenizer)
         acoustic = np.zeros((0, 0), np.int16) if self.codec is None else _codes(mono, rate, self.codec)
         return Codes(semantic, acoustic, len(mono) / rate)
@@ -99,7 +100,7 @@ def load_tokenizer(name: str | Path, device: str = "cpu") -> Tokenizer:
 
 
 @torch.inference_mode()
-def _codes(mono: np.ndarray, rate: int, model: Tokenizer | Codec) -> np.ndarray:
+def _codes(mono: np.ndarray, rate: float, model: Tokenizer | Codec) -> np.ndarray:
     """Codes [K, T] of a whole track; K is 1 for the tokenizer."""
     target = model.config.sample_rate
     wav = soxr.resample(mono, rate, target, quality="HQ") if rate != target else mono

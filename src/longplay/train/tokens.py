@@ -89,7 +89,7 @@ def prepare_tokens(
     missing = [track for track in tracks if track.id not in done]
     logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
     started = time.monotonic()
-    outcomes = encode_all([Job(track.id, folder, track.path) for track in missing]) if missing else []
+    outcomes = encode_all([Job(track.id, folder, track.path, track.speed) for track in missing]) if missing else []
     number = max((int(shard.split(".")[0]) + 1 for shard in names if shard.split(".")[0].isdigit()), default=0)
     failed: list[str] = []
     count, seconds = 0, 0.0

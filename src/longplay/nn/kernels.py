@@ -1,0 +1,637 @@
+"""Compiled kernels of one decoding step (`nn/compiled.py`): int8 products by VNNI, attention, the step as a whole.
+
+What torch has for two rows of int8 products reaches half of the memory's bandwidth, and a step of a small model costs
+more in calls than in arithmetic. So the step is one function here, compiled by numba on first use and kept on disk.
+Every thread of a step runs all of it, each its own share of the outputs; what the others need, they wait for. A number is
+computed in the same way whoever computes it, so results depend neither on the number of threads nor on other rows.
+
+The vector instructions are written as LLVM's intermediate representation, since loops over int8 are not vectorised well.
+Needs x86 with VNNI, of AVX-512 or AVX.
+"""
+
+# mypy: ignore-errors
+# numba's decorators and LLVM's builders are untyped, and annotations would be taken for compiled types.
+
+import sys
+
+import numpy as np
+from llvmlite import binding as llvm
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+BFLOAT16, FLOAT32, INT8 = 1, 2, 3
+"""Kinds of numbers: of the weights of a projection, and of the cache."""
+KIND, OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS, APART, CHANNELS, COLUMNS = range(10)
+"""Columns of the table of projections: its kind and sizes, then where its numbers start, -1 for none."""
+BLOCK = 64
+"""Inputs of a product are padded with zeros to a multiple of it."""
+
+_BYTE, _SHORT, _INT, _LONG, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_LANES = 16
+_SPINS = 4000
+_BITS = 512 if llvm.get_host_cpu_features().get("avx512vnni") else 256
+"""Of the registers that bytes are multiplied in."""
+_FOUR = 4
+_ROWS = 32  # that go through all weights together: as many as the second cache holds
+
+
+def _pointer(builder, address):
+    return builder.inttoptr(address, ir.PointerType())
+
+
+def _at(builder, pointer, index, element):
+    return builder.gep(pointer, [index], source_etype=element)
+
+
+def _load(builder, pointer, wanted):
+    loaded = builder.load(pointer, typ=wanted)
+    loaded.align = 1
+    return loaded
+
+
+def _floats(builder, pointer, index, count, kind):
+    """`count` numbers of a kind as floats, starting at `index`."""
+    wanted = ir.VectorType(_FLOAT, count)
+    if kind == FLOAT32:
+        return _load(builder, _at(builder, pointer, index, _FLOAT), wanted)
+    if kind == INT8:
+        return builder.sitofp(_load(builder, _at(builder, pointer, index, _BYTE), ir.VectorType(_BYTE, count)), wanted)
+    halves = _load(builder, _at(builder, pointer, index, _SHORT), ir.VectorType(_SHORT, count))
+    shift = ir.Constant(ir.VectorType(_INT, count), [16] * count)
+    return builder.bitcast(builder.shl(builder.zext(halves, ir.VectorType(_INT, count)), shift), wanted)
+
+
+def _call(builder, name, result, arguments, fastmath=()):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, fastmath=fastmath)
+
+
+def _splat(builder, value, count):
+    vector = ir.VectorType(value.type, count)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_INT, 0))
+    mask = ir.Constant(ir.VectorType(_INT, count), [0] * count)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
+
+
+def _total(builder, vector, start=0.0):
+    name = f"llvm.vector.reduce.fadd.v{vector.type.count}f32"
+    return _call(builder, name, _FLOAT, [ir.Constant(_FLOAT, start), vector], ("fast",))
+
+
+def _loop(builder, stop, step):
+    return cgutils.for_range_slice(builder, ir.Constant(_LONG, 0), stop, ir.Constant(_LONG, step), _LONG)
+
+
+def _dots(builder, weight, row, length, row_count, out_count):
+    """Sums, in as many parts as a register has, of int8 weights of some outputs times unsigned inputs of some rows.
+
+    Both are `length` bytes apart, a multiple of `BLOCK`. The sums of a row come together.
+    """
+    width, vector = _BITS // 8, ir.VectorType(_INT, _BITS // 32)
+    chains = max(1, 4 // (row_count * out_count))  # a product takes four cycles, and one more can start in each
+    zero = ir.Constant(vector, None)
+    sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(row_count * out_count)] for _ in range(chains)]
+
+    def load(pointer, place, number):
+        start = builder.add(place, builder.mul(length, ir.Constant(_LONG, number)))
+        return _load(builder, _at(builder, pointer, start, _BYTE), vector)
+
+    def add(place, totals):
+        loaded = [load(weight, place, out) for out in range(out_count)]
+        for number in range(row_count):
+            values = load(row, place, number)
+            for out in range(out_count):
+                total = totals[number * out_count + out]
+                operands = [builder.load(total, typ=vector), values, loaded[out]]
+                builder.store(_call(builder, f"llvm.x86.avx512.vpdpbusd.{_BITS}", vector, operands), total)
+
+    whole = builder.and_(length, ir.Constant(_LONG, -width * chains))
+    with _loop(builder, whole, width * chains) as (place, _):
+        for chain, totals in enumerate(sums):
+            add(builder.add(place, ir.Constant(_LONG, width * chain)), totals)
+    with cgutils.for_range_slice(builder, whole, length, ir.Constant(_LONG, width), _LONG) as (place, _):
+        add(place, sums[0])
+    made = []
+    for parts in zip(*sums, strict=True):
+        total = builder.load(parts[0], typ=vector)
+        for part in parts[1:]:
+            total = builder.add(total, builder.load(part, typ=vector))
+        made.append(total)
+    return made
+
+
+@intrinsic
+def _products(typingctx, weights, inputs, length, rows):
+    """Sums of int8 weights times unsigned inputs of as many rows as `rows` has entries."""
+
+    def generate(context, builder, signature, arguments):
+        weight, row = _pointer(builder, arguments[0]), _pointer(builder, arguments[1])
+        sums = _dots(builder, weight, row, arguments[2], rows.count, 1)
+        name = f"llvm.vector.reduce.add.v{_BITS // 32}i32"
+        return context.make_tuple(builder, signature.return_type, [_call(builder, name, _INT, [each]) for each in sums])
+
+    return types.UniTuple(types.int32, rows.count)(weights, inputs, length, rows), generate
+
+
+@intrinsic
+def _block_of_products(typingctx, weights, inputs, length, taken, made, apart):
+    """The same of four outputs and four rows, less what is to be `taken` from each output; rows of `made` lie `apart`."""
+
+    def generate(context, builder, signature, arguments):
+        weight, row, less, out = (_pointer(builder, arguments[number]) for number in (0, 1, 3, 4))
+        sums = _dots(builder, weight, row, arguments[2], _FOUR, _FOUR)
+        four = ir.VectorType(_INT, _FOUR)
+        less = _load(builder, less, four)
+        for number in range(_FOUR):
+            total = builder.sub(_totals(builder, sums[_FOUR * number : _FOUR * number + _FOUR]), less)
+            start = builder.mul(arguments[5], ir.Constant(_LONG, number))
+            stored = builder.store(
+                builder.sitofp(total, ir.VectorType(_FLOAT, _FOUR)), _at(builder, out, start, _FLOAT)
+            )
+            stored.align = 4
+        return context.get_dummy_value()
+
+    return types.void(weights, inputs, length, taken, made, apart), generate
+
+
+def _totals(builder, vectors):
+    """The four sums of four vectors: added in pairs of vectors, then of pairs, then lane by lane."""
+
+    def mix(one, other, pick):
+        mask = ir.Constant(ir.VectorType(_INT, len(pick)), pick)
+        return builder.shuffle_vector(one, other, mask)
+
+    def paired(one, other, run):
+        count = one.type.count
+        first = [i // run % 2 * count + i // (2 * run) * 2 * run + i % run for i in range(count)]
+        return builder.add(mix(one, other, first), mix(one, other, [i + run for i in first]))
+
+    total = paired(paired(*vectors[:2], 1), paired(*vectors[2:], 1), 2)
+    while total.type.count > _FOUR:
+        half = total.type.count // 2
+        total = builder.add(mix(total, total, list(range(half))), mix(total, total, list(range(half, 2 * half))))
+    return total
+
+
+@intrinsic
+def _product(typingctx, weights, inputs, length, kind):
+    """The dot product of float32 inputs with weights of a kind (as many as `kind` has entries)."""
+    weight_kind = kind.count
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(_FLOAT, _LANES)
+        weight, row = _pointer(builder, arguments[0]), _pointer(builder, arguments[1])
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+        with _loop(builder, arguments[2], _LANES) as (place, _):
+            one = _floats(builder, weight, place, _LANES, weight_kind)
+            other = _floats(builder, row, place, _LANES, FLOAT32)
+            product = builder.fmul(one, other, flags=("fast",))
+            builder.store(builder.fadd(builder.load(total, typ=vector), product, flags=("fast",)), total)
+        return _total(builder, builder.load(total, typ=vector))
+
+    return types.float32(weights, inputs, length, kind), generate
+
+
+@intrinsic
+def _scores(typingctx, queries, keys, count, scores, apart, group, lanes, kind):
+    """Dot products of a group's queries with `count` keys; scores of a query lie `apart` floats from the next one's.
+
+    `group`, `lanes` and `kind` count: queries, numbers of a head, and the kind of the keys.
+    """
+    heads, width, key_kind = group.count, lanes.count * _LANES, kind.count
+
+    def generate(context, builder, signature, arguments):
+        query, key, score = (_pointer(builder, arguments[number]) for number in (0, 1, 3))
+        vectors = [_floats(builder, query, ir.Constant(_LONG, head * width), width, FLOAT32) for head in range(heads)]
+        with _loop(builder, arguments[2], 1) as (place, _):
+            known = _floats(builder, key, builder.mul(place, ir.Constant(_LONG, width)), width, key_kind)
+            for head, vector in enumerate(vectors):
+                total = _total(builder, builder.fmul(known, vector, flags=("fast",)))
+                start = builder.add(place, builder.mul(arguments[4], ir.Constant(_LONG, head)))
+                builder.store(total, _at(builder, score, start, _FLOAT))
+        return context.get_dummy_value()
+
+    return types.void(queries, keys, count, scores, apart, group, lanes, kind), generate
+
+
+@intrinsic
+def _mixture(typingctx, scores, values, count, apart, made, group, lanes, kind):
+    """Sums of `count` values, weighted by the scores of each query of a group; see `_scores`."""
+    heads, width, value_kind = group.count, lanes.count * _LANES, kind.count
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(_FLOAT, width)
+        score, value, out = (_pointer(builder, arguments[number]) for number in (0, 1, 4))
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(heads)]
+        with _loop(builder, arguments[2], 1) as (place, _):
+            known = _floats(builder, value, builder.mul(place, ir.Constant(_LONG, width)), width, value_kind)
+            for head, total in enumerate(sums):
+                start = builder.add(place, builder.mul(arguments[3], ir.Constant(_LONG, head)))
+                share = _splat(builder, builder.load(_at(builder, score, start, _FLOAT), typ=_FLOAT), width)
+                product = builder.fmul(known, share, flags=("fast",))
+                builder.store(builder.fadd(builder.load(total, typ=vector), product, flags=("fast",)), total)
+        for head, total in enumerate(sums):
+            stored = builder.store(
+                builder.load(total, typ=vector), _at(builder, out, ir.Constant(_LONG, head * width), _FLOAT)
+            )
+            stored.align = 4
+        return context.get_dummy_value()
+
+    return types.void(scores, values, count, apart, made, group, lanes, kind), generate
+
+
+@intrinsic
+def _power_of_two(typingctx, exponent):
+    """2 to an int32 between -126 and 127."""
+
+    def generate(context, builder, signature, arguments):
+        raised = builder.add(arguments[0], ir.Constant(_INT, 127))
+        return builder.bitcast(builder.shl(raised, ir.Constant(_INT, 23)), _FLOAT)
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _bits(typingctx, value):
+    """Those of a float32, as an int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], _INT)
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def _count_up(typingctx, address):
+    """Add 1 to the int64 there, for all threads at once; returns what was there."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", _pointer(builder, arguments[0]), ir.Constant(_LONG, 1), "acq_rel")
+
+    return types.int64(address), generate
+
+
+@intrinsic
+def _look(typingctx, address):
+    """The int64 there, as other threads have left it."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load_atomic(_pointer(builder, arguments[0]), "acquire", 8, typ=_LONG)
+
+    return types.int64(address), generate
+
+
+@intrinsic
+def _pause(typingctx):
+    """Let the other thread of a core run for a few cycles."""
+
+    def generate(context, builder, signature, arguments):
+        _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+if sys.platform == "win32":
+    _give_way = types.ExternalFunction("SwitchToThread", types.int32())
+else:
+    _give_way = types.ExternalFunction("sched_yield", types.int32())
+
+
+@njit(nogil=True)
+def _meet(gate, threads):
+    """Wait until all threads are here; `gate` is int64 [2, 8], in cache lines apart."""
+    if threads == 1:
+        return
+    turn = _look(gate.ctypes.data + 64)
+    if _count_up(gate.ctypes.data) == threads - 1:
+        gate[0, 0] = 0
+        _count_up(gate.ctypes.data + 64)
+        return
+    spins = 0
+    while _look(gate.ctypes.data + 64) == turn:
+        _pause()
+        spins += 1
+        if spins > _SPINS:
+            _give_way()
+
+
+@njit(nogil=True, fastmath=True, inline="always")
+def _exp(x):
+    """e to x, within 2e-7 of it; x is at most 88."""
+    power = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
+    whole = np.floor(power + np.float32(0.5))
+    rest = (power - whole) * np.float32(0.6931471805599453)
+    made = np.float32(1.0 / 5040)
+    made = made * rest + np.float32(1.0 / 720)
+    made = made * rest + np.float32(1.0 / 120)
+    made = made * rest + np.float32(1.0 / 24)
+    made = made * rest + np.float32(1.0 / 6)
+    made = made * rest + np.float32(0.5)
+    made = made * rest + np.float32(1.0)
+    made = made * rest + np.float32(1.0)
+    return made * _power_of_two(np.int32(whole))
+
+
+@njit(nogil=True, fastmath=True)
+def _norm(x, gain, eps, out):
+    """RMS norm of each row."""
+    for row in range(x.shape[0]):
+        total = np.float32(0.0)
+        for i in range(x.shape[1]):
+            total += x[row, i] * x[row, i]
+        factor = np.float32(1.0) / np.sqrt(total / np.float32(x.shape[1]) + eps)
+        for i in range(x.shape[1]):
+            out[row, i] = x[row, i] * factor * gain[i]
+
+
+@njit(nogil=True, fastmath=True)
+def _round(x, entry, channels, rounded, scales, kept):
+    """Inputs of a product as unsigned bytes, 128 being 0, with a scale per row; `kept` gets the channels kept apart."""
+    length, padded = x.shape[1], entry[INPUTS]
+    for row in range(x.shape[0]):
+        for k in range(entry[APART]):
+            channel = channels[entry[CHANNELS] + k]
+            kept[row, k] = x[row, channel] if channel >= 0 else np.float32(0.0)
+            if channel >= 0:
+                x[row, channel] = np.float32(0.0)
+        largest = np.float32(0.0)
+        for i in range(length):
+            largest = max(largest, abs(x[row, i]))
+        scale = largest / np.float32(127.0) if largest > 0 else np.float32(1.0)
+        inverse, start = np.float32(1.0) / scale, row * padded
+        for i in range(length):
+            rounded[start + i] = np.uint8(np.int32(np.floor(x[row, i] * inverse + np.float32(128.5))))
+        for i in range(length, padded):
+            rounded[start + i] = np.uint8(128)
+        scales[row] = scale
+
+
+@njit(nogil=True, fastmath=True)
+def _project(entry, numbers, room, made, first, stop):
+    """Outputs `first` to `stop` of a projection, of inputs that `_ready` has seen."""
+    for begin in range(0, len(made), _ROWS):
+        _project_rows(entry, numbers, room, made, first, stop, begin, min(begin + _ROWS, len(made)))
+
+
+@njit(nogil=True, fastmath=True)
+def _project_rows(entry, numbers, room, made, first, stop, begin, end):
+    bytes_, shorts, floats, sums, _ = numbers
+    rounded, scales, kept, padded = room
+    length, apart = entry[INPUTS], entry[APART]
+    if entry[KIND] == INT8:
+        _multiply(
+            bytes_.ctypes.data + entry[WEIGHTS],
+            rounded.ctypes.data,
+            length,
+            sums[entry[SUMS] :],
+            made,
+            first,
+            stop,
+            begin,
+            end,
+        )
+        weight_scales = floats[entry[SCALES] :]
+        for row in range(begin, end):
+            for out in range(first, stop):
+                made[row, out] *= weight_scales[out] * scales[row]
+            if apart:
+                for out in range(first, stop):
+                    columns = floats.ctypes.data + 4 * (entry[COLUMNS] + out * apart)
+                    made[row, out] += _product(columns, kept[row].ctypes.data, apart, (0, 0))
+    else:
+        for out in range(first, stop):
+            for row in range(begin, end):
+                start = padded.ctypes.data + 4 * row * length
+                if entry[KIND] == BFLOAT16:
+                    weights = shorts.ctypes.data + 2 * (entry[WEIGHTS] + out * length)
+                    made[row, out] = _product(weights, start, length, (0,))
+                else:
+                    weights = floats.ctypes.data + 4 * (entry[WEIGHTS] + out * length)
+                    made[row, out] = _product(weights, start, length, (0, 0))
+    if entry[BIAS] >= 0:
+        bias = floats[entry[BIAS] :]
+        for row in range(begin, end):
+            for out in range(first, stop):
+                made[row, out] += bias[out]
+
+
+@njit(nogil=True)
+def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
+    """Products of bytes, less what the inputs' zero of 128 adds to them: blocks of four by four, then the rest."""
+    fours = begin + (end - begin) // _FOUR * _FOUR
+    blocks = first + (stop - first) // _FOUR * _FOUR if fours > begin else first
+    apart = made.shape[1]
+    for out in range(first, blocks, _FOUR):
+        for row in range(begin, fours, _FOUR):
+            place, taken = made.ctypes.data + 4 * (row * apart + out), sums.ctypes.data + 4 * out
+            _block_of_products(weights + out * length, inputs + row * length, length, taken, place, apart)
+    for out in range(first, stop):
+        row = begin if out >= blocks else fours
+        while row + 2 <= end:
+            a, b = _products(weights + out * length, inputs + row * length, length, (0, 0))
+            made[row, out], made[row + 1, out] = np.float32(a - sums[out]), np.float32(b - sums[out])
+            row += 2
+        if row < end:
+            (a,) = _products(weights + out * length, inputs + row * length, length, (0,))
+            made[row, out] = np.float32(a - sums[out])
+
+
+@njit(nogil=True, fastmath=True)
+def _ready(x, entry, numbers, room):
+    """Put the inputs of a projection into the form that its product takes; x is spoilt."""
+    rounded, scales, kept, padded_inputs = room
+    if entry[KIND] == INT8:
+        _round(x, entry, numbers[4], rounded, scales, kept)
+        return
+    length = entry[INPUTS]
+    for row in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            padded_inputs[row * length + i] = x[row, i]
+        for i in range(x.shape[1], length):
+            padded_inputs[row * length + i] = np.float32(0.0)
+
+
+@njit(nogil=True, fastmath=True)
+def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, group, lanes, kind):
+    """Attention of one group of queries of one row: appends its key and value, and fills its part of `out`.
+
+    Heads are queries of all groups, keys, values, [M, heads * width]; `places` tells where the cache has the first key
+    and value of this row and group, and those of their scales, if it is in int8.
+    """
+    numbers, cache_scales = cache
+    key, value, key_scales, value_scales = places
+    width, size = 16 * len(lanes), len(group)
+    half, num_kv = width // 2, (heads.shape[1] // width) // (size + 2)
+    for number in range(size + 1):  # the group's queries and its key are turned
+        head = kv * size + number if number < size else num_kv * size + kv
+        start = head * width
+        for i in range(half):
+            one, other = heads[row, start + i], heads[row, start + half + i]
+            heads[row, start + i] = one * cosine[row, i] - other * sine[row, i]
+            heads[row, start + half + i] = other * cosine[row, i] + one * sine[row, i]
+    key_start = (num_kv * size + kv) * width
+    value_start = (num_kv * (size + 1) + kv) * width
+    _append(numbers, key + position * width, cache_scales, key_scales + position, heads[row, key_start:], width)
+    _append(numbers, value + position * width, cache_scales, value_scales + position, heads[row, value_start:], width)
+    count, item = position + 1, numbers.itemsize
+    queries = heads[row, kv * size * width :]
+    factor = np.float32(1.0) / np.sqrt(np.float32(width))
+    for i in range(size * width):
+        queries[i] *= factor
+    apart = scores.shape[1]
+    base, begin = numbers.ctypes.data, scores.ctypes.data
+    _scores(queries.ctypes.data, base + item * key, count, begin, apart, group, lanes, kind)
+    for number in range(size):
+        line = scores[number]
+        if item == 1:
+            for i in range(count):
+                line[i] *= cache_scales[key_scales + i]
+        largest = line[0]
+        for i in range(count):
+            largest = max(largest, line[i])
+        total = np.float32(0.0)
+        for i in range(count):
+            line[i] = _exp(line[i] - largest)
+            total += line[i]
+        inverse = np.float32(1.0) / total
+        for i in range(count):
+            line[i] *= inverse
+        if item == 1:
+            for i in range(count):
+                line[i] *= cache_scales[value_scales + i]
+    place = out[row, kv * size * width :]
+    _mixture(begin, base + item * value, count, apart, place.ctypes.data, group, lanes, kind)
+
+
+@njit(nogil=True, fastmath=True)
+def _append(numbers, place, scales, scale_place, vector, width):
+    """Store a vector in the cache, in the cache's kind of numbers."""
+    if numbers.itemsize == 1:
+        largest = np.float32(1e-12)
+        for i in range(width):
+            largest = max(largest, abs(vector[i]))
+        scale = largest / np.float32(127.0)
+        scales[scale_place] = scale
+        for i in range(width):
+            numbers[place + i] = np.int32(np.floor(vector[i] / scale + np.float32(0.5)))
+    elif numbers.itemsize == 2:  # bfloat16: to the nearest, ties to even
+        for i in range(width):
+            bits = np.int64(_bits(vector[i])) & 0xFFFFFFFF
+            numbers[place + i] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF
+    else:
+        for i in range(width):
+            numbers[place + i] = vector[i]
+
+
+@njit(nogil=True, inline="always")
+def _share(total, thread, threads):
+    return total * thread // threads, total * (thread + 1) // threads
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def step(thread, threads, gate, table, numbers, gains, frequencies, eps, buffers, cache, strides, lengths, shapes):
+    """One thread's share of a step: the states of the next position of each row, and the logits after it.
+
+    Args:
+        thread, threads: which, of how many.
+        gate: where they meet, see `_meet`.
+        table: [4 L + 1, 10], the projections qkv, o, gate_up and down of each layer, and the head.
+        numbers: bytes, shorts, floats, sums and channels that the table points into.
+        gains: [2 L + 1, D] of the norms.
+        frequencies: [W / 2] of positive angles per position.
+        eps: of the norms.
+        buffers: x [M, D], in and out; heads, attended, gates, scores, logits; and of each thread its room.
+        cache: flat numbers of keys and values, and their scales.
+        strides: [2, 3], of a layer, a row and a head of the one and the other.
+        lengths: [M], positions that each row holds.
+        shapes: tuples whose lengths are the queries of a group, sixteenths of a head, and the kind of the cache.
+    """
+    group, lanes, kind = shapes
+    x, heads, attended, gates, scores, logits, rooms, normed, hidden = buffers
+    rounded, scales, kept, padded = rooms
+    room = (rounded[thread], scales[thread], kept[thread], padded[thread])
+    mine, inner = normed[thread], hidden[thread]
+    rows, dim, half = x.shape[0], x.shape[1], len(frequencies)
+    size, width = len(group), 16 * len(lanes)
+    num_kv = (heads.shape[1] // width) // (size + 2)
+    cosine, sine = np.empty((rows, half), np.float32), np.empty((rows, half), np.float32)
+    for row in range(rows):
+        for i in range(half):
+            angle = np.float32(lengths[row]) * frequencies[i]
+            cosine[row, i], sine[row, i] = np.cos(angle), np.sin(angle)
+    layers = len(table) // 4
+    for layer in range(layers):
+        qkv, o, gate_up, down = table[4 * layer], table[4 * layer + 1], table[4 * layer + 2], table[4 * layer + 3]
+        _norm(x, gains[2 * layer], eps, mine)
+        _ready(mine, qkv, numbers, room)
+        first, stop = _share(qkv[OUTPUTS], thread, threads)
+        _project(qkv, numbers, room, heads, first, stop)
+        _meet(gate, threads)
+        for task in range(thread, rows * num_kv, threads):
+            row, kv = task // num_kv, task % num_kv
+            key = layer * strides[0, 0] + row * strides[0, 1] + kv * strides[0, 2]
+            key_scales = layer * strides[1, 0] + row * strides[1, 1] + kv * strides[1, 2]
+            places = (key, key + num_kv * strides[0, 2], key_scales, key_scales + num_kv * strides[1, 2])
+            _attend(
+                heads, row, kv, lengths[row], cosine, sine, cache, places, scores[thread], attended, group, lanes, kind
+            )
+        _meet(gate, threads)
+        for row in range(rows):
+            for i in range(attended.shape[1]):
+                inner[row, i] = attended[row, i]
+        _ready(inner[:, : attended.shape[1]], o, numbers, room)
+        first, stop = _share(dim, thread, threads)
+        _project(o, numbers, room, mine, first, stop)
+        for row in range(rows):
+            for i in range(first, stop):
+                x[row, i] += mine[row, i]
+        _meet(gate, threads)
+        _norm(x, gains[2 * layer + 1], eps, mine)
+        _ready(mine, gate_up, numbers, room)
+        middle = gate_up[OUTPUTS] // 2
+        begin, end = _share(middle, thread, threads)
+        _project(gate_up, numbers, room, gates, begin, end)
+        _project(gate_up, numbers, room, gates, middle + begin, middle + end)
+        for row in range(rows):
+            for i in range(begin, end):
+                gates[row, i] *= gates[row, middle + i] / (np.float32(1.0) + _exp(-gates[row, i]))
+        _meet(gate, threads)
+        for row in range(rows):
+            for i in range(middle):
+                inner[row, i] = gates[row, i]
+        _ready(inner[:, :middle], down, numbers, room)
+        _project(down, numbers, room, mine, first, stop)
+        for row in range(rows):
+            for i in range(first, stop):
+                x[row, i] += mine[row, i]
+        _meet(gate, threads)
+    head = table[4 * layers]
+    _norm(x, gains[2 * layers], eps, mine)
+    _ready(mine, head, numbers, room)
+    first, stop = _share(head[OUTPUTS], thread, threads)
+    _project(head, numbers, room, logits, first, stop)
+    _meet(gate, threads)
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def project(thread, threads, gate, entry, numbers, x, room, made):
+    """One thread's share of a projection of many rows, by the same products as `step`.
+
+    Args:
+        thread, threads: which, of how many; the first one prepares the inputs for all.
+        gate: where they meet.
+        entry: line of the table.
+        numbers: that it points into.
+        x: [M, in], spoilt.
+        room: for the inputs in the form that the product takes.
+        made: [M, out], out.
+    """
+    if thread == 0:
+        _ready(x, entry, numbers, room)
+    _meet(gate, threads)
+    first, stop = _share(entry[OUTPUTS], thread, threads)
+    _project(entry, numbers, room, made, first, stop)
+    _meet(gate, threads)

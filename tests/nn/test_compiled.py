@@ -1,0 +1,168 @@
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from longplay.models.lm import LM, LMConfig
+from longplay.nn import compiled
+from longplay.nn.graphed import step
+from longplay.nn.linear import Dense, Weights
+from longplay.nn.quantized import Int8, Int8Weights
+
+pytestmark = pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with VNNI")
+CONFIG = LMConfig(
+    text_vocab_size=20,
+    codebook_size=61,
+    code_rate=75,
+    num_labels=5,
+    dim=96,
+    num_layers=2,
+    num_heads=6,
+    num_kv_heads=2,
+    intermediate_dim=200,
+)
+CACHES = (torch.float32, torch.bfloat16, torch.int8)
+
+
+@pytest.fixture(scope="module")
+def lm() -> LM:
+    torch.manual_seed(0)
+    model = LM(CONFIG).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(4.0)
+            elif "norm" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def form(lm: LM, name: str) -> dict[str, Int8Weights | Weights]:
+    if name == "mixed":
+        names = ("int8", "bfloat16", "float32", "apart")
+        forms = [form(lm, each) for each in names]
+        return {key: forms[place % len(forms)][key] for place, key in enumerate(forms[0])}
+    if name in ("float32", "bfloat16"):
+        return {key: weights.to(getattr(torch, name)) for key, weights in lm.linears()}
+    apart = torch.tensor([0, 7, 50] if name == "apart" else [], dtype=torch.long)
+    return {key: Int8Weights.of(weights, apart) for key, weights in lm.linears()}
+
+
+def plain(weights: Mapping[str, Int8Weights | Weights]) -> dict[str, Int8 | Dense]:
+    return {key: Int8(each) if isinstance(each, Int8Weights) else Dense(each) for key, each in weights.items()}
+
+
+def run(
+    lm: LM, weights: Mapping[str, Int8Weights | Weights] | None, rows: int, cache: torch.dtype, seed: int = 0
+) -> Tensor:
+    """Logits of a prefill and of steps after it; the last row idles every other step."""
+    generator = torch.Generator().manual_seed(seed)
+    decoder = lm.decoder() if weights is None else lm.compiled_decoder(weights)
+    held, made = lm.cache(rows, 40, cache), []
+    with torch.inference_mode():
+        made.append(decoder.head(decoder(torch.randn(rows, 5, CONFIG.dim, generator=generator), held)[:, -1]))
+        for number in range(24):
+            counts = torch.ones(rows, dtype=torch.long)
+            counts[-1] = number % 2 if rows > 2 else 1
+            made.append(step(decoder, torch.randn(rows, 1, CONFIG.dim, generator=generator), held, counts))
+    return torch.stack(made)
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("rows", [1, 2, 3, 6])
+def test_float32_weights_give_the_logits_of_the_plain_decoder(lm: LM, rows: int, cache: torch.dtype) -> None:
+    exact = run(lm, None, rows, cache)
+    bound = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.int8: 5e-3}[
+        cache
+    ]  # torch attends in the cache's precision
+    assert apart(run(lm, form(lm, "float32"), rows, cache), exact) < bound
+
+
+@pytest.mark.parametrize("name", ["int8", "apart", "bfloat16", "mixed"])
+def test_rounded_weights_are_as_close_as_torch_computes_them(lm: LM, name: str) -> None:
+    weights = form(lm, name)
+    generator = torch.Generator().manual_seed(1)
+    exact, theirs, ours = lm.decoder(), lm.decoder(plain(weights)), lm.compiled_decoder(weights)
+    caches = [lm.cache(2, 30) for _ in range(3)]
+    made: list[list[Tensor]] = [[], [], []]
+    with torch.inference_mode():
+        for _ in range(20):
+            inputs = torch.randn(2, 1, CONFIG.dim, generator=generator)
+            for logits, decoder, cache in zip(made, (exact, theirs, ours), caches, strict=True):
+                logits.append(step(decoder, inputs, cache))
+    right, torchs, own = (torch.stack(logits) for logits in made)
+    assert 0 < apart(own, right) < 1.1 * apart(torchs, right)
+
+
+def test_a_row_does_not_notice_its_neighbours_nor_the_number_of_threads(
+    lm: LM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = form(lm, "apart")
+    decoder = lm.compiled_decoder(weights)
+    rows = torch.randn(6, 12, CONFIG.dim, generator=torch.Generator().manual_seed(2))
+    before = torch.get_num_threads()
+
+    def logits(inputs: Tensor) -> Tensor:
+        cache, made = lm.cache(len(inputs), 12), []
+        with torch.inference_mode():
+            for position in inputs.unbind(dim=1):
+                made.append(step(decoder, position[:, None], cache))
+        return torch.stack(made)
+
+    together = logits(rows)
+    assert torch.equal(together[:, 2:3], logits(rows[2:3]))
+    assert torch.equal(together[:, 3:5], logits(rows[3:5]))
+    monkeypatch.setattr(compiled, "_BYTES_PER_THREAD", 1)
+    decoder = lm.compiled_decoder(weights)
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(together, logits(rows))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_prefix_is_read_by_the_products_of_the_steps(lm: LM) -> None:
+    weights = form(lm, "int8")
+    decoder, inputs = lm.compiled_decoder(weights), torch.randn(2, 9, CONFIG.dim)
+    with torch.inference_mode():
+        at_once, one_by_one = lm.cache(2, 9), lm.cache(2, 9)
+        whole = decoder.head(decoder(inputs, at_once)[:, -1])
+        for position in inputs.unbind(dim=1):
+            last = step(decoder, position[:, None], one_by_one)
+    assert apart(whole, last) < 1e-3  # sums of attention are in another order
+
+
+SUMS = """
+import torch
+from longplay.nn import kernels
+kernels._BITS = {bits} or kernels._BITS
+from longplay.nn.compiled import CompiledWeights
+from longplay.nn.linear import Weights
+from longplay.nn.quantized import Int8Weights
+torch.manual_seed(0)
+weights = {{"head": Int8Weights.of(Weights(torch.randn(50, 96)), torch.tensor([3]))}}
+(project,) = CompiledWeights(weights).projections().values()
+print(*(project(torch.randn(rows, 96)).double().sum().item() for rows in (1, 2, 9)))
+"""
+
+
+def test_registers_of_half_the_width_give_the_same(tmp_path: Path) -> None:
+    """Those of processors without AVX-512: each in a process of its own, since kernels are compiled once."""
+    said = []
+    for bits in (256, 0):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / str(bits))}
+        command = [sys.executable, "-c", SUMS.format(bits=bits)]
+        said.append(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    assert said[0] == said[1]
+    assert len(said[0].split()) == 3
