@@ -178,7 +178,7 @@ class CompiledStep:
                 np.zeros((rows, self._heads), np.float32),
                 np.zeros((rows, self._attended), np.float32),
                 np.zeros((rows, 2 * self._inner), np.float32),
-                np.zeros((threads, len(self._group), capacity), np.float32),
+                np.zeros((threads, len(self._group), -(-capacity // LANES) * LANES), np.float32),
                 np.zeros((rows, self._outputs), np.float32),
                 rooms,
                 np.zeros((*part, dim), np.float32),

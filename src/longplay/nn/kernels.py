@@ -5,6 +5,9 @@ more in calls than in arithmetic. So the step is one function here, compiled by 
 Every thread of a step runs all of it, each its own share of the outputs; what the others need, they wait for. A number is
 computed in the same way whoever computes it, so results depend neither on the number of threads nor on other rows.
 
+Nothing is left for the compiler to reorder (no `fastmath` but for the absence of NaN): what it makes of a function differs
+between a fresh compilation and one from disk, and seeds are promised to give the same music in both.
+
 The vector instructions are written as LLVM's intermediate representation, since loops over int8 are not vectorised well.
 Needs x86 with VNNI, of AVX-512 or AVX.
 """
@@ -63,9 +66,13 @@ def _floats(builder, pointer, index, count, kind):
     return builder.bitcast(builder.shl(builder.zext(halves, ir.VectorType(_INT, count)), shift), wanted)
 
 
-def _call(builder, name, result, arguments, fastmath=()):
+def _call(builder, name, result, arguments):
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, fastmath=fastmath)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _add_product(builder, one, other, total):
+    return _call(builder, f"llvm.fma.v{total.type.count}f32", total.type, [one, other, total])
 
 
 def _splat(builder, value, count):
@@ -75,9 +82,18 @@ def _splat(builder, value, count):
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
 
 
-def _total(builder, vector, start=0.0):
-    name = f"llvm.vector.reduce.fadd.v{vector.type.count}f32"
-    return _call(builder, name, _FLOAT, [ir.Constant(_FLOAT, start), vector], ("fast",))
+def _pick(builder, vector, first, count):
+    """Some neighbours of a vector."""
+    mask = ir.Constant(ir.VectorType(_INT, count), list(range(first, first + count)))
+    return builder.shuffle_vector(vector, vector, mask)
+
+
+def _total(builder, vector):
+    """The sum of a vector, always added half to half."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        vector = builder.fadd(_pick(builder, vector, 0, half), _pick(builder, vector, half, half))
+    return builder.extract_element(vector, ir.Constant(_INT, 0))
 
 
 def _loop(builder, stop, step):
@@ -187,8 +203,7 @@ def _product(typingctx, weights, inputs, length, kind):
         with _loop(builder, arguments[2], _LANES) as (place, _):
             one = _floats(builder, weight, place, _LANES, weight_kind)
             other = _floats(builder, row, place, _LANES, FLOAT32)
-            product = builder.fmul(one, other, flags=("fast",))
-            builder.store(builder.fadd(builder.load(total, typ=vector), product, flags=("fast",)), total)
+            builder.store(_add_product(builder, one, other, builder.load(total, typ=vector)), total)
         return _total(builder, builder.load(total, typ=vector))
 
     return types.float32(weights, inputs, length, kind), generate
@@ -208,7 +223,11 @@ def _scores(typingctx, queries, keys, count, scores, apart, group, lanes, kind):
         with _loop(builder, arguments[2], 1) as (place, _):
             known = _floats(builder, key, builder.mul(place, ir.Constant(_LONG, width)), width, key_kind)
             for head, vector in enumerate(vectors):
-                total = _total(builder, builder.fmul(known, vector, flags=("fast",)))
+                part = ir.Constant(ir.VectorType(_FLOAT, _LANES), None)
+                for first in range(0, width, _LANES):
+                    one, other = (_pick(builder, each, first, _LANES) for each in (known, vector))
+                    part = _add_product(builder, one, other, part)
+                total = _total(builder, part)
                 start = builder.add(place, builder.mul(arguments[4], ir.Constant(_LONG, head)))
                 builder.store(total, _at(builder, score, start, _FLOAT))
         return context.get_dummy_value()
@@ -230,8 +249,7 @@ def _mixture(typingctx, scores, values, count, apart, made, group, lanes, kind):
             for head, total in enumerate(sums):
                 start = builder.add(place, builder.mul(arguments[3], ir.Constant(_LONG, head)))
                 share = _splat(builder, builder.load(_at(builder, score, start, _FLOAT), typ=_FLOAT), width)
-                product = builder.fmul(known, share, flags=("fast",))
-                builder.store(builder.fadd(builder.load(total, typ=vector), product, flags=("fast",)), total)
+                builder.store(_add_product(builder, known, share, builder.load(total, typ=vector)), total)
         for head, total in enumerate(sums):
             stored = builder.store(
                 builder.load(total, typ=vector), _at(builder, out, ir.Constant(_LONG, head * width), _FLOAT)
@@ -240,6 +258,21 @@ def _mixture(typingctx, scores, values, count, apart, made, group, lanes, kind):
         return context.get_dummy_value()
 
     return types.void(scores, values, count, apart, made, group, lanes, kind), generate
+
+
+@intrinsic
+def _sum(typingctx, numbers, count):
+    """Of `count` floats, a multiple of 16 (see `_LANES`)."""
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(_FLOAT, _LANES)
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+        with _loop(builder, arguments[1], _LANES) as (place, _):
+            loaded = _floats(builder, _pointer(builder, arguments[0]), place, _LANES, FLOAT32)
+            builder.store(builder.fadd(builder.load(total, typ=vector), loaded), total)
+        return _total(builder, builder.load(total, typ=vector))
+
+    return types.float32(numbers, count), generate
 
 
 @intrinsic
@@ -318,7 +351,7 @@ def _meet(gate, threads):
             _give_way()
 
 
-@njit(nogil=True, fastmath=True, inline="always")
+@njit(nogil=True, inline="always")
 def _exp(x):
     """e to x, within 2e-7 of it; x is at most 88."""
     power = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
@@ -335,19 +368,36 @@ def _exp(x):
     return made * _power_of_two(np.int32(whole))
 
 
-@njit(nogil=True, fastmath=True)
+@njit(nogil=True, fastmath={"nnan", "nsz"})
+def _largest(numbers):
+    largest = numbers[0]
+    for i in range(len(numbers)):
+        largest = max(largest, numbers[i])
+    return largest
+
+
+@njit(nogil=True, fastmath={"nnan", "nsz"})
+def _largest_size(numbers):
+    largest = np.float32(0.0)
+    for i in range(len(numbers)):
+        largest = max(largest, abs(numbers[i]))
+    return largest
+
+
+@njit(nogil=True)
 def _norm(x, gain, eps, out):
     """RMS norm of each row."""
+    whole = x.shape[1] // _LANES * _LANES
     for row in range(x.shape[0]):
-        total = np.float32(0.0)
-        for i in range(x.shape[1]):
+        total = _product(x[row].ctypes.data, x[row].ctypes.data, whole, (0, 0))
+        for i in range(whole, x.shape[1]):
             total += x[row, i] * x[row, i]
         factor = np.float32(1.0) / np.sqrt(total / np.float32(x.shape[1]) + eps)
         for i in range(x.shape[1]):
             out[row, i] = x[row, i] * factor * gain[i]
 
 
-@njit(nogil=True, fastmath=True)
+@njit(nogil=True)
 def _round(x, entry, channels, rounded, scales, kept):
     """Inputs of a product as unsigned bytes, 128 being 0, with a scale per row; `kept` gets the channels kept apart."""
     length, padded = x.shape[1], entry[INPUTS]
@@ -357,9 +407,7 @@ def _round(x, entry, channels, rounded, scales, kept):
             kept[row, k] = x[row, channel] if channel >= 0 else np.float32(0.0)
             if channel >= 0:
                 x[row, channel] = np.float32(0.0)
-        largest = np.float32(0.0)
-        for i in range(length):
-            largest = max(largest, abs(x[row, i]))
+        largest = _largest_size(x[row])
         scale = largest / np.float32(127.0) if largest > 0 else np.float32(1.0)
         inverse, start = np.float32(1.0) / scale, row * padded
         for i in range(length):
@@ -369,14 +417,14 @@ def _round(x, entry, channels, rounded, scales, kept):
         scales[row] = scale
 
 
-@njit(nogil=True, fastmath=True)
+@njit(nogil=True)
 def _project(entry, numbers, room, made, first, stop):
     """Outputs `first` to `stop` of a projection, of inputs that `_ready` has seen."""
     for begin in range(0, len(made), _ROWS):
         _project_rows(entry, numbers, room, made, first, stop, begin, min(begin + _ROWS, len(made)))
 
 
-@njit(nogil=True, fastmath=True)
+@njit(nogil=True)
 def _project_rows(entry, numbers, room, made, first, stop, begin, end):
     bytes_, shorts, floats, sums, _ = numbers
     rounded, scales, kept, padded = room
@@ -439,7 +487,7 @@ def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
             made[row, out] = np.float32(a - sums[out])
 
 
-@njit(nogil=True, fastmath=True)
+@njit(nogil=True)
 def _ready(x, entry, numbers, room):
     """Put the inputs of a projection into the form that its product takes; x is spoilt."""
     rounded, scales, kept, padded_inputs = room
@@ -454,7 +502,7 @@ def _ready(x, entry, numbers, room):
             padded_inputs[row * length + i] = np.float32(0.0)
 
 
-@njit(nogil=True, fastmath=True)
+@njit(nogil=True)
 def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, group, lanes, kind):
     """Attention of one group of queries of one row: appends its key and value, and fills its part of `out`.
 
@@ -489,14 +537,13 @@ def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, 
         if item == 1:
             for i in range(count):
                 line[i] *= cache_scales[key_scales + i]
-        largest = line[0]
-        for i in range(count):
-            largest = max(largest, line[i])
-        total = np.float32(0.0)
+        largest = _largest(line[:count])
         for i in range(count):
             line[i] = _exp(line[i] - largest)
-            total += line[i]
-        inverse = np.float32(1.0) / total
+        padded = -(-count // _LANES) * _LANES
+        for i in range(count, padded):
+            line[i] = np.float32(0.0)
+        inverse = np.float32(1.0) / _sum(line.ctypes.data, padded)
         for i in range(count):
             line[i] *= inverse
         if item == 1:
@@ -506,14 +553,11 @@ def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, 
     _mixture(begin, base + item * value, count, apart, place.ctypes.data, group, lanes, kind)
 
 
-@njit(nogil=True, fastmath=True)
+@njit(nogil=True)
 def _append(numbers, place, scales, scale_place, vector, width):
     """Store a vector in the cache, in the cache's kind of numbers."""
     if numbers.itemsize == 1:
-        largest = np.float32(1e-12)
-        for i in range(width):
-            largest = max(largest, abs(vector[i]))
-        scale = largest / np.float32(127.0)
+        scale = max(_largest_size(vector[:width]), np.float32(1e-12)) / np.float32(127.0)
         scales[scale_place] = scale
         for i in range(width):
             numbers[place + i] = np.int32(np.floor(vector[i] / scale + np.float32(0.5)))
@@ -531,7 +575,7 @@ def _share(total, thread, threads):
     return total * thread // threads, total * (thread + 1) // threads
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@njit(nogil=True, cache=True)
 def step(thread, threads, gate, table, numbers, gains, frequencies, eps, buffers, cache, strides, lengths, shapes):
     """One thread's share of a step: the states of the next position of each row, and the logits after it.
 
@@ -616,7 +660,7 @@ def step(thread, threads, gate, table, numbers, gains, frequencies, eps, buffers
     _meet(gate, threads)
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@njit(nogil=True, cache=True)
 def project(thread, threads, gate, entry, numbers, x, room, made):
     """One thread's share of a projection of many rows, by the same products as `step`.
 
