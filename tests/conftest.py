@@ -1,15 +1,11 @@
 """Shared fixtures; shapes in jaxtyping annotations are checked while tests run."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
 from golden_fixtures import GOLDEN, Golden
-
-if find_spec("numba") is not None:
-    import longplay.nn.kernels  # noqa: F401  # before the hook: what it wraps, numba cannot compile
 
 install_import_hook(["longplay.nn", "longplay.models"], "beartype.beartype")
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from longplay.errors import LongplayError
 from longplay.models.lm import LM, LMConfig
-from longplay.nn import compiled
+from longplay.nn import compiled, native
 from longplay.nn.graphed import step
 from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8, Int8Weights
@@ -145,15 +146,13 @@ def test_a_prefix_is_read_by_the_products_of_the_steps(lm: LM) -> None:
 
 LOGITS = """
 import torch
-from longplay.nn import kernels
-kernels._BITS = {bits} or kernels._BITS
 from longplay.models.lm import LM, LMConfig
 from longplay.nn.graphed import step
 from longplay.nn.quantized import Int8Weights
 torch.manual_seed(0)
 lm = LM(LMConfig(text_vocab_size=9, codebook_size=30, code_rate=75, num_labels=5, dim=64, num_layers=2, num_heads=4,
     num_kv_heads=2, intermediate_dim=96))
-decoder, cache = lm.compiled_decoder({{k: Int8Weights.of(w, torch.tensor([3])) for k, w in lm.linears()}}), lm.cache(2, 20)
+decoder, cache = lm.compiled_decoder({k: Int8Weights.of(w, torch.tensor([3])) for k, w in lm.linears()}), lm.cache(2, 20)
 with torch.inference_mode():
     print(decoder(torch.randn(2, 9, 64), cache).double().sum().item().hex())
     print(sum(step(decoder, torch.randn(2, 1, 64), cache).double().sum().item() for _ in range(9)).hex())
@@ -163,9 +162,25 @@ with torch.inference_mode():
 def test_bits_depend_neither_on_the_registers_nor_on_where_the_kernels_come_from(tmp_path: Path) -> None:
     """Registers of half the width (processors without AVX-512), kernels just compiled, and kernels from disk."""
     said = []
-    for bits in (256, 0, 0):  # each in a process of its own, since kernels are compiled once
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / str(bits))}
-        command = [sys.executable, "-c", LOGITS.format(bits=bits)]
+    for bits in ("256", "", ""):
+        environment = {**os.environ, "LONGPLAY_VNNI": bits, "LONGPLAY_CACHE": str(tmp_path)}
+        command = [sys.executable, "-c", LOGITS]
         said.append(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    assert len(list((tmp_path / "kernels").glob("*.bin"))) == 4
     assert said[0] == said[1] == said[2]
     assert len(said[0].split()) == 2
+
+
+def test_kernels_that_cannot_be_compiled_or_kept_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGPLAY_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").touch()  # where a folder should be: code is used all the same
+    native.kernel.cache_clear()
+    try:
+        assert native.kernel("project")
+        with pytest.raises(
+            LongplayError,
+            match="kernel unknown cannot be compiled with numba .KeyError: 'unknown'.; use precision int8",
+        ):
+            native.kernel("unknown")
+    finally:
+        native.kernel.cache_clear()

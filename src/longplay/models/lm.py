@@ -267,7 +267,7 @@ class LM(nn.Module):
             self.config.head_dim,
             self.config.norm_eps,
         )
-        return self.decoder(packed.projections(), step)
+        return self.decoder(packed.projections, step)
 
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]

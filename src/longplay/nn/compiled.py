@@ -10,7 +10,7 @@ import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +21,17 @@ from longplay.nn.cache import KVCache
 from longplay.nn.linear import Weights
 from longplay.nn.quantized import Int8Weights
 
+if TYPE_CHECKING:
+    from longplay.nn.native import Kernel
+
 LANES = 16
 """Heads are a multiple of so many numbers wide."""
 _NO_SCALES = np.zeros(1, np.float32)
 _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs more than it saves
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
-_CACHES = {torch.bfloat16: 1, torch.float32: 2, torch.int8: 3}  # kinds of nn/kernels.py
+_BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/kernels.py, which is imported to be compiled only
+_CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
 @functools.cache
@@ -46,6 +50,19 @@ def fits(head_dim: int) -> bool:
     return head_dim % LANES == 0
 
 
+class Block:
+    """Arrays in C order, and the address and sizes of each, [N, 4], as the kernels read them."""
+
+    def __init__(self, *arrays: np.ndarray) -> None:
+        self._arrays = arrays  # kept, since the kernels know nothing but where they are
+        self._lines = np.array([[array.ctypes.data, *array.shape, *[1] * (3 - array.ndim)] for array in arrays])
+
+    @property
+    def address(self) -> int:
+        """Of the first line."""
+        return self._lines.ctypes.data
+
+
 class CompiledWeights:
     """The projections of a model, packed one after the other, and the threads that multiply with them.
 
@@ -54,24 +71,24 @@ class CompiledWeights:
     """
 
     def __init__(self, weights: Mapping[str, Int8Weights | Weights]) -> None:
-        from longplay.nn import kernels
-
-        self.kernels = kernels
         layers = (len(weights) - 1) // len(PARTS)
-        self.names = [*(f"{layer}.{part}" for layer in range(layers) for part in PARTS), "head"]
+        names = [*(f"{layer}.{part}" for layer in range(layers) for part in PARTS), "head"]
         packed = _Packed()
-        self.table = np.array([packed.add(weights[name]) for name in self.names])
-        self.numbers = packed.numbers()
+        lines = {name: packed.add(weights[name]) for name in names}
+        self.lines = list(lines.values())
+        self.projections = {name: functools.partial(self._project, line) for name, line in lines.items()}
+        self.piles = packed.piles()
         self._team, self._alone = _Team(), threading.Lock()
-        self._worthwhile = max(1, sum(pile.nbytes for pile in self.numbers) // _BYTES_PER_THREAD)
+        self._worthwhile = max(1, sum(pile.nbytes for pile in self.piles) // _BYTES_PER_THREAD)
 
-    def projections(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Each of them, for any number of rows: [M, in] to [M, out]."""
-        return {name: functools.partial(self._project, line) for name, line in zip(self.names, self.table, strict=True)}
+    def run(self, kernel: "Kernel", threads: int, block: Block) -> None:
+        """Call a kernel in each thread."""
+        self._team.run(kernel, threads, block)
 
-    def run(self, function: Callable[..., None], threads: int, *arguments: Any) -> None:
-        """Call `function(number, threads, gate, *arguments)` in each thread."""
-        self._team.run(function, threads, *arguments)
+    @property
+    def gate(self) -> np.ndarray:
+        """Where the threads meet."""
+        return self._team.gate
 
     @contextmanager
     def alone(self) -> Iterator[int]:
@@ -79,34 +96,26 @@ class CompiledWeights:
         with self._alone:
             yield min(torch.get_num_threads(), self._worthwhile)
 
-    def _project(self, line: np.ndarray, x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
-        kernels, rows, padded = self.kernels, len(x), int(line[self.kernels.INPUTS])
-        apart = line[kernels.CHANNELS] + np.arange(line[kernels.APART])
-        whole, line = line, np.where(np.arange(len(line)) == kernels.APART, 0, line)
-        inputs, made = x.float().clone(), torch.empty(rows, int(line[kernels.OUTPUTS]))
-        is_int8 = line[kernels.KIND] == kernels.INT8
-        room = (
-            np.empty(rows * padded if is_int8 else 0, np.uint8),
-            np.empty(rows, np.float32),
-            np.empty((rows, 0), np.float32),
-            np.empty(0 if is_int8 else rows * padded, np.float32),
-        )
-        channels = torch.from_numpy(self.numbers[4][apart])
+    def _project(self, line: "_Line", x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
+        from longplay.nn.native import kernel
+
+        rows, inputs, made = len(x), x.float().clone(), torch.empty(len(x), line.outputs)
+        start, size = (rows * line.inputs, 0) if line.kind == _INT8 else (0, rows * line.inputs)
+        room = np.empty(start, np.uint8), np.empty(rows, np.float32), np.empty((rows, 0), np.float32)
+        channels = torch.from_numpy(self.piles[-1][line.channels : line.channels + line.apart])
         channels = channels[channels >= 0]
         kept = inputs[:, channels]
         inputs[:, channels] = 0.0
+        entry = np.array(line._replace(apart=0))
         with self.alone():
-            threads = torch.get_num_threads() if rows >= _MANY_ROWS else 1
-            self.run(kernels.project, threads, line, self.numbers, inputs.numpy(), room, made.numpy())
+            block = Block(
+                self.gate, entry, *self.piles, inputs.numpy(), made.numpy(), *room, np.empty(size, np.float32)
+            )
+            self.run(kernel("project"), torch.get_num_threads() if rows >= _MANY_ROWS else 1, block)
         if len(channels):
-            made.addmm_(kept, self._columns(whole)[:, : len(channels)].t())
+            columns = self.piles[2][line.columns : line.columns + line.outputs * line.apart]
+            made.addmm_(kept, torch.from_numpy(columns).view(line.outputs, -1)[:, : len(channels)].t())
         return made
-
-    def _columns(self, line: np.ndarray) -> Float[Tensor, "O K"]:
-        outputs, apart, start = (
-            int(line[at]) for at in (self.kernels.OUTPUTS, self.kernels.APART, self.kernels.COLUMNS)
-        )
-        return torch.from_numpy(self.numbers[2][start : start + outputs * apart]).view(outputs, apart)
 
 
 class CompiledStep:
@@ -130,61 +139,70 @@ class CompiledStep:
         eps: float,
     ) -> None:
         self._weights = weights
-        self._gains = gains.float().numpy()
-        self._frequencies = frequencies.float().numpy()
-        self._eps = np.float32(eps)
-        self._lanes = (0,) * (head_dim // LANES)
-        outputs, kernels = weights.table[:, weights.kernels.OUTPUTS].tolist(), weights.kernels
-        self._heads, self._inner, self._outputs = outputs[0], outputs[2] // 2, outputs[-1]
+        self._table = np.array(weights.lines)
+        self._norms = gains.float().numpy(), frequencies.float().numpy(), np.array([eps], np.float32)
+        qkv, _, gate_up, _, *_, head = weights.lines
+        self._heads, self._inner, self._outputs = qkv.outputs, gate_up.outputs // 2, head.outputs
         self._attended = self._heads - 2 * num_kv_heads * head_dim
-        self._group = (0,) * (self._attended // (num_kv_heads * head_dim))
-        self._padded = int(weights.table[:, kernels.INPUTS].max())
-        self._apart = max(LANES, int(weights.table[:, kernels.APART].max()))
-        self._buffers: dict[tuple[int, int, int], tuple[Any, ...]] = {}
+        self._group, self._lanes = self._attended // (num_kv_heads * head_dim), head_dim // LANES
+        self._padded = max(line.inputs for line in weights.lines)
+        self._apart = max(LANES, *(line.apart for line in weights.lines))
+        self._rooms: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
 
     def __call__(
         self, inputs: Float[Tensor, "B 1 D"], cache: KVCache, counts: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B V"]:
         """Logits after `inputs`, which are added to `cache`, as far as `counts` says."""
-        weights = self._weights
-        numbers, strides = _flat(cache.data)
+        from longplay.nn.native import kernel
+
+        weights, (numbers, strides) = self._weights, _flat(cache.data)
         scales, scale_strides = (_NO_SCALES, (0, 0, 0)) if cache.scales is None else _flat(cache.scales)
-        shapes = (self._group, self._lanes, (0,) * _CACHES[cache.data.dtype])
         with weights.alone() as threads:
-            buffers = self._room(len(inputs), cache.capacity, threads)
-            x, logits = buffers[0], buffers[5]
+            x, logits, *room = self._room(len(inputs), cache.capacity, threads)
             x[:] = inputs[:, 0].numpy()
-            weights.run(
-                weights.kernels.step, threads, weights.table, weights.numbers, self._gains, self._frequencies, self._eps,
-                buffers, (numbers, scales), np.array([strides, scale_strides]), cache.lengths.numpy(), shapes,
+            block = Block(
+                weights.gate, self._table, *weights.piles, *self._norms, cache.lengths.numpy(),
+                np.array([strides, scale_strides]), numbers, scales, x, logits, *room,
             )  # fmt: skip
+            weights.run(kernel("step", self._group, self._lanes, _CACHES[cache.data.dtype]), threads, block)
             made = torch.from_numpy(logits.copy())
         cache.advance(1, counts)
         return made
 
-    def _room(self, rows: int, capacity: int, threads: int) -> tuple[Any, ...]:
+    def _room(self, rows: int, capacity: int, threads: int) -> tuple[np.ndarray, ...]:
         key = (rows, capacity, threads)
-        if key not in self._buffers:
-            self._buffers.clear()
-            dim, part = self._gains.shape[1], (threads, rows)
-            rooms = (
+        if key not in self._rooms:
+            self._rooms.clear()
+            gains, frequencies, _ = self._norms
+            dim, half, part = gains.shape[1], len(frequencies), (threads, rows)
+            widths = (dim, self._outputs, self._heads, self._attended, 2 * self._inner)
+            self._rooms[key] = (
+                *(np.zeros((rows, width), np.float32) for width in widths),
+                np.zeros((2 * threads, rows, half), np.float32),
+                np.zeros((threads, self._group, -(-capacity // LANES) * LANES), np.float32),
+                np.zeros((*part, dim), np.float32),
+                np.zeros((*part, max(self._inner, self._attended)), np.float32),
                 np.zeros((threads, rows * self._padded), np.uint8),
                 np.zeros(part, np.float32),
                 np.zeros((*part, self._apart), np.float32),
                 np.zeros((threads, rows * self._padded), np.float32),
             )
-            self._buffers[key] = (
-                np.zeros((rows, dim), np.float32),
-                np.zeros((rows, self._heads), np.float32),
-                np.zeros((rows, self._attended), np.float32),
-                np.zeros((rows, 2 * self._inner), np.float32),
-                np.zeros((threads, len(self._group), -(-capacity // LANES) * LANES), np.float32),
-                np.zeros((rows, self._outputs), np.float32),
-                rooms,
-                np.zeros((*part, dim), np.float32),
-                np.zeros((*part, max(self._inner, self._attended)), np.float32),
-            )
-        return self._buffers[key]
+        return self._rooms[key]
+
+
+class _Line(NamedTuple):
+    """A line of the kernels' table: kind and sizes of a projection, and where its numbers start, -1 for none."""
+
+    kind: int
+    outputs: int
+    inputs: int
+    weights: int
+    scales: int
+    sums: int
+    bias: int
+    apart: int
+    channels: int
+    columns: int
 
 
 class _Packed:
@@ -197,28 +215,33 @@ class _Packed:
         self._sums = _Pile(np.int32)
         self._channels = _Pile(np.int64)
 
-    def add(self, weights: Int8Weights | Weights) -> list[int]:
-        """Append a projection; returns its line of the table."""
-        from longplay.nn import kernels
-
+    def add(self, weights: Int8Weights | Weights) -> _Line:
+        """Append a projection."""
         bias = -1 if weights.bias is None else self._floats.add(weights.bias.float().numpy())
         if isinstance(weights, Weights):
-            values = _padded(weights.weight, kernels.BLOCK)
+            values = _padded(weights.weight, _BLOCK)
             if values.dtype == torch.bfloat16:
-                start, kind = self._shorts.add(values.view(torch.uint16).numpy()), kernels.BFLOAT16
+                start, kind = self._shorts.add(values.view(torch.uint16).numpy()), _BFLOAT16
             else:
-                start, kind = self._floats.add(values.float().numpy()), kernels.FLOAT32
-            return [kind, *values.shape, start, -1, -1, bias, 0, -1, -1]
-        values = _padded(weights.values, kernels.BLOCK)
-        line = [kernels.INT8, *values.shape, self._bytes.add(values.numpy())]
-        line += [self._floats.add(weights.scales.numpy())]
-        line += [self._sums.add((128 * weights.values.int().sum(dim=1, dtype=torch.int32)).numpy()), bias]
-        columns = _padded(weights.columns.t().float(), LANES)
+                start, kind = self._floats.add(values.float().numpy()), _FLOAT32
+            return _Line(kind, len(values), values.shape[1], start, -1, -1, bias, 0, 0, 0)
+        values, columns = _padded(weights.values, _BLOCK), _padded(weights.columns.t().float(), LANES)
         channels = np.full(columns.shape[1], -1)
         channels[: len(weights.apart)] = weights.apart.numpy()
-        return [*line, columns.shape[1], self._channels.add(channels), self._floats.add(columns.numpy())]
+        return _Line(
+            _INT8,
+            len(values),
+            values.shape[1],
+            self._bytes.add(values.numpy()),
+            self._floats.add(weights.scales.numpy()),
+            self._sums.add((128 * weights.values.int().sum(dim=1, dtype=torch.int32)).numpy()),
+            bias,
+            columns.shape[1],
+            self._channels.add(channels),
+            self._floats.add(columns.numpy()),
+        )
 
-    def numbers(self) -> tuple[np.ndarray, ...]:
+    def piles(self) -> tuple[np.ndarray, ...]:
         """Bytes, shorts, floats, sums and channels."""
         return tuple(pile.whole() for pile in (self._bytes, self._shorts, self._floats, self._sums, self._channels))
 
@@ -244,19 +267,20 @@ class _Pile:
 
 
 class _Team:
-    """Threads that run the same function side by side; this one is the first."""
+    """Threads that run the same kernel side by side; this one is the first."""
 
     def __init__(self) -> None:
-        self._gate = np.zeros((2, 8), np.int64)
+        self.gate = np.zeros((2, 8), np.int64)
         self._helpers: list[_Helper] = []
 
-    def run(self, function: Callable[..., None], threads: int, *arguments: Any) -> None:
-        """Call `function(number, threads, gate, *arguments)` in each, and wait for all."""
+    def run(self, kernel: "Kernel", threads: int, block: Block) -> None:
+        """Run a kernel in each, and wait for all."""
+        address = block.address
         while len(self._helpers) < threads - 1:
             self._helpers.append(_Helper())
         for number, helper in enumerate(self._helpers[: threads - 1], 1):
-            helper.start(functools.partial(function, number, threads, self._gate, *arguments))
-        function(0, threads, self._gate, *arguments)
+            helper.start(functools.partial(kernel, number, threads, address))
+        kernel(0, threads, address)
         for helper in self._helpers[: threads - 1]:
             helper.wait()
 
@@ -266,10 +290,10 @@ class _Helper:
 
     def __init__(self) -> None:
         self._wanted, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._job: Callable[[], None] | None = None
+        self._job: Callable[[], object] | None = None
         threading.Thread(target=self._loop, name="lm step", daemon=True).start()
 
-    def start(self, job: Callable[[], None]) -> None:
+    def start(self, job: Callable[[], object]) -> None:
         """Run `job` in the thread."""
         self._job = job
         self._wanted.release()

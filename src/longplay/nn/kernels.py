@@ -1,12 +1,10 @@
 """Compiled kernels of one decoding step (`nn/compiled.py`): int8 products by VNNI, attention, the step as a whole.
 
 What torch has for two rows of int8 products reaches half of the memory's bandwidth, and a step of a small model costs
-more in calls than in arithmetic. So the step is one function here, compiled by numba on first use and kept on disk.
-Every thread of a step runs all of it, each its own share of the outputs; what the others need, they wait for. A number is
-computed in the same way whoever computes it, so results depend neither on the number of threads nor on other rows.
-
-Nothing is left for the compiler to reorder (no `fastmath` but for the absence of NaN): what it makes of a function differs
-between a fresh compilation and one from disk, and seeds are promised to give the same music in both.
+more in calls than in arithmetic. So the step is one function here, compiled by numba (`nn/native.py`). Every thread of a
+step runs all of it, each its own share of the outputs; what the others need, they wait for. A number is computed in the
+same way whoever computes it, and nothing is left for the compiler to reorder (no `fastmath`, but for the absence of NaN):
+results depend neither on the number of threads, nor on other rows, nor on the width of registers.
 
 The vector instructions are written as LLVM's intermediate representation, since loops over int8 are not vectorised well.
 Needs x86 with VNNI, of AVX-512 or AVX.
@@ -15,12 +13,13 @@ Needs x86 with VNNI, of AVX-512 or AVX.
 # mypy: ignore-errors
 # numba's decorators and LLVM's builders are untyped, and annotations would be taken for compiled types.
 
+import os
 import sys
 
 import numpy as np
 from llvmlite import binding as llvm
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -34,8 +33,8 @@ BLOCK = 64
 _BYTE, _SHORT, _INT, _LONG, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _LANES = 16
 _SPINS = 4000
-_BITS = 512 if llvm.get_host_cpu_features().get("avx512vnni") else 256
-"""Of the registers that bytes are multiplied in."""
+_BITS = int(os.environ.get("LONGPLAY_VNNI") or (512 if llvm.get_host_cpu_features().get("avx512vnni") else 256))
+"""Of the registers that bytes are multiplied in; the variable is for tests."""
 _FOUR = 4
 _ROWS = 32  # that go through all weights together: as many as the second cache holds
 
@@ -333,7 +332,7 @@ else:
     _give_way = types.ExternalFunction("sched_yield", types.int32())
 
 
-@njit(nogil=True)
+@njit
 def _meet(gate, threads):
     """Wait until all threads are here; `gate` is int64 [2, 8], in cache lines apart."""
     if threads == 1:
@@ -351,7 +350,7 @@ def _meet(gate, threads):
             _give_way()
 
 
-@njit(nogil=True, inline="always")
+@njit(inline="always")
 def _exp(x):
     """e to x, within 2e-7 of it; x is at most 88."""
     power = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
@@ -368,7 +367,7 @@ def _exp(x):
     return made * _power_of_two(np.int32(whole))
 
 
-@njit(nogil=True, fastmath={"nnan", "nsz"})
+@njit(fastmath={"nnan", "nsz"})
 def _largest(numbers):
     largest = numbers[0]
     for i in range(len(numbers)):
@@ -376,7 +375,7 @@ def _largest(numbers):
     return largest
 
 
-@njit(nogil=True, fastmath={"nnan", "nsz"})
+@njit(fastmath={"nnan", "nsz"})
 def _largest_size(numbers):
     largest = np.float32(0.0)
     for i in range(len(numbers)):
@@ -384,7 +383,7 @@ def _largest_size(numbers):
     return largest
 
 
-@njit(nogil=True)
+@njit
 def _norm(x, gain, eps, out):
     """RMS norm of each row."""
     whole = x.shape[1] // _LANES * _LANES
@@ -397,7 +396,7 @@ def _norm(x, gain, eps, out):
             out[row, i] = x[row, i] * factor * gain[i]
 
 
-@njit(nogil=True)
+@njit
 def _round(x, entry, channels, rounded, scales, kept):
     """Inputs of a product as unsigned bytes, 128 being 0, with a scale per row; `kept` gets the channels kept apart."""
     length, padded = x.shape[1], entry[INPUTS]
@@ -417,14 +416,14 @@ def _round(x, entry, channels, rounded, scales, kept):
         scales[row] = scale
 
 
-@njit(nogil=True)
+@njit
 def _project(entry, numbers, room, made, first, stop):
     """Outputs `first` to `stop` of a projection, of inputs that `_ready` has seen."""
     for begin in range(0, len(made), _ROWS):
         _project_rows(entry, numbers, room, made, first, stop, begin, min(begin + _ROWS, len(made)))
 
 
-@njit(nogil=True)
+@njit
 def _project_rows(entry, numbers, room, made, first, stop, begin, end):
     bytes_, shorts, floats, sums, _ = numbers
     rounded, scales, kept, padded = room
@@ -466,7 +465,7 @@ def _project_rows(entry, numbers, room, made, first, stop, begin, end):
                 made[row, out] += bias[out]
 
 
-@njit(nogil=True)
+@njit
 def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
     """Products of bytes, less what the inputs' zero of 128 adds to them: blocks of four by four, then the rest."""
     fours = begin + (end - begin) // _FOUR * _FOUR
@@ -487,7 +486,7 @@ def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
             made[row, out] = np.float32(a - sums[out])
 
 
-@njit(nogil=True)
+@njit
 def _ready(x, entry, numbers, room):
     """Put the inputs of a projection into the form that its product takes; x is spoilt."""
     rounded, scales, kept, padded_inputs = room
@@ -502,7 +501,7 @@ def _ready(x, entry, numbers, room):
             padded_inputs[row * length + i] = np.float32(0.0)
 
 
-@njit(nogil=True)
+@njit
 def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, group, lanes, kind):
     """Attention of one group of queries of one row: appends its key and value, and fills its part of `out`.
 
@@ -553,7 +552,7 @@ def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, 
     _mixture(begin, base + item * value, count, apart, place.ctypes.data, group, lanes, kind)
 
 
-@njit(nogil=True)
+@njit
 def _append(numbers, place, scales, scale_place, vector, width):
     """Store a vector in the cache, in the cache's kind of numbers."""
     if numbers.itemsize == 1:
@@ -570,38 +569,104 @@ def _append(numbers, place, scales, scale_place, vector, width):
             numbers[place + i] = vector[i]
 
 
-@njit(nogil=True, inline="always")
+@njit(inline="always")
 def _share(total, thread, threads):
     return total * thread // threads, total * (thread + 1) // threads
 
 
-@njit(nogil=True, cache=True)
-def step(thread, threads, gate, table, numbers, gains, frequencies, eps, buffers, cache, strides, lengths, shapes):
-    """One thread's share of a step: the states of the next position of each row, and the logits after it.
+def _pointer_to(kind):
+    @intrinsic
+    def cast(typingctx, address):
+        def generate(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    Args:
-        thread, threads: which, of how many.
-        gate: where they meet, see `_meet`.
-        table: [4 L + 1, 10], the projections qkv, o, gate_up and down of each layer, and the head.
-        numbers: bytes, shorts, floats, sums and channels that the table points into.
-        gains: [2 L + 1, D] of the norms.
-        frequencies: [W / 2] of positive angles per position.
-        eps: of the norms.
-        buffers: x [M, D], in and out; heads, attended, gates, scores, logits; and of each thread its room.
-        cache: flat numbers of keys and values, and their scales.
-        strides: [2, 3], of a layer, a row and a head of the one and the other.
-        lengths: [M], positions that each row holds.
-        shapes: tuples whose lengths are the queries of a group, sixteenths of a head, and the kind of the cache.
-    """
-    group, lanes, kind = shapes
-    x, heads, attended, gates, scores, logits, rooms, normed, hidden = buffers
-    rounded, scales, kept, padded = rooms
-    room = (rounded[thread], scales[thread], kept[thread], padded[thread])
-    mine, inner = normed[thread], hidden[thread]
+        return types.CPointer(kind)(address), generate
+
+    return cast
+
+
+_long_pointer, _int_pointer = _pointer_to(types.int64), _pointer_to(types.int32)
+_short_pointer, _byte_pointer = _pointer_to(types.uint16), _pointer_to(types.int8)
+_ubyte_pointer, _float_pointer = _pointer_to(types.uint8), _pointer_to(types.float32)
+
+
+@njit(inline="always")
+def _line(block, number):
+    """Address and sizes of an array that a block describes."""
+    line = carray(_long_pointer(block), (number + 1, 4))[number]
+    return line[0], line[1], line[2], line[3]
+
+
+@njit(inline="always")
+def _longs(block, number):
+    address, size, _, _ = _line(block, number)
+    return carray(_long_pointer(address), (size,))
+
+
+@njit(inline="always")
+def _longs2(block, number):
+    address, rows, columns, _ = _line(block, number)
+    return carray(_long_pointer(address), (rows, columns))
+
+
+@njit(inline="always")
+def _ints(block, number):
+    address, size, _, _ = _line(block, number)
+    return carray(_int_pointer(address), (size,))
+
+
+@njit(inline="always")
+def _shorts(block, number):
+    address, size, _, _ = _line(block, number)
+    return carray(_short_pointer(address), (size,))
+
+
+@njit(inline="always")
+def _bytes(block, number):
+    address, size, _, _ = _line(block, number)
+    return carray(_byte_pointer(address), (size,))
+
+
+@njit(inline="always")
+def _ubytes(block, number):
+    address, size, _, _ = _line(block, number)
+    return carray(_ubyte_pointer(address), (size,))
+
+
+@njit(inline="always")
+def _ubytes2(block, number):
+    address, rows, columns, _ = _line(block, number)
+    return carray(_ubyte_pointer(address), (rows, columns))
+
+
+@njit(inline="always")
+def _floats1(block, number):
+    address, size, _, _ = _line(block, number)
+    return carray(_float_pointer(address), (size,))
+
+
+@njit(inline="always")
+def _floats2(block, number):
+    address, rows, columns, _ = _line(block, number)
+    return carray(_float_pointer(address), (rows, columns))
+
+
+@njit(inline="always")
+def _floats3(block, number):
+    address, parts, rows, columns = _line(block, number)
+    return carray(_float_pointer(address), (parts, rows, columns))
+
+
+@njit
+def _step(
+    thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
+    attended, gates, angles, scores, mine, inner, room, group, lanes, kind,
+):  # fmt: skip
+    """One thread's share of a step; see `step`."""
     rows, dim, half = x.shape[0], x.shape[1], len(frequencies)
-    size, width = len(group), 16 * len(lanes)
+    size, width = len(group), _LANES * len(lanes)
     num_kv = (heads.shape[1] // width) // (size + 2)
-    cosine, sine = np.empty((rows, half), np.float32), np.empty((rows, half), np.float32)
+    cosine, sine = angles
     for row in range(rows):
         for i in range(half):
             angle = np.float32(lengths[row]) * frequencies[i]
@@ -619,9 +684,7 @@ def step(thread, threads, gate, table, numbers, gains, frequencies, eps, buffers
             key = layer * strides[0, 0] + row * strides[0, 1] + kv * strides[0, 2]
             key_scales = layer * strides[1, 0] + row * strides[1, 1] + kv * strides[1, 2]
             places = (key, key + num_kv * strides[0, 2], key_scales, key_scales + num_kv * strides[1, 2])
-            _attend(
-                heads, row, kv, lengths[row], cosine, sine, cache, places, scores[thread], attended, group, lanes, kind
-            )
+            _attend(heads, row, kv, lengths[row], cosine, sine, cache, places, scores, attended, group, lanes, kind)
         _meet(gate, threads)
         for row in range(rows):
             for i in range(attended.shape[1]):
@@ -660,22 +723,84 @@ def step(thread, threads, gate, table, numbers, gains, frequencies, eps, buffers
     _meet(gate, threads)
 
 
-@njit(nogil=True, cache=True)
-def project(thread, threads, gate, entry, numbers, x, room, made):
-    """One thread's share of a projection of many rows, by the same products as `step`.
+def compiled(name, *sizes):
+    """The machine code of `step` or `project`: its name in the object file, a line end, the object file (`nn/native.py`)."""
+    made = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")(globals()[name](*sizes))
+    signature = (types.int64, types.int64, types.int64)
+    made.compile(signature)
+    result = made.overloads[signature]
+    _, _, (code, _) = result.library.serialize_using_object_code()
+    return result.fndesc.llvm_func_name.encode() + b"\n" + code
 
-    Args:
-        thread, threads: which, of how many; the first one prepares the inputs for all.
-        gate: where they meet.
-        entry: line of the table.
-        numbers: that it points into.
-        x: [M, in], spoilt.
-        room: for the inputs in the form that the product takes.
-        made: [M, out], out.
+
+def step(group, lanes, kind):
+    """The function of a step, for heads of 16 `lanes` numbers in groups of so many queries, and caches of a kind of numbers.
+
+    Every thread calls it with its number, how many there are, and the address of a `nn.compiled.Block` of:
+
+        gate [2, 8]: where the threads meet.
+        table [4 L + 1, 10]: the projections qkv, o, gate_up and down of each layer, and the head.
+        bytes, shorts, floats, sums, channels: that the table points into.
+        gains [2 L + 1, D] of the norms, frequencies [W / 2] of positive angles per position, eps [1] of the norms.
+        lengths [M]: positions that each row holds.
+        strides [2, 3]: of a layer, a row and a head in the cache, and in its scales.
+        keys and values, their scales: flat.
+        x [M, D]: in, and spoilt. logits [M, V]: out. heads [M, Q], attended [M, A], gates [M, 2 I]: between.
+        of each thread: angles [2 T, M, W / 2], scores [T, G, N], x [T, M, D], hidden [T, M, max(I, A)], and for inputs
+        of a product, bytes [T, M * in], scales [T, M], those kept apart [T, M, K], floats [T, M * in].
     """
-    if thread == 0:
-        _ready(x, entry, numbers, room)
-    _meet(gate, threads)
-    first, stop = _share(entry[OUTPUTS], thread, threads)
-    _project(entry, numbers, room, made, first, stop)
-    _meet(gate, threads)
+    group, lanes, cache_numbers = (0,) * group, (0,) * lanes, {BFLOAT16: _shorts, FLOAT32: _floats1, INT8: _bytes}[kind]
+    kind = (0,) * kind
+
+    def run(thread, threads, block):
+        gate, table = _longs2(block, 0), _longs2(block, 1)
+        numbers = _bytes(block, 2), _shorts(block, 3), _floats1(block, 4), _ints(block, 5), _longs(block, 6)
+        gains, frequencies, eps = _floats2(block, 7), _floats1(block, 8), _floats1(block, 9)[0]
+        lengths, strides = _longs(block, 10), _longs2(block, 11)
+        cache = cache_numbers(block, 12), _floats1(block, 13)
+        x, logits, heads, attended, gates = (
+            _floats2(block, 14),
+            _floats2(block, 15),
+            _floats2(block, 16),
+            _floats2(block, 17),
+            _floats2(block, 18),
+        )
+        angles = _floats3(block, 19)[2 * thread], _floats3(block, 19)[2 * thread + 1]
+        scores = _floats3(block, 20)[thread]
+        mine, inner = _floats3(block, 21)[thread], _floats3(block, 22)[thread]
+        room = (
+            _ubytes2(block, 23)[thread],
+            _floats2(block, 24)[thread],
+            _floats3(block, 25)[thread],
+            _floats2(block, 26)[thread],
+        )
+        _step(
+            thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
+            attended, gates, angles, scores, mine, inner, room, group, lanes, kind,
+        )  # fmt: skip
+        return 0
+
+    return run
+
+
+def project():
+    """The function of a projection of many rows, by the same products as `step`; called like that, with:
+
+    gate [2, 8]; entry [10], line of the table; bytes, shorts, floats, sums, channels that it points into; x [M, in],
+    spoilt; made [M, out], out; and for x as the product takes it, bytes [M * in], scales [M], floats [M * in].
+    """
+
+    def run(thread, threads, block):
+        gate, entry = _longs2(block, 0), _longs(block, 1)
+        numbers = _bytes(block, 2), _shorts(block, 3), _floats1(block, 4), _ints(block, 5), _longs(block, 6)
+        x, made = _floats2(block, 7), _floats2(block, 8)
+        room = _ubytes(block, 9), _floats1(block, 10), _floats2(block, 11), _floats1(block, 12)
+        if thread == 0:
+            _ready(x, entry, numbers, room)
+        _meet(gate, threads)
+        first, stop = _share(entry[OUTPUTS], thread, threads)
+        _project(entry, numbers, room, made, first, stop)
+        _meet(gate, threads)
+        return 0
+
+    return run
