@@ -6,6 +6,7 @@ import torch
 
 from longplay.checkpoint.system import load_system
 from longplay.errors import UserError
+from longplay.nn import compiled
 from longplay.pipeline import Pipeline
 from longplay.pipeline.int8 import FILE, quantize_model
 from longplay.pipeline.precision import load_dtype
@@ -36,6 +37,27 @@ def test_a_piece_in_int8_can_be_made_again(model: Path) -> None:
     assert first.recipe is not None
     assert first.recipe["precision"] == "int8"
     assert (first.wav == again.wav).all()
+
+
+@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with VNNI")
+def test_the_bundled_model_runs_compiled_and_can_be_made_again() -> None:
+    pipeline = Pipeline.load("nano", "cpu")
+    assert pipeline.precision == "int8-compiled"
+    made = pipeline.generate("calm piano", OPTIONS)
+    assert made.recipe is not None
+    assert made.recipe["precision"] == "int8-compiled"
+    assert (Pipeline.load("nano", "cpu", "int8-compiled").generate("calm piano", OPTIONS).wav == made.wav).all()
+
+
+def test_compiled_is_refused_where_it_cannot_be(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="int8-compiled: .* heads of a multiple of 16 numbers, not 8; use int8"):
+        Pipeline.load(model, "cpu", "int8-compiled")
+    monkeypatch.setattr(compiled, "is_available", lambda: False)
+    assert Pipeline.load("nano", "cpu").precision == "int8"
+    with pytest.raises(UserError, match="int8-compiled: needs numba and an x86 processor with VNNI"):
+        Pipeline.load("nano", "cpu", "int8-compiled")
+    with pytest.raises(UserError, match="int8-compiled: computes on the CPU only"):
+        load_dtype("int8-compiled", torch.device("cuda"))
 
 
 def test_int8_belongs_to_the_cpu() -> None:

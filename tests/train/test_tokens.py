@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
+import soxr
 import torch
 
 from longplay.data.labels import TrackLabel, apply_labels
 from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenWindows, read_token_tracks
+from longplay.data.varispeed import with_varispeed
 from longplay.engine import encode as engine_encode
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec, CodecConfig
@@ -75,6 +77,24 @@ def manifest(tmp_path: Path) -> Path:
     path = tmp_path / "manifest.jsonl"
     write_manifest(path, tracks)
     return path
+
+
+def test_a_track_at_another_speed_has_the_codes_of_the_resampled_audio(
+    manifest: Path, tmp_path: Path, models: Any
+) -> None:
+    encoder = Encoder(*models)
+    tokens.prepare_tokens(manifest, tmp_path / "out", encode_here(encoder), lambda tracks: with_varispeed(tracks, [5]))
+    rows = {row["utt"]: row for row in pq.read_table(tmp_path / "out").to_pylist()}
+    assert len(rows) == 9  # the one of the held-out split is not changed
+    row, speed = rows["t0@+5"], 2 ** (5 / 12)
+    assert row["time_end"] == pytest.approx(2 / speed)
+    assert row["split"] == "train"
+    wav, _ = sf.read(tmp_path / "t0.wav", dtype="float32")
+    sf.write(tmp_path / "fast.wav", soxr.resample(wav, RATE * speed, RATE, quality="HQ"), RATE, subtype="FLOAT")
+    expected = encoder(Job("fast", str(tmp_path), "fast.wav"))
+    assert len(row["semantic_token"][0]) == expected.semantic.shape[1]
+    same = np.array(row["semantic_token"]) == expected.semantic
+    assert same.mean() > 0.9  # resampled once here, twice there
 
 
 def test_shards_hold_exactly_what_the_models_encode(manifest: Path, tmp_path: Path, models: Any) -> None:
