@@ -21,6 +21,7 @@ from longplay.train import finetune as finetuning
 from longplay.train.build import build_stage, load_stage_config
 from longplay.train.finetune import FinetuneConfig, Finetuned, How, finetune, music
 from longplay.train.finetune.estimate import Estimate
+from longplay.train.finetune.request import settle
 from longplay.train.loop_config import LoopConfig
 from systems import save_tiny
 
@@ -312,3 +313,14 @@ def test_tracks_that_are_read_are_those_of_the_folder(request_: FinetuneConfig, 
     assert sorted(each.source for each in tracks) == ["01 Slow Rain.wav", "02 morning.wav", "03 tape_hiss.wav"]
     titles = [caption for each in read_token_tracks(tmp_path / "run/tokens", "train") for caption in each.captions]
     assert {"slow rain", "morning", "tape hiss"} & set(titles)
+
+
+def test_a_request_from_before_an_option_existed_goes_on_as_usual(request_: FinetuneConfig, tmp_path: Path) -> None:
+    settle(request_, "digest", tmp_path / "run")
+    path = tmp_path / "run/finetune.yaml"
+    asked = yaml.safe_load(path.read_text())
+    del asked["keep_share"]
+    path.write_text(yaml.safe_dump(asked))
+    settle(request_, "digest", tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"holds a finetune with keep_share = 0.0, not 0.5"):
+        settle(request_.model_copy(update={"keep_share": 0.5}), "digest", tmp_path / "run")

@@ -97,13 +97,12 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
     """
     ids = tuple(text_tokenizer.encode(CALIBRATION_TEXT)) if text_tokenizer is not None else ()
     inputs = calibration_inputs(lm, ids, CALIBRATION_FRAMES)
+    half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
+    known = compare(lm, {"bfloat16": half}, ids, CALIBRATION_FRAMES)
     for limit in ERROR_LIMITS:
         projections = quantize(lm, inputs, limit)
-        forms = {
-            "int8": lm.decoder({name: projection.projection() for name, projection in projections.items()}),
-            "bfloat16": lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()}),
-        }
-        made = Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES))
+        rounded = lm.decoder({name: projection.projection() for name, projection in projections.items()})
+        made = Quantized(projections, compare(lm, {"int8": rounded}, ids, CALIBRATION_FRAMES) | known)
         if made.is_close:
             break
         logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.quality["int8"].kl, KL_LIMIT)

@@ -60,7 +60,8 @@ def settle(config: FinetuneConfig, base_digest: str, run: Path) -> None:
     path = run / REQUEST
     asked = {**config.dump(), "base_digest": base_digest}
     if path.is_file():
-        before = read_yaml(path)
+        usual = {name: field.default for name, field in FinetuneConfig.model_fields.items() if not field.is_required()}
+        before = usual | read_yaml(path)  # what was not yet asked when the run began was as is usual now
         for key, value in asked.items():
             if before.get(key) != value:
                 raise ConfigError(
