@@ -133,6 +133,17 @@ def test_a_row_does_not_notice_its_neighbours_nor_the_number_of_threads(
         torch.set_num_threads(before)
 
 
+def test_nothing_is_written_beyond_the_cache(lm: LM) -> None:
+    decoder, cache = lm.compiled_decoder(form(lm, "int8")), lm.cache(2, 3)
+    with torch.inference_mode():
+        for _ in range(3):
+            step(decoder, torch.zeros(2, 1, CONFIG.dim), cache)
+        with pytest.raises(ValueError, match="2 inputs at position 3 do not fit into a cache of 2 rows of 3 positions"):
+            step(decoder, torch.zeros(2, 1, CONFIG.dim), cache)
+        with pytest.raises(ValueError, match="1 inputs at position 0 do not fit into a cache of 2 rows"):
+            step(decoder, torch.zeros(1, 1, CONFIG.dim), lm.cache(2, 3))
+
+
 def test_a_prefix_is_read_by_the_products_of_the_steps(lm: LM) -> None:
     weights = form(lm, "int8")
     decoder, inputs = lm.compiled_decoder(weights), torch.randn(2, 9, CONFIG.dim)

@@ -152,9 +152,16 @@ class CompiledStep:
     def __call__(
         self, inputs: Float[Tensor, "B 1 D"], cache: KVCache, counts: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B V"]:
-        """Logits after `inputs`, which are added to `cache`, as far as `counts` says."""
+        """Logits after `inputs`, which are added to `cache`, as far as `counts` says.
+
+        Raises:
+            ValueError: the cache is full, or has another number of rows.
+        """
         from longplay.nn.native import kernel
 
+        if cache.longest >= cache.capacity or len(cache.lengths) != len(inputs):
+            size = f"{len(cache.lengths)} rows of {cache.capacity} positions"
+            raise ValueError(f"{len(inputs)} inputs at position {cache.longest} do not fit into a cache of {size}")
         weights, (numbers, strides) = self._weights, _flat(cache.data)
         scales, scale_strides = (_NO_SCALES, (0, 0, 0)) if cache.scales is None else _flat(cache.scales)
         with weights.alone() as threads:
