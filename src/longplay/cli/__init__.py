@@ -48,6 +48,7 @@ def options(
 ) -> None:
     """Longplay: text and audio prompts in, coherent 48 kHz music of eight minutes and more out."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("longplay.nn.native").setLevel(logging.INFO)  # a wait of some seconds is to be explained
 
 
 def main(arguments: list[str] | None = None) -> None:

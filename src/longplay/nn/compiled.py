@@ -99,7 +99,11 @@ class CompiledWeights:
     def _project(self, line: "_Line", x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
         from longplay.nn.native import kernel
 
-        rows, inputs, made = len(x), x.float().clone(), torch.empty(len(x), line.outputs)
+        rows, inputs, made = (
+            len(x),
+            x.float().clone(memory_format=torch.contiguous_format),
+            torch.empty(len(x), line.outputs),
+        )
         start, size = (rows * line.inputs, 0) if line.kind == _INT8 else (0, rows * line.inputs)
         room = np.empty(start, np.uint8), np.empty(rows, np.float32), np.empty((rows, 0), np.float32)
         channels = torch.from_numpy(self.piles[-1][line.channels : line.channels + line.apart])
@@ -127,6 +131,9 @@ class CompiledStep:
         frequencies: angle per position of the first half of a head, [head_dim / 2].
         num_kv_heads, head_dim: of the attention.
         eps: of the norms.
+
+    Raises:
+        LongplayError: the kernels cannot be compiled.
     """
 
     def __init__(
@@ -138,6 +145,8 @@ class CompiledStep:
         head_dim: int,
         eps: float,
     ) -> None:
+        from longplay.nn.native import get_ready
+
         self._weights = weights
         self._table = np.array(weights.lines)
         self._norms = gains.float().numpy(), frequencies.float().numpy(), np.array([eps], np.float32)
@@ -148,6 +157,10 @@ class CompiledStep:
         self._padded = max(line.inputs for line in weights.lines)
         self._apart = max(LANES, *(line.apart for line in weights.lines))
         self._rooms: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
+        get_ready(("project",), self._kernel(torch.float32))
+
+    def _kernel(self, cache: torch.dtype) -> tuple[str, int, int, int]:
+        return "step", self._group, self._lanes, _CACHES[cache]
 
     def __call__(
         self, inputs: Float[Tensor, "B 1 D"], cache: KVCache, counts: Int[Tensor, " B"] | None = None
@@ -159,9 +172,10 @@ class CompiledStep:
         """
         from longplay.nn.native import kernel
 
-        if cache.longest >= cache.capacity or len(cache.lengths) != len(inputs):
+        longest = int(cache.lengths.max())
+        if longest >= cache.capacity or len(cache.lengths) != len(inputs):
             size = f"{len(cache.lengths)} rows of {cache.capacity} positions"
-            raise ValueError(f"{len(inputs)} inputs at position {cache.longest} do not fit into a cache of {size}")
+            raise ValueError(f"{len(inputs)} inputs at position {longest} do not fit into a cache of {size}")
         weights, (numbers, strides) = self._weights, _flat(cache.data)
         scales, scale_strides = (_NO_SCALES, (0, 0, 0)) if cache.scales is None else _flat(cache.scales)
         with weights.alone() as threads:
@@ -171,7 +185,7 @@ class CompiledStep:
                 weights.gate, self._table, *weights.piles, *self._norms, cache.lengths.numpy(),
                 np.array([strides, scale_strides]), numbers, scales, x, logits, *room,
             )  # fmt: skip
-            weights.run(kernel("step", self._group, self._lanes, _CACHES[cache.data.dtype]), threads, block)
+            weights.run(kernel(*self._kernel(cache.data.dtype)), threads, block)
             made = torch.from_numpy(logits.copy())
         cache.advance(1, counts)
         return made

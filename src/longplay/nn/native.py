@@ -13,7 +13,9 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +30,50 @@ logger = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("kernels.py")
 
 
-@functools.cache
 def kernel(name: str, *sizes: int) -> Kernel:
-    """The function that `nn.kernels.<name>(*sizes)` makes, as machine code; it does not hold Python's lock while it runs."""
-    label = "-".join([name, *map(str, sizes)])
-    path = _folder() / f"{label}-{_key()}.bin"
+    """The function that `nn.kernels.<name>(*sizes)` makes, as machine code; it does not hold Python's lock while it runs.
+
+    Raises:
+        LongplayError: it cannot be compiled.
+    """
+    with _one_at_a_time:  # LLVM does not load two at once
+        return _loaded(name, *sizes)
+
+
+def get_ready(*wanted: tuple[str, *tuple[int, ...]]) -> None:
+    """See that kernels, each given as the arguments of `kernel`, are on disk; those that are not are compiled side by side.
+
+    Raises:
+        LongplayError: they cannot be compiled.
+    """
+    missing = [arguments for arguments in wanted if not _path(*arguments).is_file()]
+    if missing:
+        with ThreadPoolExecutor(len(missing)) as pool:
+            list(pool.map(lambda arguments: _code(*arguments), missing))
+
+
+_one_at_a_time = threading.Lock()
+
+
+@functools.cache
+def _loaded(name: str, *sizes: int) -> Kernel:
+    symbol, _, code = _code(name, *sizes).partition(b"\n")
+    return _load(symbol.decode(), code)
+
+
+def _code(name: str, *sizes: int) -> bytes:
+    path = _path(name, *sizes)
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError:
-        logger.info("compiling the lm's kernel %s for this machine, once", label)
+        logger.info("compiling kernel %s of the language model for this machine, once: some seconds", name)
         content = _compile(name, sizes)
         _keep(path, content)
-    symbol, _, code = content.partition(b"\n")
-    return _load(symbol.decode(), code)
+        return content
+
+
+def _path(name: str, *sizes: int) -> Path:
+    return _folder() / f"{'-'.join([name, *map(str, sizes)])}-{_key()}.bin"
 
 
 def _folder() -> Path:
