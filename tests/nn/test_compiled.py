@@ -185,7 +185,8 @@ def test_bits_depend_neither_on_the_registers_nor_on_where_the_kernels_come_from
 def test_kernels_that_cannot_be_compiled_or_kept_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGPLAY_CACHE", str(tmp_path / "file"))
     (tmp_path / "file").touch()  # where a folder should be: code is used all the same
-    native._loaded.cache_clear()
+    for known in (native._loaded, native._code):
+        known.cache_clear()
     try:
         assert native.kernel("project")
         with pytest.raises(
@@ -194,4 +195,5 @@ def test_kernels_that_cannot_be_compiled_or_kept_are_told(tmp_path: Path, monkey
         ):
             native.kernel("unknown")
     finally:
-        native._loaded.cache_clear()
+        for known in (native._loaded, native._code):
+            known.cache_clear()

@@ -418,7 +418,7 @@ def _round(x, entry, channels, rounded, scales, kept):
 
 @njit
 def _project(entry, numbers, room, made, first, stop):
-    """Outputs `first` to `stop` of a projection, of inputs that `_ready` has seen."""
+    """Outputs `first` to `stop` of a projection, of the inputs that `_ready` has put into `room`."""
     for begin in range(0, len(made), _ROWS):
         _project_rows(entry, numbers, room, made, first, stop, begin, min(begin + _ROWS, len(made)))
 

@@ -61,6 +61,7 @@ def _loaded(name: str, *sizes: int) -> Kernel:
     return _load(symbol.decode(), code)
 
 
+@functools.cache
 def _code(name: str, *sizes: int) -> bytes:
     path = _path(name, *sizes)
     try:
