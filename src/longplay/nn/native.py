@@ -139,4 +139,4 @@ def _load(symbol: str, code: bytes) -> Kernel:
         engine.get_function_address(symbol)
     )
     result, error = ctypes.c_int64(), ctypes.c_void_p()  # that numba's functions write to
-    return functools.partial(function, ctypes.addressof(result), ctypes.addressof(error))
+    return functools.partial(function, ctypes.byref(result), ctypes.byref(error))
