@@ -30,7 +30,7 @@ _NO_SCALES = np.zeros(1, np.float32)
 _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs more than it saves
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
-_BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/kernels.py, which is imported to be compiled only
+_BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/vectors.py, which is imported to be compiled only
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 

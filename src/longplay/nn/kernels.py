@@ -5,326 +5,24 @@ more in calls than in arithmetic. So the step is one function here, compiled by 
 step runs all of it, each its own share of the outputs; what the others need, they wait for. A number is computed in the
 same way whoever computes it, and nothing is left for the compiler to reorder (no `fastmath`, but for the absence of NaN):
 results depend neither on the number of threads, nor on other rows, nor on the width of registers.
-
-The vector instructions are written as LLVM's intermediate representation, since loops over int8 are not vectorised well.
 Needs x86 with VNNI, of AVX-512 or AVX.
 """
 
 # mypy: ignore-errors
-# numba's decorators and LLVM's builders are untyped, and annotations would be taken for compiled types.
+# numba's decorators are untyped, and annotations would be taken for compiled types.
 
-import os
 import sys
 
 import numpy as np
-from llvmlite import binding as llvm
-from llvmlite import ir
 from numba import carray, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-BFLOAT16, FLOAT32, INT8 = 1, 2, 3
-"""Kinds of numbers: of the weights of a projection, and of the cache."""
+from longplay.nn import vectors
+
 KIND, OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS, APART, CHANNELS, COLUMNS = range(10)
 """Columns of the table of projections: its kind and sizes, then where its numbers start, -1 for none."""
-BLOCK = 64
-"""Inputs of a product are padded with zeros to a multiple of it."""
 
-_BYTE, _SHORT, _INT, _LONG, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_LANES = 16
 _SPINS = 4000
-_BITS = int(os.environ.get("LONGPLAY_VNNI") or (512 if llvm.get_host_cpu_features().get("avx512vnni") else 256))
-"""Of the registers that bytes are multiplied in; the variable is for tests."""
-_FOUR = 4
 _ROWS = 32  # that go through all weights together: as many as the second cache holds
-
-
-def _pointer(builder, address):
-    return builder.inttoptr(address, ir.PointerType())
-
-
-def _at(builder, pointer, index, element):
-    return builder.gep(pointer, [index], source_etype=element)
-
-
-def _load(builder, pointer, wanted):
-    loaded = builder.load(pointer, typ=wanted)
-    loaded.align = 1
-    return loaded
-
-
-def _floats(builder, pointer, index, count, kind):
-    """`count` numbers of a kind as floats, starting at `index`."""
-    wanted = ir.VectorType(_FLOAT, count)
-    if kind == FLOAT32:
-        return _load(builder, _at(builder, pointer, index, _FLOAT), wanted)
-    if kind == INT8:
-        return builder.sitofp(_load(builder, _at(builder, pointer, index, _BYTE), ir.VectorType(_BYTE, count)), wanted)
-    halves = _load(builder, _at(builder, pointer, index, _SHORT), ir.VectorType(_SHORT, count))
-    shift = ir.Constant(ir.VectorType(_INT, count), [16] * count)
-    return builder.bitcast(builder.shl(builder.zext(halves, ir.VectorType(_INT, count)), shift), wanted)
-
-
-def _call(builder, name, result, arguments):
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
-
-
-def _add_product(builder, one, other, total):
-    return _call(builder, f"llvm.fma.v{total.type.count}f32", total.type, [one, other, total])
-
-
-def _splat(builder, value, count):
-    vector = ir.VectorType(value.type, count)
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_INT, 0))
-    mask = ir.Constant(ir.VectorType(_INT, count), [0] * count)
-    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
-
-
-def _pick(builder, vector, first, count):
-    """Some neighbours of a vector."""
-    mask = ir.Constant(ir.VectorType(_INT, count), list(range(first, first + count)))
-    return builder.shuffle_vector(vector, vector, mask)
-
-
-def _total(builder, vector):
-    """The sum of a vector, always added half to half."""
-    while vector.type.count > 1:
-        half = vector.type.count // 2
-        vector = builder.fadd(_pick(builder, vector, 0, half), _pick(builder, vector, half, half))
-    return builder.extract_element(vector, ir.Constant(_INT, 0))
-
-
-def _loop(builder, stop, step):
-    return cgutils.for_range_slice(builder, ir.Constant(_LONG, 0), stop, ir.Constant(_LONG, step), _LONG)
-
-
-def _dots(builder, weight, row, length, row_count, out_count):
-    """Sums, in as many parts as a register has, of int8 weights of some outputs times unsigned inputs of some rows.
-
-    Both are `length` bytes apart, a multiple of `BLOCK`. The sums of a row come together.
-    """
-    width, vector = _BITS // 8, ir.VectorType(_INT, _BITS // 32)
-    chains = max(1, 4 // (row_count * out_count))  # a product takes four cycles, and one more can start in each
-    zero = ir.Constant(vector, None)
-    sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(row_count * out_count)] for _ in range(chains)]
-
-    def load(pointer, place, number):
-        start = builder.add(place, builder.mul(length, ir.Constant(_LONG, number)))
-        return _load(builder, _at(builder, pointer, start, _BYTE), vector)
-
-    def add(place, totals):
-        loaded = [load(weight, place, out) for out in range(out_count)]
-        for number in range(row_count):
-            values = load(row, place, number)
-            for out in range(out_count):
-                total = totals[number * out_count + out]
-                operands = [builder.load(total, typ=vector), values, loaded[out]]
-                builder.store(_call(builder, f"llvm.x86.avx512.vpdpbusd.{_BITS}", vector, operands), total)
-
-    whole = builder.and_(length, ir.Constant(_LONG, -width * chains))
-    with _loop(builder, whole, width * chains) as (place, _):
-        for chain, totals in enumerate(sums):
-            add(builder.add(place, ir.Constant(_LONG, width * chain)), totals)
-    with cgutils.for_range_slice(builder, whole, length, ir.Constant(_LONG, width), _LONG) as (place, _):
-        add(place, sums[0])
-    made = []
-    for parts in zip(*sums, strict=True):
-        total = builder.load(parts[0], typ=vector)
-        for part in parts[1:]:
-            total = builder.add(total, builder.load(part, typ=vector))
-        made.append(total)
-    return made
-
-
-@intrinsic
-def _products(typingctx, weights, inputs, length, rows):
-    """Sums of int8 weights times unsigned inputs of as many rows as `rows` has entries."""
-
-    def generate(context, builder, signature, arguments):
-        weight, row = _pointer(builder, arguments[0]), _pointer(builder, arguments[1])
-        sums = _dots(builder, weight, row, arguments[2], rows.count, 1)
-        name = f"llvm.vector.reduce.add.v{_BITS // 32}i32"
-        return context.make_tuple(builder, signature.return_type, [_call(builder, name, _INT, [each]) for each in sums])
-
-    return types.UniTuple(types.int32, rows.count)(weights, inputs, length, rows), generate
-
-
-@intrinsic
-def _block_of_products(typingctx, weights, inputs, length, taken, made, apart):
-    """The same of four outputs and four rows, less what is to be `taken` from each output; rows of `made` lie `apart`."""
-
-    def generate(context, builder, signature, arguments):
-        weight, row, less, out = (_pointer(builder, arguments[number]) for number in (0, 1, 3, 4))
-        sums = _dots(builder, weight, row, arguments[2], _FOUR, _FOUR)
-        four = ir.VectorType(_INT, _FOUR)
-        less = _load(builder, less, four)
-        for number in range(_FOUR):
-            total = builder.sub(_totals(builder, sums[_FOUR * number : _FOUR * number + _FOUR]), less)
-            start = builder.mul(arguments[5], ir.Constant(_LONG, number))
-            stored = builder.store(
-                builder.sitofp(total, ir.VectorType(_FLOAT, _FOUR)), _at(builder, out, start, _FLOAT)
-            )
-            stored.align = 4
-        return context.get_dummy_value()
-
-    return types.void(weights, inputs, length, taken, made, apart), generate
-
-
-def _totals(builder, vectors):
-    """The four sums of four vectors: added in pairs of vectors, then of pairs, then lane by lane."""
-
-    def mix(one, other, pick):
-        mask = ir.Constant(ir.VectorType(_INT, len(pick)), pick)
-        return builder.shuffle_vector(one, other, mask)
-
-    def paired(one, other, run):
-        count = one.type.count
-        first = [i // run % 2 * count + i // (2 * run) * 2 * run + i % run for i in range(count)]
-        return builder.add(mix(one, other, first), mix(one, other, [i + run for i in first]))
-
-    total = paired(paired(*vectors[:2], 1), paired(*vectors[2:], 1), 2)
-    while total.type.count > _FOUR:
-        half = total.type.count // 2
-        total = builder.add(mix(total, total, list(range(half))), mix(total, total, list(range(half, 2 * half))))
-    return total
-
-
-@intrinsic
-def _product(typingctx, weights, inputs, length, kind):
-    """The dot product of float32 inputs with weights of a kind (as many as `kind` has entries)."""
-    weight_kind = kind.count
-
-    def generate(context, builder, signature, arguments):
-        vector = ir.VectorType(_FLOAT, _LANES)
-        weight, row = _pointer(builder, arguments[0]), _pointer(builder, arguments[1])
-        total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
-        with _loop(builder, arguments[2], _LANES) as (place, _):
-            one = _floats(builder, weight, place, _LANES, weight_kind)
-            other = _floats(builder, row, place, _LANES, FLOAT32)
-            builder.store(_add_product(builder, one, other, builder.load(total, typ=vector)), total)
-        return _total(builder, builder.load(total, typ=vector))
-
-    return types.float32(weights, inputs, length, kind), generate
-
-
-@intrinsic
-def _scores(typingctx, queries, keys, count, scores, apart, group, lanes, kind):
-    """Dot products of a group's queries with `count` keys; scores of a query lie `apart` floats from the next one's.
-
-    `group`, `lanes` and `kind` count: queries, numbers of a head, and the kind of the keys.
-    """
-    heads, width, key_kind = group.count, lanes.count * _LANES, kind.count
-
-    def generate(context, builder, signature, arguments):
-        query, key, score = (_pointer(builder, arguments[number]) for number in (0, 1, 3))
-        vectors = [_floats(builder, query, ir.Constant(_LONG, head * width), width, FLOAT32) for head in range(heads)]
-        with _loop(builder, arguments[2], 1) as (place, _):
-            known = _floats(builder, key, builder.mul(place, ir.Constant(_LONG, width)), width, key_kind)
-            for head, vector in enumerate(vectors):
-                part = ir.Constant(ir.VectorType(_FLOAT, _LANES), None)
-                for first in range(0, width, _LANES):
-                    one, other = (_pick(builder, each, first, _LANES) for each in (known, vector))
-                    part = _add_product(builder, one, other, part)
-                total = _total(builder, part)
-                start = builder.add(place, builder.mul(arguments[4], ir.Constant(_LONG, head)))
-                builder.store(total, _at(builder, score, start, _FLOAT))
-        return context.get_dummy_value()
-
-    return types.void(queries, keys, count, scores, apart, group, lanes, kind), generate
-
-
-@intrinsic
-def _mixture(typingctx, scores, values, count, apart, made, group, lanes, kind):
-    """Sums of `count` values, weighted by the scores of each query of a group; see `_scores`."""
-    heads, width, value_kind = group.count, lanes.count * _LANES, kind.count
-
-    def generate(context, builder, signature, arguments):
-        vector = ir.VectorType(_FLOAT, width)
-        score, value, out = (_pointer(builder, arguments[number]) for number in (0, 1, 4))
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(heads)]
-        with _loop(builder, arguments[2], 1) as (place, _):
-            known = _floats(builder, value, builder.mul(place, ir.Constant(_LONG, width)), width, value_kind)
-            for head, total in enumerate(sums):
-                start = builder.add(place, builder.mul(arguments[3], ir.Constant(_LONG, head)))
-                share = _splat(builder, builder.load(_at(builder, score, start, _FLOAT), typ=_FLOAT), width)
-                builder.store(_add_product(builder, known, share, builder.load(total, typ=vector)), total)
-        for head, total in enumerate(sums):
-            stored = builder.store(
-                builder.load(total, typ=vector), _at(builder, out, ir.Constant(_LONG, head * width), _FLOAT)
-            )
-            stored.align = 4
-        return context.get_dummy_value()
-
-    return types.void(scores, values, count, apart, made, group, lanes, kind), generate
-
-
-@intrinsic
-def _sum(typingctx, numbers, count):
-    """Of `count` floats, a multiple of 16 (see `_LANES`)."""
-
-    def generate(context, builder, signature, arguments):
-        vector = ir.VectorType(_FLOAT, _LANES)
-        total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
-        with _loop(builder, arguments[1], _LANES) as (place, _):
-            loaded = _floats(builder, _pointer(builder, arguments[0]), place, _LANES, FLOAT32)
-            builder.store(builder.fadd(builder.load(total, typ=vector), loaded), total)
-        return _total(builder, builder.load(total, typ=vector))
-
-    return types.float32(numbers, count), generate
-
-
-@intrinsic
-def _power_of_two(typingctx, exponent):
-    """2 to an int32 between -126 and 127."""
-
-    def generate(context, builder, signature, arguments):
-        raised = builder.add(arguments[0], ir.Constant(_INT, 127))
-        return builder.bitcast(builder.shl(raised, ir.Constant(_INT, 23)), _FLOAT)
-
-    return types.float32(types.int32), generate
-
-
-@intrinsic
-def _bits(typingctx, value):
-    """Those of a float32, as an int32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], _INT)
-
-    return types.int32(types.float32), generate
-
-
-@intrinsic
-def _count_up(typingctx, address):
-    """Add 1 to the int64 there, for all threads at once; returns what was there."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.atomic_rmw("add", _pointer(builder, arguments[0]), ir.Constant(_LONG, 1), "acq_rel")
-
-    return types.int64(address), generate
-
-
-@intrinsic
-def _look(typingctx, address):
-    """The int64 there, as other threads have left it."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load_atomic(_pointer(builder, arguments[0]), "acquire", 8, typ=_LONG)
-
-    return types.int64(address), generate
-
-
-@intrinsic
-def _pause(typingctx):
-    """Let the other thread of a core run for a few cycles."""
-
-    def generate(context, builder, signature, arguments):
-        _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
 
 if sys.platform == "win32":
     _give_way = types.ExternalFunction("SwitchToThread", types.int32())
@@ -337,14 +35,14 @@ def _meet(gate, threads):
     """Wait until all threads are here; `gate` is int64 [2, 8], in cache lines apart."""
     if threads == 1:
         return
-    turn = _look(gate.ctypes.data + 64)
-    if _count_up(gate.ctypes.data) == threads - 1:
+    turn = vectors.look(gate.ctypes.data + 64)
+    if vectors.count_up(gate.ctypes.data) == threads - 1:
         gate[0, 0] = 0
-        _count_up(gate.ctypes.data + 64)
+        vectors.count_up(gate.ctypes.data + 64)
         return
     spins = 0
-    while _look(gate.ctypes.data + 64) == turn:
-        _pause()
+    while vectors.look(gate.ctypes.data + 64) == turn:
+        vectors.pause()
         spins += 1
         if spins > _SPINS:
             _give_way()
@@ -364,7 +62,7 @@ def _exp(x):
     made = made * rest + np.float32(0.5)
     made = made * rest + np.float32(1.0)
     made = made * rest + np.float32(1.0)
-    return made * _power_of_two(np.int32(whole))
+    return made * vectors.power_of_two(np.int32(whole))
 
 
 @njit(fastmath={"nnan", "nsz"})
@@ -386,9 +84,9 @@ def _largest_size(numbers):
 @njit
 def _norm(x, gain, eps, out):
     """RMS norm of each row."""
-    whole = x.shape[1] // _LANES * _LANES
+    whole = x.shape[1] // vectors.LANES * vectors.LANES
     for row in range(x.shape[0]):
-        total = _product(x[row].ctypes.data, x[row].ctypes.data, whole, (0, 0))
+        total = vectors.product(x[row].ctypes.data, x[row].ctypes.data, whole, (0, 0))
         for i in range(whole, x.shape[1]):
             total += x[row, i] * x[row, i]
         factor = np.float32(1.0) / np.sqrt(total / np.float32(x.shape[1]) + eps)
@@ -428,7 +126,7 @@ def _project_rows(entry, numbers, room, made, first, stop, begin, end):
     bytes_, shorts, floats, sums, _ = numbers
     rounded, scales, kept, padded = room
     length, apart = entry[INPUTS], entry[APART]
-    if entry[KIND] == INT8:
+    if entry[KIND] == vectors.INT8:
         _multiply(
             bytes_.ctypes.data + entry[WEIGHTS],
             rounded.ctypes.data,
@@ -447,17 +145,17 @@ def _project_rows(entry, numbers, room, made, first, stop, begin, end):
             if apart:
                 for out in range(first, stop):
                     columns = floats.ctypes.data + 4 * (entry[COLUMNS] + out * apart)
-                    made[row, out] += _product(columns, kept[row].ctypes.data, apart, (0, 0))
+                    made[row, out] += vectors.product(columns, kept[row].ctypes.data, apart, (0, 0))
     else:
         for out in range(first, stop):
             for row in range(begin, end):
                 start = padded.ctypes.data + 4 * row * length
-                if entry[KIND] == BFLOAT16:
+                if entry[KIND] == vectors.BFLOAT16:
                     weights = shorts.ctypes.data + 2 * (entry[WEIGHTS] + out * length)
-                    made[row, out] = _product(weights, start, length, (0,))
+                    made[row, out] = vectors.product(weights, start, length, (0,))
                 else:
                     weights = floats.ctypes.data + 4 * (entry[WEIGHTS] + out * length)
-                    made[row, out] = _product(weights, start, length, (0, 0))
+                    made[row, out] = vectors.product(weights, start, length, (0, 0))
     if entry[BIAS] >= 0:
         bias = floats[entry[BIAS] :]
         for row in range(begin, end):
@@ -468,21 +166,21 @@ def _project_rows(entry, numbers, room, made, first, stop, begin, end):
 @njit
 def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
     """Products of bytes, less what the inputs' zero of 128 adds to them: blocks of four by four, then the rest."""
-    fours = begin + (end - begin) // _FOUR * _FOUR
-    blocks = first + (stop - first) // _FOUR * _FOUR if fours > begin else first
+    fours = begin + (end - begin) // vectors.FOUR * vectors.FOUR
+    blocks = first + (stop - first) // vectors.FOUR * vectors.FOUR if fours > begin else first
     apart = made.shape[1]
-    for out in range(first, blocks, _FOUR):
-        for row in range(begin, fours, _FOUR):
+    for out in range(first, blocks, vectors.FOUR):
+        for row in range(begin, fours, vectors.FOUR):
             place, taken = made.ctypes.data + 4 * (row * apart + out), sums.ctypes.data + 4 * out
-            _block_of_products(weights + out * length, inputs + row * length, length, taken, place, apart)
+            vectors.block_of_products(weights + out * length, inputs + row * length, length, taken, place, apart)
     for out in range(first, stop):
         row = begin if out >= blocks else fours
         while row + 2 <= end:
-            a, b = _products(weights + out * length, inputs + row * length, length, (0, 0))
+            a, b = vectors.products(weights + out * length, inputs + row * length, length, (0, 0))
             made[row, out], made[row + 1, out] = np.float32(a - sums[out]), np.float32(b - sums[out])
             row += 2
         if row < end:
-            (a,) = _products(weights + out * length, inputs + row * length, length, (0,))
+            (a,) = vectors.products(weights + out * length, inputs + row * length, length, (0,))
             made[row, out] = np.float32(a - sums[out])
 
 
@@ -490,7 +188,7 @@ def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
 def _ready(x, entry, numbers, room):
     """Put the inputs of a projection into the form that its product takes; x is spoilt."""
     rounded, scales, kept, padded_inputs = room
-    if entry[KIND] == INT8:
+    if entry[KIND] == vectors.INT8:
         _round(x, entry, numbers[4], rounded, scales, kept)
         return
     length = entry[INPUTS]
@@ -530,7 +228,7 @@ def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, 
         queries[i] *= factor
     apart = scores.shape[1]
     base, begin = numbers.ctypes.data, scores.ctypes.data
-    _scores(queries.ctypes.data, base + item * key, count, begin, apart, group, lanes, kind)
+    vectors.scores(queries.ctypes.data, base + item * key, count, begin, apart, group, lanes, kind)
     for number in range(size):
         line = scores[number]
         if item == 1:
@@ -539,17 +237,17 @@ def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, 
         largest = _largest(line[:count])
         for i in range(count):
             line[i] = _exp(line[i] - largest)
-        padded = -(-count // _LANES) * _LANES
+        padded = -(-count // vectors.LANES) * vectors.LANES
         for i in range(count, padded):
             line[i] = np.float32(0.0)
-        inverse = np.float32(1.0) / _sum(line.ctypes.data, padded)
+        inverse = np.float32(1.0) / vectors.total_of(line.ctypes.data, padded)
         for i in range(count):
             line[i] *= inverse
         if item == 1:
             for i in range(count):
                 line[i] *= cache_scales[value_scales + i]
     place = out[row, kv * size * width :]
-    _mixture(begin, base + item * value, count, apart, place.ctypes.data, group, lanes, kind)
+    vectors.mixture(begin, base + item * value, count, apart, place.ctypes.data, group, lanes, kind)
 
 
 @njit
@@ -562,7 +260,7 @@ def _append(numbers, place, scales, scale_place, vector, width):
             numbers[place + i] = np.int32(np.floor(vector[i] / scale + np.float32(0.5)))
     elif numbers.itemsize == 2:  # bfloat16: to the nearest, ties to even
         for i in range(width):
-            bits = np.int64(_bits(vector[i])) & 0xFFFFFFFF
+            bits = np.int64(vectors.bits(vector[i])) & 0xFFFFFFFF
             numbers[place + i] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF
     else:
         for i in range(width):
@@ -574,87 +272,41 @@ def _share(total, thread, threads):
     return total * thread // threads, total * (thread + 1) // threads
 
 
-def _pointer_to(kind):
-    @intrinsic
-    def cast(typingctx, address):
-        def generate(context, builder, signature, arguments):
-            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(kind)(address), generate
-
-    return cast
-
-
-_long_pointer, _int_pointer = _pointer_to(types.int64), _pointer_to(types.int32)
-_short_pointer, _byte_pointer = _pointer_to(types.uint16), _pointer_to(types.int8)
-_ubyte_pointer, _float_pointer = _pointer_to(types.uint8), _pointer_to(types.float32)
-
-
 @njit(inline="always")
 def _line(block, number):
     """Address and sizes of an array that a block describes."""
-    line = carray(_long_pointer(block), (number + 1, 4))[number]
+    line = carray(_longs_at(block), (number + 1, 4))[number]
     return line[0], line[1], line[2], line[3]
 
 
-@njit(inline="always")
-def _longs(block, number):
-    address, size, _, _ = _line(block, number)
-    return carray(_long_pointer(address), (size,))
+def _arrays(pointer):
+    """What makes an array of one, two and three dimensions of a line of a block."""
+
+    @njit(inline="always")
+    def one(block, number):
+        address, size, _, _ = _line(block, number)
+        return carray(pointer(address), (size,))
+
+    @njit(inline="always")
+    def two(block, number):
+        address, rows, columns, _ = _line(block, number)
+        return carray(pointer(address), (rows, columns))
+
+    @njit(inline="always")
+    def three(block, number):
+        address, parts, rows, columns = _line(block, number)
+        return carray(pointer(address), (parts, rows, columns))
+
+    return one, two, three
 
 
-@njit(inline="always")
-def _longs2(block, number):
-    address, rows, columns, _ = _line(block, number)
-    return carray(_long_pointer(address), (rows, columns))
-
-
-@njit(inline="always")
-def _ints(block, number):
-    address, size, _, _ = _line(block, number)
-    return carray(_int_pointer(address), (size,))
-
-
-@njit(inline="always")
-def _shorts(block, number):
-    address, size, _, _ = _line(block, number)
-    return carray(_short_pointer(address), (size,))
-
-
-@njit(inline="always")
-def _bytes(block, number):
-    address, size, _, _ = _line(block, number)
-    return carray(_byte_pointer(address), (size,))
-
-
-@njit(inline="always")
-def _ubytes(block, number):
-    address, size, _, _ = _line(block, number)
-    return carray(_ubyte_pointer(address), (size,))
-
-
-@njit(inline="always")
-def _ubytes2(block, number):
-    address, rows, columns, _ = _line(block, number)
-    return carray(_ubyte_pointer(address), (rows, columns))
-
-
-@njit(inline="always")
-def _floats1(block, number):
-    address, size, _, _ = _line(block, number)
-    return carray(_float_pointer(address), (size,))
-
-
-@njit(inline="always")
-def _floats2(block, number):
-    address, rows, columns, _ = _line(block, number)
-    return carray(_float_pointer(address), (rows, columns))
-
-
-@njit(inline="always")
-def _floats3(block, number):
-    address, parts, rows, columns = _line(block, number)
-    return carray(_float_pointer(address), (parts, rows, columns))
+_longs_at = vectors.pointer_to(types.int64)
+_longs, _longs2, _ = _arrays(_longs_at)
+_ints, _, _ = _arrays(vectors.pointer_to(types.int32))
+_shorts, _, _ = _arrays(vectors.pointer_to(types.uint16))
+_bytes, _, _ = _arrays(vectors.pointer_to(types.int8))
+_ubytes, _ubytes2, _ = _arrays(vectors.pointer_to(types.uint8))
+_floats1, _floats2, _floats3 = _arrays(vectors.pointer_to(types.float32))
 
 
 @njit
@@ -664,7 +316,7 @@ def _step(
 ):  # fmt: skip
     """One thread's share of a step; see `step`."""
     rows, dim, half = x.shape[0], x.shape[1], len(frequencies)
-    size, width = len(group), _LANES * len(lanes)
+    size, width = len(group), vectors.LANES * len(lanes)
     num_kv = (heads.shape[1] // width) // (size + 2)
     cosine, sine = angles
     for row in range(rows):
@@ -749,7 +401,11 @@ def step(group, lanes, kind):
         of each thread: angles [2 T, M, W / 2], scores [T, G, N], x [T, M, D], hidden [T, M, max(I, A)], and for inputs
         of a product, bytes [T, M * in], scales [T, M], those kept apart [T, M, K], floats [T, M * in].
     """
-    group, lanes, cache_numbers = (0,) * group, (0,) * lanes, {BFLOAT16: _shorts, FLOAT32: _floats1, INT8: _bytes}[kind]
+    group, lanes, cache_numbers = (
+        (0,) * group,
+        (0,) * lanes,
+        {vectors.BFLOAT16: _shorts, vectors.FLOAT32: _floats1, vectors.INT8: _bytes}[kind],
+    )
     kind = (0,) * kind
 
     def run(thread, threads, block):

@@ -27,7 +27,7 @@ Kernel = Callable[[int, int, int], int]
 """Runs one thread's share: its number, the number of threads, and the address of a `nn.compiled.Block`."""
 
 logger = logging.getLogger(__name__)
-_SOURCE = Path(__file__).with_name("kernels.py")
+_SOURCES = [Path(__file__).with_name(name) for name in ("kernels.py", "vectors.py")]
 
 
 def kernel(name: str, *sizes: int) -> Kernel:
@@ -36,7 +36,7 @@ def kernel(name: str, *sizes: int) -> Kernel:
     Raises:
         LongplayError: it cannot be compiled.
     """
-    with _one_at_a_time:  # LLVM does not load two at once
+    with _one_at_a_time:  # nothing is loaded twice
         return _loaded(name, *sizes)
 
 
@@ -90,7 +90,8 @@ def _key() -> str:
         binding.get_host_cpu_features().flatten(),
         os.environ.get("LONGPLAY_VNNI", ""),
     ]
-    return hashlib.sha256("\n".join(parts).encode() + _SOURCE.read_bytes()).hexdigest()[:16]
+    sources = b"".join(source.read_bytes() for source in _SOURCES)
+    return hashlib.sha256("\n".join(parts).encode() + sources).hexdigest()[:16]
 
 
 def _compile(name: str, sizes: tuple[int, ...]) -> bytes:
@@ -98,7 +99,7 @@ def _compile(name: str, sizes: tuple[int, ...]) -> bytes:
     script = (
         f"import sys; from longplay.nn import kernels; sys.stdout.buffer.write(kernels.compiled({name!r}, *{sizes}))"
     )
-    root = str(_SOURCE.parents[2])
+    root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONPATH": path})
     if done.returncode:

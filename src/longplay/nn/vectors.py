@@ -1,0 +1,325 @@
+"""Vector instructions for the compiled kernels (`nn/kernels.py`), as LLVM's intermediate representation.
+
+Loops over int8 are not vectorised well, and sums are to be added in an order that no compiler changes. Addresses are
+integers, as numba gives them; nothing is checked.
+"""
+
+# mypy: ignore-errors
+# numba's decorators and LLVM's builders are untyped, and annotations would be taken for compiled types.
+
+import os
+
+from llvmlite import binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+BFLOAT16, FLOAT32, INT8 = 1, 2, 3
+"""Kinds of numbers: of the weights of a projection, and of the cache."""
+LANES = 16
+"""Floats are taken so many at a time."""
+FOUR = 4
+"""Rows, and outputs, of a block of products."""
+
+_BYTE, _SHORT, _INT, _LONG, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_BITS = int(os.environ.get("LONGPLAY_VNNI") or (512 if llvm.get_host_cpu_features().get("avx512vnni") else 256))
+"""Of the registers that bytes are multiplied in; the variable is for tests."""
+
+
+def _pointer(builder, address):
+    return builder.inttoptr(address, ir.PointerType())
+
+
+def _at(builder, pointer, index, element):
+    return builder.gep(pointer, [index], source_etype=element)
+
+
+def _load(builder, pointer, wanted):
+    loaded = builder.load(pointer, typ=wanted)
+    loaded.align = 1
+    return loaded
+
+
+def _floats(builder, pointer, index, count, kind):
+    """`count` numbers of a kind as floats, starting at `index`."""
+    wanted = ir.VectorType(_FLOAT, count)
+    if kind == FLOAT32:
+        return _load(builder, _at(builder, pointer, index, _FLOAT), wanted)
+    if kind == INT8:
+        return builder.sitofp(_load(builder, _at(builder, pointer, index, _BYTE), ir.VectorType(_BYTE, count)), wanted)
+    halves = _load(builder, _at(builder, pointer, index, _SHORT), ir.VectorType(_SHORT, count))
+    shift = ir.Constant(ir.VectorType(_INT, count), [16] * count)
+    return builder.bitcast(builder.shl(builder.zext(halves, ir.VectorType(_INT, count)), shift), wanted)
+
+
+def _call(builder, name, result, arguments):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _add_product(builder, one, other, total):
+    return _call(builder, f"llvm.fma.v{total.type.count}f32", total.type, [one, other, total])
+
+
+def _splat(builder, value, count):
+    vector = ir.VectorType(value.type, count)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_INT, 0))
+    mask = ir.Constant(ir.VectorType(_INT, count), [0] * count)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
+
+
+def _pick(builder, vector, first, count):
+    """Some neighbours of a vector."""
+    mask = ir.Constant(ir.VectorType(_INT, count), list(range(first, first + count)))
+    return builder.shuffle_vector(vector, vector, mask)
+
+
+def _total(builder, vector):
+    """The sum of a vector, always added half to half."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        vector = builder.fadd(_pick(builder, vector, 0, half), _pick(builder, vector, half, half))
+    return builder.extract_element(vector, ir.Constant(_INT, 0))
+
+
+def _loop(builder, stop, step):
+    return cgutils.for_range_slice(builder, ir.Constant(_LONG, 0), stop, ir.Constant(_LONG, step), _LONG)
+
+
+def _dots(builder, weight, row, length, row_count, out_count):
+    """Sums, in as many parts as a register has, of int8 weights of some outputs times unsigned inputs of some rows.
+
+    Both are `length` bytes apart, a multiple of 64. The sums of a row come together.
+    """
+    width, vector = _BITS // 8, ir.VectorType(_INT, _BITS // 32)
+    chains = max(1, 4 // (row_count * out_count))  # a product takes four cycles, and one more can start in each
+    zero = ir.Constant(vector, None)
+    sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(row_count * out_count)] for _ in range(chains)]
+
+    def load(pointer, place, number):
+        start = builder.add(place, builder.mul(length, ir.Constant(_LONG, number)))
+        return _load(builder, _at(builder, pointer, start, _BYTE), vector)
+
+    def add(place, totals):
+        loaded = [load(weight, place, out) for out in range(out_count)]
+        for number in range(row_count):
+            values = load(row, place, number)
+            for out in range(out_count):
+                total = totals[number * out_count + out]
+                operands = [builder.load(total, typ=vector), values, loaded[out]]
+                builder.store(_call(builder, f"llvm.x86.avx512.vpdpbusd.{_BITS}", vector, operands), total)
+
+    whole = builder.and_(length, ir.Constant(_LONG, -width * chains))
+    with _loop(builder, whole, width * chains) as (place, _):
+        for chain, totals in enumerate(sums):
+            add(builder.add(place, ir.Constant(_LONG, width * chain)), totals)
+    with cgutils.for_range_slice(builder, whole, length, ir.Constant(_LONG, width), _LONG) as (place, _):
+        add(place, sums[0])
+    made = []
+    for parts in zip(*sums, strict=True):
+        total = builder.load(parts[0], typ=vector)
+        for part in parts[1:]:
+            total = builder.add(total, builder.load(part, typ=vector))
+        made.append(total)
+    return made
+
+
+@intrinsic
+def products(typingctx, weights, inputs, length, rows):
+    """Sums of int8 weights times unsigned inputs of as many rows as `rows` has entries."""
+
+    def generate(context, builder, signature, arguments):
+        weight, row = _pointer(builder, arguments[0]), _pointer(builder, arguments[1])
+        sums = _dots(builder, weight, row, arguments[2], rows.count, 1)
+        name = f"llvm.vector.reduce.add.v{_BITS // 32}i32"
+        return context.make_tuple(builder, signature.return_type, [_call(builder, name, _INT, [each]) for each in sums])
+
+    return types.UniTuple(types.int32, rows.count)(weights, inputs, length, rows), generate
+
+
+@intrinsic
+def block_of_products(typingctx, weights, inputs, length, taken, made, apart):
+    """The same of four outputs and four rows, less what is to be `taken` from each output; rows of `made` lie `apart`."""
+
+    def generate(context, builder, signature, arguments):
+        weight, row, less, out = (_pointer(builder, arguments[number]) for number in (0, 1, 3, 4))
+        sums = _dots(builder, weight, row, arguments[2], FOUR, FOUR)
+        four = ir.VectorType(_INT, FOUR)
+        less = _load(builder, less, four)
+        for number in range(FOUR):
+            total = builder.sub(_totals(builder, sums[FOUR * number : FOUR * number + FOUR]), less)
+            start = builder.mul(arguments[5], ir.Constant(_LONG, number))
+            stored = builder.store(builder.sitofp(total, ir.VectorType(_FLOAT, FOUR)), _at(builder, out, start, _FLOAT))
+            stored.align = 4
+        return context.get_dummy_value()
+
+    return types.void(weights, inputs, length, taken, made, apart), generate
+
+
+def _totals(builder, vectors):
+    """The four sums of four vectors: added in pairs of vectors, then of pairs, then lane by lane."""
+
+    def mix(one, other, pick):
+        mask = ir.Constant(ir.VectorType(_INT, len(pick)), pick)
+        return builder.shuffle_vector(one, other, mask)
+
+    def paired(one, other, run):
+        count = one.type.count
+        first = [i // run % 2 * count + i // (2 * run) * 2 * run + i % run for i in range(count)]
+        return builder.add(mix(one, other, first), mix(one, other, [i + run for i in first]))
+
+    total = paired(paired(*vectors[:2], 1), paired(*vectors[2:], 1), 2)
+    while total.type.count > FOUR:
+        half = total.type.count // 2
+        total = builder.add(mix(total, total, list(range(half))), mix(total, total, list(range(half, 2 * half))))
+    return total
+
+
+@intrinsic
+def product(typingctx, weights, inputs, length, kind):
+    """The dot product of float32 inputs with weights of a kind (as many as `kind` has entries)."""
+    weight_kind = kind.count
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(_FLOAT, LANES)
+        weight, row = _pointer(builder, arguments[0]), _pointer(builder, arguments[1])
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+        with _loop(builder, arguments[2], LANES) as (place, _):
+            one = _floats(builder, weight, place, LANES, weight_kind)
+            other = _floats(builder, row, place, LANES, FLOAT32)
+            builder.store(_add_product(builder, one, other, builder.load(total, typ=vector)), total)
+        return _total(builder, builder.load(total, typ=vector))
+
+    return types.float32(weights, inputs, length, kind), generate
+
+
+@intrinsic
+def scores(typingctx, queries, keys, count, scores, apart, group, lanes, kind):
+    """Dot products of a group's queries with `count` keys; scores of a query lie `apart` floats from the next one's.
+
+    `group`, `lanes` and `kind` count: queries, numbers of a head, and the kind of the keys.
+    """
+    heads, width, key_kind = group.count, lanes.count * LANES, kind.count
+
+    def generate(context, builder, signature, arguments):
+        query, key, score = (_pointer(builder, arguments[number]) for number in (0, 1, 3))
+        vectors = [_floats(builder, query, ir.Constant(_LONG, head * width), width, FLOAT32) for head in range(heads)]
+        with _loop(builder, arguments[2], 1) as (place, _):
+            known = _floats(builder, key, builder.mul(place, ir.Constant(_LONG, width)), width, key_kind)
+            for head, vector in enumerate(vectors):
+                part = ir.Constant(ir.VectorType(_FLOAT, LANES), None)
+                for first in range(0, width, LANES):
+                    one, other = (_pick(builder, each, first, LANES) for each in (known, vector))
+                    part = _add_product(builder, one, other, part)
+                total = _total(builder, part)
+                start = builder.add(place, builder.mul(arguments[4], ir.Constant(_LONG, head)))
+                builder.store(total, _at(builder, score, start, _FLOAT))
+        return context.get_dummy_value()
+
+    return types.void(queries, keys, count, scores, apart, group, lanes, kind), generate
+
+
+@intrinsic
+def mixture(typingctx, scores, values, count, apart, made, group, lanes, kind):
+    """Sums of `count` values, weighted by the scores of each query of a group; see `scores`."""
+    heads, width, value_kind = group.count, lanes.count * LANES, kind.count
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(_FLOAT, width)
+        score, value, out = (_pointer(builder, arguments[number]) for number in (0, 1, 4))
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(heads)]
+        with _loop(builder, arguments[2], 1) as (place, _):
+            known = _floats(builder, value, builder.mul(place, ir.Constant(_LONG, width)), width, value_kind)
+            for head, total in enumerate(sums):
+                start = builder.add(place, builder.mul(arguments[3], ir.Constant(_LONG, head)))
+                share = _splat(builder, builder.load(_at(builder, score, start, _FLOAT), typ=_FLOAT), width)
+                builder.store(_add_product(builder, known, share, builder.load(total, typ=vector)), total)
+        for head, total in enumerate(sums):
+            stored = builder.store(
+                builder.load(total, typ=vector), _at(builder, out, ir.Constant(_LONG, head * width), _FLOAT)
+            )
+            stored.align = 4
+        return context.get_dummy_value()
+
+    return types.void(scores, values, count, apart, made, group, lanes, kind), generate
+
+
+@intrinsic
+def total_of(typingctx, numbers, count):
+    """Of `count` floats, a multiple of 16 (see `LANES`)."""
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(_FLOAT, LANES)
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+        with _loop(builder, arguments[1], LANES) as (place, _):
+            loaded = _floats(builder, _pointer(builder, arguments[0]), place, LANES, FLOAT32)
+            builder.store(builder.fadd(builder.load(total, typ=vector), loaded), total)
+        return _total(builder, builder.load(total, typ=vector))
+
+    return types.float32(numbers, count), generate
+
+
+@intrinsic
+def power_of_two(typingctx, exponent):
+    """2 to an int32 between -126 and 127."""
+
+    def generate(context, builder, signature, arguments):
+        raised = builder.add(arguments[0], ir.Constant(_INT, 127))
+        return builder.bitcast(builder.shl(raised, ir.Constant(_INT, 23)), _FLOAT)
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def bits(typingctx, value):
+    """Those of a float32, as an int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], _INT)
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def count_up(typingctx, address):
+    """Add 1 to the int64 there, for all threads at once; returns what was there."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", _pointer(builder, arguments[0]), ir.Constant(_LONG, 1), "acq_rel")
+
+    return types.int64(address), generate
+
+
+@intrinsic
+def look(typingctx, address):
+    """The int64 there, as other threads have left it."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load_atomic(_pointer(builder, arguments[0]), "acquire", 8, typ=_LONG)
+
+    return types.int64(address), generate
+
+
+@intrinsic
+def pause(typingctx):
+    """Let the other thread of a core run for a few cycles."""
+
+    def generate(context, builder, signature, arguments):
+        _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def pointer_to(kind):
+    """What makes a pointer to numbers of a kind of an address."""
+
+    @intrinsic
+    def cast(typingctx, address):
+        def generate(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(address), generate
+
+    return cast
