@@ -57,6 +57,9 @@ def test_the_cosine_grid_goes_from_noise_to_data_in_growing_steps() -> None:
     assert (times.diff().diff() > 0).all()
 
 
-def test_euler_keeps_the_published_times_and_the_others_have_even_ones() -> None:
+def test_euler_keeps_the_published_times_and_the_others_have_their_own() -> None:
     assert torch.equal(grid("euler", 10), cosine_grid(10))
-    assert torch.equal(grid("ab2", 4), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    assert torch.equal(grid("midpoint", 4), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    times = grid("ab2", 4)
+    assert (times[0], times[-1]) == (0, 1)
+    assert (times.diff().diff() > 0).all()  # the first step, Euler's, is the shortest

@@ -22,9 +22,11 @@ from longplay.engine.noise import FrameNoise
 from longplay.engine.windows import flow_plan, flow_window, run_windows
 from longplay.errors import CheckpointError
 from longplay.models.flow import Flow
+from longplay.nn import compiled_transformer
 from longplay.nn.ode import Method, evaluations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+INT8 = "bfloat16 and int8"
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,15 @@ class FlowBench:
         """
         flow = open_flow(self.model)
         limits = measure_limits()
-        forms = {f"windows, {name}": copy.deepcopy(flow).compute_in(dtype) for name, dtype in DTYPES.items()}
+        forms = {f"windows, {name}": form for name, form in flow_forms(flow).items()}
         with PeakMemory() as peak:
             timings = in_turns({name: self._windows(form, self.seconds) for name, form in forms.items()}, self.repeats)
         rows = []
         for name, timing in timings.items():
-            flops = count_flops(self._windows(forms[name], self.seconds)) / self.seconds
+            counted = "bfloat16" if name.endswith(INT8) else name.rpartition(" ")[2]
+            flops = count_flops(self._windows(forms[f"windows, {counted}"], self.seconds)) / self.seconds
             cost = timing.median / self.seconds
-            rate = limits.gemm[name.rpartition(" ")[2]]
+            rate = limits.gemm[counted]
             rows.append(Row(name, self._row(cost, timing.spread, flops, rate)))
         curves = [Curve(name, *self._curve(partial(self._windows, form), self.seconds)) for name, form in forms.items()]
         if self.baseline_seconds:
@@ -104,6 +107,15 @@ class FlowBench:
     def _whole(self, flow: Flow, seconds: float) -> Callable[[], Tensor]:
         codes = some_codes(flow, seconds)
         return partial(whole_piece, flow, codes, num_steps=self.num_steps, solver=self.solver)
+
+
+def flow_forms(flow: Flow) -> dict[str, Flow]:
+    """Copies of a flow that compute in float32, in bfloat16 and, where the machine can, in bfloat16 and int8."""
+    forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in DTYPES.items()}
+    if compiled_transformer.is_available():
+        forms[INT8] = copy.deepcopy(flow).compute_in(torch.bfloat16)
+        forms[INT8].estimator.use_int8()
+    return forms
 
 
 def open_flow(model: str) -> Flow:

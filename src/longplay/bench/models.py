@@ -16,8 +16,8 @@ from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn import compiled
 from longplay.nn.conv import fold_weight_norm
 from longplay.pipeline import Pipeline
-from longplay.pipeline.device import synthesis_dtype
 from longplay.pipeline.precision import AUTO, INT8
+from longplay.pipeline.synthesis import speed_up
 
 SIZES = (f"{RANDOM}base", f"{RANDOM}1.5b")
 SAMPLE_RATE = 48_000
@@ -34,11 +34,8 @@ def open_pipeline(model: str, precision: str) -> Pipeline:
         return Pipeline.load(model, "cpu", precision)
     fastest = "int8-compiled" if compiled.is_available() else "int8"
     (form,) = parse_precisions(fastest if precision == AUTO else precision)
-    system, dtype = open_system(model), synthesis_dtype(torch.device("cpu"))
-    assert system.flow is not None
-    assert system.codec is not None
-    system.flow.compute_in(dtype)
-    system.codec.decode_in(dtype)
+    system = open_system(model)
+    speed_up(system)
     lm, quantized = open_lm(model, form in INT8)
     lm.inference = decoder(lm, form, quantized)
     config = system.config.model_copy(update={"lm": lm.config})

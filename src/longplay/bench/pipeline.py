@@ -16,6 +16,7 @@ from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.engine.memory import PeakMemory
 from longplay.errors import UserError
+from longplay.nn.ode import Method
 from longplay.pipeline.precision import AUTO
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import silent
@@ -35,6 +36,7 @@ class PipelineBench:
         precision: of the lm.
         fast: through the tokenizer's decoder instead of flow and codec.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
+        num_steps, solver: of the flow; None: the model's own.
     """
 
     model: str
@@ -42,6 +44,8 @@ class PipelineBench:
     precision: str = AUTO
     fast: bool = False
     baseline_seconds: float = 10.0
+    num_steps: int | None = None
+    solver: Method | None = None
 
     def run(self) -> BenchReport:
         """Measure, the shortest piece first: memory that was once used is seldom given back.
@@ -73,7 +77,7 @@ class PipelineBench:
         return BenchReport("pipeline", self.model, setting, limits.values(), rows, [curve])
 
     def _options(self, seconds: float) -> GenerationOptions:
-        return GenerationOptions(seconds=seconds, seed=0, fast=self.fast)
+        return GenerationOptions(seconds=seconds, seed=0, fast=self.fast, num_steps=self.num_steps, solver=self.solver)
 
     def _from_command(self) -> float:
         command = [sys.executable, "-m", "longplay", "generate", PROMPT.text, "--output", "-", "--fade", "0"]

@@ -101,6 +101,8 @@ def pipeline(
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music to make one stage after the other; 0 leaves it out.")
     ] = 10.0,
+    num_steps: options.NumStepsOption = None,
+    solver: options.SolverOption = None,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -108,7 +110,7 @@ def pipeline(
     prepare(threads, json)
     from longplay.bench.pipeline import PipelineBench
 
-    show(PipelineBench(model, seconds, precision, fast, baseline_seconds).run(), json)
+    show(PipelineBench(model, seconds, precision, fast, baseline_seconds, num_steps, solver).run(), json)
 
 
 @app.command()

@@ -70,7 +70,10 @@ class FlowConfig(Config):
 
     @classmethod
     def published(cls, frame_rate: int = 150) -> "FlowConfig":
-        """The published sizes (CHECKPOINTS.md 2): 150 frames a second for 48 kHz, 75 for 24 kHz."""
+        """The published sizes (CHECKPOINTS.md 2): 150 frames a second for 48 kHz, 75 for 24 kHz.
+
+        The solver is not the published one, Euler in ten steps, but one as near to the exact path for half of the cost.
+        """
         return cls(
             codebook_size=4096,
             code_rate=75,
@@ -80,6 +83,8 @@ class FlowConfig(Config):
             encoder=ConformerConfig(dim=512, num_layers=3, num_heads=4, hidden_dim=1024),
             regulator_layers=4,
             estimator=UNetConfig(channels=(256, 256), num_blocks=(4, 4), num_mid_blocks=8, num_heads=8, head_dim=64),
+            solver="ab2",
+            num_steps=5,
         )
 
 
@@ -192,17 +197,24 @@ class Flow(nn.Module):
         """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch."""
         times = grid(solver, num_steps, mu.device)
         if guidance == 0:
-            return ode.solve(lambda x, t: self._velocity(x, mu, t, padding), x_0, times, solver)
+            return ode.solve(lambda x, t: self.velocity(x, mu, t, padding), x_0, times, solver)
         both = torch.cat((mu, torch.zeros_like(mu)))
         twice = None if padding is None else Padding(padding.frames.repeat(2, 1, 1), padding.reference)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            with_mu, without = self._velocity(x.repeat(2, 1, 1), both, t, twice).chunk(2)
+            with_mu, without = self.velocity(x.repeat(2, 1, 1), both, t, twice).chunk(2)
             return (1 + guidance) * with_mu - guidance * without
 
         return ode.solve(velocity, x_0, times, solver)
 
-    def _velocity(self, x_t: Tensor, mu: Tensor, t: Tensor, padding: Padding | None) -> Tensor:
+    def velocity(
+        self,
+        x_t: Float[Tensor, "B D T"],
+        mu: Float[Tensor, "B D T"],
+        t: Float[Tensor, ""],
+        padding: Padding | None = None,
+    ) -> Float[Tensor, "B D T"]:
+        """Where latents go at a time, in their own precision, whatever the estimator computes in."""
         return self.estimator(x_t.to(mu.dtype), mu, t[None], padding).to(x_t.dtype)
 
     def loss(

@@ -1,4 +1,4 @@
-"""A decoding step of int8 weights as one compiled function (`nn/kernels.py`): its weights packed, its threads, its call.
+"""A decoding step of int8 weights as one compiled function (`nn/kernels/step.py`): its weights packed, its threads, its call.
 
 Needs numba and an x86 processor with VNNI, of AVX-512 or AVX. Inputs are quantised row by row, so what a piece
 becomes does not depend on its neighbours in a batch, nor on the number of threads.
@@ -8,9 +8,9 @@ import functools
 import importlib.util
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from longplay.nn.cache import KVCache
 from longplay.nn.linear import Weights
 from longplay.nn.quantized import Int8Weights
+from longplay.nn.team import Block, Pile, Team, available
 
 if TYPE_CHECKING:
     from longplay.nn.native import Kernel
@@ -30,7 +31,7 @@ _NO_SCALES = np.zeros(1, np.float32)
 _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs more than it saves
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
-_BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/vectors.py, which is imported to be compiled only
+_BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/kernels/vectors.py, which is imported to be compiled only
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
@@ -50,19 +51,6 @@ def fits(head_dim: int) -> bool:
     return head_dim % LANES == 0
 
 
-class Block:
-    """Arrays in C order, and the address and sizes of each, [N, 4], as the kernels read them."""
-
-    def __init__(self, *arrays: np.ndarray) -> None:
-        self._arrays = arrays  # kept, since the kernels know nothing but where they are
-        self._lines = np.array([[array.ctypes.data, *array.shape, *[1] * (3 - array.ndim)] for array in arrays])
-
-    @property
-    def address(self) -> int:
-        """Of the first line."""
-        return self._lines.ctypes.data
-
-
 class CompiledWeights:
     """The projections of a model, packed one after the other, and the threads that multiply with them.
 
@@ -78,7 +66,7 @@ class CompiledWeights:
         self.lines = list(lines.values())
         self.projections = {name: functools.partial(self._project, line) for name, line in lines.items()}
         self.piles = packed.piles()
-        self._team, self._alone = _Team(), threading.Lock()
+        self._team, self._alone = Team(), threading.Lock()
         self._worthwhile = max(1, sum(pile.nbytes for pile in self.piles) // _BYTES_PER_THREAD)
 
     def run(self, kernel: "Kernel", threads: int, block: Block) -> None:
@@ -94,7 +82,7 @@ class CompiledWeights:
     def alone(self) -> Iterator[int]:
         """Keep others from running it at the same time; gives the number of threads for a step, by the size of the model."""
         with self._alone:
-            yield min(torch.get_num_threads(), self._worthwhile)
+            yield min(available(), self._worthwhile)
 
     def _project(self, line: "_Line", x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
         from longplay.nn.native import kernel
@@ -115,7 +103,7 @@ class CompiledWeights:
             block = Block(
                 self.gate, entry, *self.piles, inputs.numpy(), made.numpy(), *room, np.empty(size, np.float32)
             )
-            self.run(kernel("project"), torch.get_num_threads() if rows >= _MANY_ROWS else 1, block)
+            self.run(kernel("project"), available() if rows >= _MANY_ROWS else 1, block)
         if len(channels):
             columns = self.piles[2][line.columns : line.columns + line.outputs * line.apart]
             made.addmm_(kept, torch.from_numpy(columns).view(line.outputs, -1)[:, : len(channels)].t())
@@ -230,11 +218,11 @@ class _Packed:
     """Weights one after the other, as the kernels read them."""
 
     def __init__(self) -> None:
-        self._bytes = _Pile(np.int8)
-        self._shorts = _Pile(np.uint16)
-        self._floats = _Pile(np.float32)
-        self._sums = _Pile(np.int32)
-        self._channels = _Pile(np.int64)
+        self._bytes = Pile(np.int8)
+        self._shorts = Pile(np.uint16)
+        self._floats = Pile(np.float32)
+        self._sums = Pile(np.int32)
+        self._channels = Pile(np.int64)
 
     def add(self, weights: Int8Weights | Weights) -> _Line:
         """Append a projection."""
@@ -265,70 +253,6 @@ class _Packed:
     def piles(self) -> tuple[np.ndarray, ...]:
         """Bytes, shorts, floats, sums and channels."""
         return tuple(pile.whole() for pile in (self._bytes, self._shorts, self._floats, self._sums, self._channels))
-
-
-class _Pile:
-    """Arrays of one kind, to be one."""
-
-    def __init__(self, dtype: Any) -> None:
-        self._dtype, self._arrays, self._length = dtype, list[np.ndarray](), 0
-
-    def add(self, array: np.ndarray) -> int:
-        """Append; returns where it starts."""
-        start = self._length
-        self._arrays.append(array.reshape(-1))
-        self._length += array.size
-        return start
-
-    def whole(self) -> np.ndarray:
-        """All of it; a number more, so that there is one."""
-        made = np.concatenate([*self._arrays, np.zeros(1, self._dtype)])
-        self._arrays.clear()
-        return made
-
-
-class _Team:
-    """Threads that run the same kernel side by side; this one is the first."""
-
-    def __init__(self) -> None:
-        self.gate = np.zeros((2, 8), np.int64)
-        self._helpers: list[_Helper] = []
-
-    def run(self, kernel: "Kernel", threads: int, block: Block) -> None:
-        """Run a kernel in each, and wait for all."""
-        address = block.address
-        while len(self._helpers) < threads - 1:
-            self._helpers.append(_Helper())
-        for number, helper in enumerate(self._helpers[: threads - 1], 1):
-            helper.start(functools.partial(kernel, number, threads, address))
-        kernel(0, threads, address)
-        for helper in self._helpers[: threads - 1]:
-            helper.wait()
-
-
-class _Helper:
-    """A thread that waits for something to run."""
-
-    def __init__(self) -> None:
-        self._wanted, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._job: Callable[[], object] | None = None
-        threading.Thread(target=self._loop, name="lm step", daemon=True).start()
-
-    def start(self, job: Callable[[], object]) -> None:
-        """Run `job` in the thread."""
-        self._job = job
-        self._wanted.release()
-
-    def wait(self) -> None:
-        """Until it is done."""
-        self._done.acquire()
-
-    def _loop(self) -> None:
-        while True:
-            self._wanted.acquire()
-            assert self._job is not None
-            self._job()
-            self._done.release()
 
 
 def _padded(values: Tensor, block: int) -> Tensor:

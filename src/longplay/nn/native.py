@@ -24,14 +24,14 @@ from llvmlite import binding
 from longplay.errors import LongplayError
 
 Kernel = Callable[[int, int, int], int]
-"""Runs one thread's share: its number, the number of threads, and the address of a `nn.compiled.Block`."""
+"""Runs one thread's share: its number, the number of threads, and the address of a `nn.team.Block`."""
 
 logger = logging.getLogger(__name__)
-_SOURCES = [Path(__file__).with_name(name) for name in ("kernels.py", "vectors.py")]
+_SOURCES = sorted(Path(__file__).with_name("kernels").glob("*.py"))
 
 
 def kernel(name: str, *sizes: int) -> Kernel:
-    """The function that `nn.kernels.<name>(*sizes)` makes, as machine code; it does not hold Python's lock while it runs.
+    """A function of `nn/kernels`, made for these sizes, as machine code; it does not hold Python's lock while it runs.
 
     Raises:
         LongplayError: it cannot be compiled.

@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
+from longplay.nn.compiled_transformer import CompiledTransformers, Int8Layer
 from longplay.nn.masking import MaskedGroupNorm, Padding, hide
 
 TIME_SCALE = 1000.0
@@ -141,6 +142,18 @@ class TransformerBlock(nn.Module):
         x = x + self.attention(self.attention_norm(x), padding)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
+    def int8(self) -> Int8Layer:
+        """Its weights for `nn/compiled_transformer.py`."""
+        attention, (up, _, down) = self.attention, cast("Iterable[nn.Linear]", self.feed_forward)
+        query_key_value = torch.cat([each.weight for each in (attention.to_q, attention.to_k, attention.to_v)])
+        norms = (self.attention_norm, self.feed_forward_norm)
+        return Int8Layer(
+            [tensor for norm in norms for tensor in (norm.weight, norm.bias)],
+            [(query_key_value, None), *((each.weight, each.bias) for each in (attention.to_out, up, down))],
+            attention.num_heads,
+            self.attention_norm.eps,
+        )
+
 
 class Level(nn.Module):
     """A residual block and its transformers, and what leads from them to the next level.
@@ -163,12 +176,20 @@ class Level(nn.Module):
         self.transformers = nn.ModuleList(TransformerBlock(dim_out, config) for _ in range(num_blocks))
         self.resample = resample
         self.conv = conv
+        self.compiled: CompiledTransformers | None = None
+
+    def use_int8(self, use: bool) -> None:
+        """See `UNet.use_int8`."""
+        layers = [block.int8() for block in cast("Iterable[TransformerBlock]", self.transformers)] if use else []
+        self.compiled = CompiledTransformers(layers) if layers and all(layer.fits for layer in layers) else None
 
     def forward(
         self, x: Float[Tensor, "B C T"], time: Float[Tensor, "B2 E"], padding: Padding | None
     ) -> Float[Tensor, "B C2 T"]:
         """The same number of frames."""
         x = self.resnet(x, time, padding).transpose(1, 2)
+        if self.compiled is not None and padding is None and self.compiled.takes(x.shape[1]):
+            return self.compiled(x).transpose(1, 2)
         for transformer in self.transformers:
             x = transformer(x, padding)
         return x.transpose(1, 2)
@@ -217,6 +238,15 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(_up_levels(config))
         self.final_block = ConvBlock(first, first, config.num_groups)
         self.final_proj = nn.Conv1d(first, latent_dim, 1)
+
+    def use_int8(self, use: bool = True) -> None:
+        """Let compiled kernels compute the transformers that fit them, or no longer; padded batches never go there.
+
+        Raises:
+            LongplayError: the kernels cannot be compiled.
+        """
+        for level in cast("Iterable[Level]", (*self.down_blocks, *self.mid_blocks, *self.up_blocks)):
+            level.use_int8(use)
 
     def forward(
         self,

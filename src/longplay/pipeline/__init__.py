@@ -17,12 +17,13 @@ from longplay.checkpoint.adapter import load_adapter
 from longplay.checkpoint.system import System, load_system
 from longplay.errors import PromptError
 from longplay.pipeline.continuation import check_sound, go_on, hear
-from longplay.pipeline.device import resolve_device, synthesis_dtype
+from longplay.pipeline.device import resolve_device
 from longplay.pipeline.highs import add_highs
 from longplay.pipeline.precision import AUTO, Precision, check_precision, load_dtype, settle
 from longplay.pipeline.recipe import Recipe, Task, Through, UsedAdapter, read_recipe
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import Progress, Stage, Stream, one_at_a_time, silent
+from longplay.pipeline.synthesis import PUBLISHED_SOLVER, speed_up
 from longplay.prompt import GenerationOptions, Prompt, SettledOptions
 
 __all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Through", "read_recipe"]
@@ -67,10 +68,7 @@ class Pipeline:
         model = name_or_path or (change.config.base if change else "nano")
         name = str(model)
         system = load_system(model, place, load_dtype(precision, place), adapter=change)
-        if system.flow is not None:
-            system.flow.compute_in(synthesis_dtype(place))
-        if system.codec is not None:
-            system.codec.decode_in(synthesis_dtype(place))
+        speed_up(system)
         return cls(system, name, None if system.lm is None else settle(system, name, precision))
 
     @property
@@ -180,7 +178,10 @@ class Pipeline:
         settled, flow = options.settle(prompt, after), self.system.flow
         if flow is None or settled.fast:
             return settled
-        solver, num_steps = flow.config.defaults(settled.solver, settled.num_steps)
+        wanted, count = settled.solver, settled.num_steps
+        if settled.compatibility == "reference":
+            wanted, count = wanted or PUBLISHED_SOLVER[0], count or PUBLISHED_SOLVER[1]
+        solver, num_steps = flow.config.defaults(wanted, count)
         guidance = flow.config.guidance if settled.flow_guidance is None else settled.flow_guidance
         return settled.model_copy(update={"solver": solver, "num_steps": num_steps, "flow_guidance": guidance})
 

@@ -22,13 +22,3 @@ def resolve_device(name: str) -> torch.device:
     if not available[kind]:
         raise UserError(f"device {name!r}: not available to torch on this machine; use cpu or auto")
     return torch.device(name)
-
-
-def synthesis_dtype(device: torch.device) -> torch.dtype:
-    """What flow and codec compute in: bfloat16 where the machine has instructions for it, else float32.
-
-    Its error is a tenth of the flow's own, from solving in ten steps (docs/performance.md). Without AVX-512 BF16 a CPU
-    converts back and forth, which is no faster.
-    """
-    fast = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}.get(device.type)
-    return torch.bfloat16 if fast is not None and fast() else torch.float32

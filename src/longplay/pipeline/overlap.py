@@ -1,20 +1,23 @@
 """Stages that work at the same time: each in a thread of its own, with a bounded queue to the next.
 
 The lm is bound by memory and by the host, flow and codec by arithmetic, and torch lets go of the interpreter while it
-computes: on two cores the stages hardly hinder each other, and no core is idle while there is work. What they make does
-not depend on which of them is faster: the items, their order, and the threads of each stage are fixed.
+computes: on two cores the stages hardly hinder each other, and no core is idle while there is work. A stage that waits
+lends its threads to kernels of the others whose results do not depend on how many there are. So what they make does not
+depend on which of them is faster: the items, their order, and torch's threads of each stage are fixed.
 """
 
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from traceback import clear_frames
 from typing import Generic, TypeVar
 
 import torch
+
+from longplay.nn.team import borrow
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +44,32 @@ class Share:
         return cls(lm, max(1, threads - lm - decoder), decoder)
 
 
-def overlapped(items: Iterator[T], threads: int, capacity: int) -> Generator[T, None, None]:
+class Cores:
+    """Counts the threads that work, of `total` that there are to be."""
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._lock = threading.Lock()
+
+    def spare(self) -> int:
+        """How many more there may be now."""
+        return max(0, self._free)
+
+    @contextmanager
+    def taken(self, threads: int) -> Iterator[None]:
+        """So many work in here; or, if negative, wait."""
+        self._take(threads)
+        try:
+            yield
+        finally:
+            self._take(-threads)
+
+    def _take(self, threads: int) -> None:
+        with self._lock:
+            self._free -= threads
+
+
+def overlapped(items: Iterator[T], threads: int, capacity: int, cores: Cores) -> Generator[T, None, None]:
     """The same items, made ahead in another thread.
 
     An error of the maker is raised here, after the items before it. When this iterator is closed, dropped or
@@ -51,8 +79,9 @@ def overlapped(items: Iterator[T], threads: int, capacity: int) -> Generator[T, 
         items: iterated in the other thread alone.
         threads: that torch may use there.
         capacity: how many items may wait, which bounds the memory.
+        cores: that all stages of a chain work on.
     """
-    stage = _Stage(items, threads, capacity)
+    stage = _Stage(items, threads, capacity, cores)
     stage.begin()
     try:
         yield from stage.made()
@@ -71,11 +100,12 @@ class _End:
 
 
 class _Stage(threading.Thread, Generic[T]):
-    def __init__(self, items: Iterator[T], threads: int, capacity: int) -> None:
+    def __init__(self, items: Iterator[T], threads: int, capacity: int, cores: Cores) -> None:
         super().__init__(name="longplay-stage")
         self.unwanted = threading.Event()
         self._items = items
         self._threads = threads
+        self._cores = cores
         self._queue: queue.Queue[T | _End] = queue.Queue(capacity)
         self._begun = threading.Event()
 
@@ -97,10 +127,15 @@ class _Stage(threading.Thread, Generic[T]):
     def run(self) -> None:
         torch.get_num_threads()  # the first call in a thread takes the shared number, and must not come after the next
         torch.set_num_threads(self._threads)
+        borrow(self._cores.spare)
         self._begun.set()
-        with suppress(_Unwanted):
+        with suppress(_Unwanted), self._cores.taken(self._threads):
             error = self._make()
             _patiently(partial(self._queue.put, _End(error)))
+
+    def waits(self) -> AbstractContextManager[None]:
+        """In here, others may use this stage's cores."""
+        return self._cores.taken(-self._threads)
 
     def _make(self) -> BaseException | None:
         try:
@@ -117,9 +152,10 @@ class _Stage(threading.Thread, Generic[T]):
 def _patiently(operation: Callable[..., R]) -> R:
     """Wait for room or for an item, unless this thread's work is unwanted, or the main thread has ended."""
     thread = threading.current_thread()
-    while threading.main_thread().is_alive() and not (isinstance(thread, _Stage) and thread.unwanted.is_set()):
-        try:
-            return operation(timeout=_POLL_SECONDS)
-        except (queue.Full, queue.Empty):
-            continue
+    with thread.waits() if isinstance(thread, _Stage) else nullcontext():
+        while threading.main_thread().is_alive() and not (isinstance(thread, _Stage) and thread.unwanted.is_set()):
+            try:
+                return operation(timeout=_POLL_SECONDS)
+            except (queue.Full, queue.Empty):
+                continue
     raise _Unwanted

@@ -27,7 +27,7 @@ from longplay.models.flow import Flow
 from longplay.models.lm import LM
 from longplay.models.tokenizer import Tokenizer
 from longplay.pipeline.continuation import Heard
-from longplay.pipeline.overlap import Share, overlapped
+from longplay.pipeline.overlap import Cores, Share, overlapped
 from longplay.pipeline.stream import Progress, Stage
 from longplay.prompt import Prompt, SettledOptions
 from longplay.text import TextTokenizer
@@ -139,11 +139,12 @@ class Steps:
         codes = self.generate(prompt, heard)
         if self.system.device.type != "cpu":
             return self.decode(codes, skip)
-        share = Share.of(torch.get_num_threads())
-        frames = overlapped(codes, share.lm, AHEAD_CODES)
+        threads = torch.get_num_threads()
+        share, cores = Share.of(threads), Cores(threads)
+        frames = overlapped(codes, share.lm, AHEAD_CODES, cores)
         if not self.options.fast:
-            frames = overlapped(self._latents(frames, skip), share.flow, AHEAD_WINDOWS)
-        return overlapped(self._audio(frames, skip), share.decoder, AHEAD_WINDOWS)
+            frames = overlapped(self._latents(frames, skip), share.flow, AHEAD_WINDOWS, cores)
+        return overlapped(self._audio(frames, skip), share.decoder, AHEAD_WINDOWS, cores)
 
     def reconstruct(self, audio: Audio, latents: bool) -> Audio:
         """A recording encoded and decoded, channel by channel; `progress` hears the seconds of all channels together.

@@ -32,7 +32,8 @@ from longplay.data.workers import Outcome
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.pipeline import Pipeline
-from longplay.pipeline.device import resolve_device, synthesis_dtype
+from longplay.pipeline.device import resolve_device
+from longplay.pipeline.synthesis import synthesis_dtype
 from longplay.report import check_plotting, to_json
 from longplay.train.build import build_stage, load_stage_config
 from longplay.train.encoding import Codes, Encoder, Job, encode_here

@@ -1,4 +1,4 @@
-"""Vector instructions for the compiled kernels (`nn/kernels.py`), as LLVM's intermediate representation.
+"""Vector instructions for the compiled kernels, as LLVM's intermediate representation.
 
 Loops over int8 are not vectorised well, and sums are to be added in an order that no compiler changes. Addresses are
 integers, as numba gives them; nothing is checked.

@@ -11,41 +11,15 @@ Needs x86 with VNNI, of AVX-512 or AVX.
 # mypy: ignore-errors
 # numba's decorators are untyped, and annotations would be taken for compiled types.
 
-import sys
-
 import numpy as np
-from numba import carray, njit, types
+from numba import njit
 
-from longplay.nn import vectors
+from longplay.nn.kernels import arrays, vectors
 
 KIND, OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS, APART, CHANNELS, COLUMNS = range(10)
 """Columns of the table of projections: its kind and sizes, then where its numbers start, -1 for none."""
 
-_SPINS = 4000
 _ROWS = 32  # that go through all weights together: as many as the second cache holds
-
-if sys.platform == "win32":
-    _give_way = types.ExternalFunction("SwitchToThread", types.int32())
-else:
-    _give_way = types.ExternalFunction("sched_yield", types.int32())
-
-
-@njit
-def _meet(gate, threads):
-    """Wait until all threads are here; `gate` is int64 [2, 8], in cache lines apart."""
-    if threads == 1:
-        return
-    turn = vectors.look(gate.ctypes.data + 64)
-    if vectors.count_up(gate.ctypes.data) == threads - 1:
-        gate[0, 0] = 0
-        vectors.count_up(gate.ctypes.data + 64)
-        return
-    spins = 0
-    while vectors.look(gate.ctypes.data + 64) == turn:
-        vectors.pause()
-        spins += 1
-        if spins > _SPINS:
-            _give_way()
 
 
 @njit(inline="always")
@@ -267,48 +241,6 @@ def _append(numbers, place, scales, scale_place, vector, width):
             numbers[place + i] = vector[i]
 
 
-@njit(inline="always")
-def _share(total, thread, threads):
-    return total * thread // threads, total * (thread + 1) // threads
-
-
-@njit(inline="always")
-def _line(block, number):
-    """Address and sizes of an array that a block describes."""
-    line = carray(_longs_at(block), (number + 1, 4))[number]
-    return line[0], line[1], line[2], line[3]
-
-
-def _arrays(pointer):
-    """What makes an array of one, two and three dimensions of a line of a block."""
-
-    @njit(inline="always")
-    def one(block, number):
-        address, size, _, _ = _line(block, number)
-        return carray(pointer(address), (size,))
-
-    @njit(inline="always")
-    def two(block, number):
-        address, rows, columns, _ = _line(block, number)
-        return carray(pointer(address), (rows, columns))
-
-    @njit(inline="always")
-    def three(block, number):
-        address, parts, rows, columns = _line(block, number)
-        return carray(pointer(address), (parts, rows, columns))
-
-    return one, two, three
-
-
-_longs_at = vectors.pointer_to(types.int64)
-_longs, _longs2, _ = _arrays(_longs_at)
-_ints, _, _ = _arrays(vectors.pointer_to(types.int32))
-_shorts, _, _ = _arrays(vectors.pointer_to(types.uint16))
-_bytes, _, _ = _arrays(vectors.pointer_to(types.int8))
-_ubytes, _ubytes2, _ = _arrays(vectors.pointer_to(types.uint8))
-_floats1, _floats2, _floats3 = _arrays(vectors.pointer_to(types.float32))
-
-
 @njit
 def _step(
     thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
@@ -328,36 +260,36 @@ def _step(
         qkv, o, gate_up, down = table[4 * layer], table[4 * layer + 1], table[4 * layer + 2], table[4 * layer + 3]
         _norm(x, gains[2 * layer], eps, mine)
         _ready(mine, qkv, numbers, room)
-        first, stop = _share(qkv[OUTPUTS], thread, threads)
+        first, stop = arrays.share(qkv[OUTPUTS], thread, threads)
         _project(qkv, numbers, room, heads, first, stop)
-        _meet(gate, threads)
+        arrays.meet(gate, threads)
         for task in range(thread, rows * num_kv, threads):
             row, kv = task // num_kv, task % num_kv
             key = layer * strides[0, 0] + row * strides[0, 1] + kv * strides[0, 2]
             key_scales = layer * strides[1, 0] + row * strides[1, 1] + kv * strides[1, 2]
             places = (key, key + num_kv * strides[0, 2], key_scales, key_scales + num_kv * strides[1, 2])
             _attend(heads, row, kv, lengths[row], cosine, sine, cache, places, scores, attended, group, lanes, kind)
-        _meet(gate, threads)
+        arrays.meet(gate, threads)
         for row in range(rows):
             for i in range(attended.shape[1]):
                 inner[row, i] = attended[row, i]
         _ready(inner[:, : attended.shape[1]], o, numbers, room)
-        first, stop = _share(dim, thread, threads)
+        first, stop = arrays.share(dim, thread, threads)
         _project(o, numbers, room, mine, first, stop)
         for row in range(rows):
             for i in range(first, stop):
                 x[row, i] += mine[row, i]
-        _meet(gate, threads)
+        arrays.meet(gate, threads)
         _norm(x, gains[2 * layer + 1], eps, mine)
         _ready(mine, gate_up, numbers, room)
         middle = gate_up[OUTPUTS] // 2
-        begin, end = _share(middle, thread, threads)
+        begin, end = arrays.share(middle, thread, threads)
         _project(gate_up, numbers, room, gates, begin, end)
         _project(gate_up, numbers, room, gates, middle + begin, middle + end)
         for row in range(rows):
             for i in range(begin, end):
                 gates[row, i] *= gates[row, middle + i] / (np.float32(1.0) + _exp(-gates[row, i]))
-        _meet(gate, threads)
+        arrays.meet(gate, threads)
         for row in range(rows):
             for i in range(middle):
                 inner[row, i] = gates[row, i]
@@ -366,29 +298,19 @@ def _step(
         for row in range(rows):
             for i in range(first, stop):
                 x[row, i] += mine[row, i]
-        _meet(gate, threads)
+        arrays.meet(gate, threads)
     head = table[4 * layers]
     _norm(x, gains[2 * layers], eps, mine)
     _ready(mine, head, numbers, room)
-    first, stop = _share(head[OUTPUTS], thread, threads)
+    first, stop = arrays.share(head[OUTPUTS], thread, threads)
     _project(head, numbers, room, logits, first, stop)
-    _meet(gate, threads)
-
-
-def compiled(name, *sizes):
-    """The machine code of `step` or `project`: its name in the object file, a line end, the object file (`nn/native.py`)."""
-    made = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")(globals()[name](*sizes))
-    signature = (types.int64, types.int64, types.int64)
-    made.compile(signature)
-    result = made.overloads[signature]
-    _, _, (code, _) = result.library.serialize_using_object_code()
-    return result.fndesc.llvm_func_name.encode() + b"\n" + code
+    arrays.meet(gate, threads)
 
 
 def step(group, lanes, kind):
     """The function of a step, for heads of 16 `lanes` numbers in groups of so many queries, and caches of a kind of numbers.
 
-    Every thread calls it with its number, how many there are, and the address of a `nn.compiled.Block` of:
+    Every thread calls it with its number, how many there are, and the address of a `nn.team.Block` of:
 
         gate [2, 8]: where the threads meet.
         table [4 L + 1, 10]: the projections qkv, o, gate_up and down of each layer, and the head.
@@ -404,31 +326,37 @@ def step(group, lanes, kind):
     group, lanes, cache_numbers = (
         (0,) * group,
         (0,) * lanes,
-        {vectors.BFLOAT16: _shorts, vectors.FLOAT32: _floats1, vectors.INT8: _bytes}[kind],
+        {vectors.BFLOAT16: arrays.shorts, vectors.FLOAT32: arrays.floats1, vectors.INT8: arrays.bytes1}[kind],
     )
     kind = (0,) * kind
 
     def run(thread, threads, block):
-        gate, table = _longs2(block, 0), _longs2(block, 1)
-        numbers = _bytes(block, 2), _shorts(block, 3), _floats1(block, 4), _ints(block, 5), _longs(block, 6)
-        gains, frequencies, eps = _floats2(block, 7), _floats1(block, 8), _floats1(block, 9)[0]
-        lengths, strides = _longs(block, 10), _longs2(block, 11)
-        cache = cache_numbers(block, 12), _floats1(block, 13)
-        x, logits, heads, attended, gates = (
-            _floats2(block, 14),
-            _floats2(block, 15),
-            _floats2(block, 16),
-            _floats2(block, 17),
-            _floats2(block, 18),
+        gate, table = arrays.longs2(block, 0), arrays.longs2(block, 1)
+        numbers = (
+            arrays.bytes1(block, 2),
+            arrays.shorts(block, 3),
+            arrays.floats1(block, 4),
+            arrays.ints(block, 5),
+            arrays.longs(block, 6),
         )
-        angles = _floats3(block, 19)[2 * thread], _floats3(block, 19)[2 * thread + 1]
-        scores = _floats3(block, 20)[thread]
-        mine, inner = _floats3(block, 21)[thread], _floats3(block, 22)[thread]
+        gains, frequencies, eps = arrays.floats2(block, 7), arrays.floats1(block, 8), arrays.floats1(block, 9)[0]
+        lengths, strides = arrays.longs(block, 10), arrays.longs2(block, 11)
+        cache = cache_numbers(block, 12), arrays.floats1(block, 13)
+        x, logits, heads, attended, gates = (
+            arrays.floats2(block, 14),
+            arrays.floats2(block, 15),
+            arrays.floats2(block, 16),
+            arrays.floats2(block, 17),
+            arrays.floats2(block, 18),
+        )
+        angles = arrays.floats3(block, 19)[2 * thread], arrays.floats3(block, 19)[2 * thread + 1]
+        scores = arrays.floats3(block, 20)[thread]
+        mine, inner = arrays.floats3(block, 21)[thread], arrays.floats3(block, 22)[thread]
         room = (
-            _ubytes2(block, 23)[thread],
-            _floats2(block, 24)[thread],
-            _floats3(block, 25)[thread],
-            _floats2(block, 26)[thread],
+            arrays.ubytes2(block, 23)[thread],
+            arrays.floats2(block, 24)[thread],
+            arrays.floats3(block, 25)[thread],
+            arrays.floats2(block, 26)[thread],
         )
         _step(
             thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
@@ -447,16 +375,22 @@ def project():
     """
 
     def run(thread, threads, block):
-        gate, entry = _longs2(block, 0), _longs(block, 1)
-        numbers = _bytes(block, 2), _shorts(block, 3), _floats1(block, 4), _ints(block, 5), _longs(block, 6)
-        x, made = _floats2(block, 7), _floats2(block, 8)
-        room = _ubytes(block, 9), _floats1(block, 10), _floats2(block, 11), _floats1(block, 12)
+        gate, entry = arrays.longs2(block, 0), arrays.longs(block, 1)
+        numbers = (
+            arrays.bytes1(block, 2),
+            arrays.shorts(block, 3),
+            arrays.floats1(block, 4),
+            arrays.ints(block, 5),
+            arrays.longs(block, 6),
+        )
+        x, made = arrays.floats2(block, 7), arrays.floats2(block, 8)
+        room = arrays.ubytes(block, 9), arrays.floats1(block, 10), arrays.floats2(block, 11), arrays.floats1(block, 12)
         if thread == 0:
             _ready(x, entry, numbers, room)
-        _meet(gate, threads)
-        first, stop = _share(entry[OUTPUTS], thread, threads)
+        arrays.meet(gate, threads)
+        first, stop = arrays.share(entry[OUTPUTS], thread, threads)
         _project(entry, numbers, room, made, first, stop)
-        _meet(gate, threads)
+        arrays.meet(gate, threads)
         return 0
 
     return run

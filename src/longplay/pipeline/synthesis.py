@@ -1,0 +1,67 @@
+"""In which form flow and codec compute."""
+
+import logging
+
+import torch
+
+from longplay.checkpoint.system import System
+from longplay.models.flow import Flow
+from longplay.nn import compiled_transformer
+from longplay.nn.ode import Method
+
+MAX_ERROR = 0.05
+"""Of a velocity, relative, that int8 transformers may add: as the flow's own error from solving in ten steps."""
+PUBLISHED_SOLVER: tuple[Method, int] = ("euler", 10)
+_FRAMES, _TIME = 96, 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def synthesis_dtype(device: torch.device) -> torch.dtype:
+    """What flow and codec compute in: bfloat16 where the machine has instructions for it, else float32.
+
+    Its error is a tenth of the flow's own, from solving in ten steps (docs/performance.md). Without AVX-512 BF16 a CPU
+    converts back and forth, which is no faster.
+    """
+    fast = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}.get(device.type)
+    return torch.bfloat16 if fast is not None and fast() else torch.float32
+
+
+def speed_up(system: System) -> None:
+    """Let flow and codec compute in `synthesis_dtype`, and the flow's transformers in int8 where that is as good.
+
+    Raises:
+        LongplayError: a kernel cannot be compiled.
+    """
+    dtype = synthesis_dtype(system.device)
+    if system.codec is not None:
+        system.codec.decode_in(dtype)
+    if system.flow is not None:
+        system.flow.compute_in(dtype)
+        if system.device.type == "cpu" and compiled_transformer.is_available():
+            use_int8(system.flow)
+
+
+@torch.inference_mode()
+def use_int8(flow: Flow) -> float:
+    """Let int8 kernels compute the flow's transformers, unless they change a velocity by more than `MAX_ERROR`.
+
+    Trained layers may have a few huge activations, which leave the others of their frame with few of the 8 bits.
+
+    Returns:
+        how much they change it, relative, on codes and noise drawn at random.
+
+    Raises:
+        LongplayError: the kernels cannot be compiled.
+    """
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(flow.config.codebook_size, (1, _FRAMES), generator=generator)
+    mu = flow.condition(codes)
+    x = torch.randn(mu.shape, generator=generator)
+    before = flow.velocity(x, mu, torch.tensor(_TIME))
+    flow.estimator.use_int8()
+    error = ((flow.velocity(x, mu, torch.tensor(_TIME)) - before).norm() / before.norm()).item()
+    if not error <= MAX_ERROR:
+        logger.info("int8 changes the flow's velocities by %.0f %%: it computes without", 100 * error)
+        flow.estimator.use_int8(False)
+    return error
