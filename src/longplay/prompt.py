@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from longplay.config import Config, describe
 from longplay.errors import PromptError
 
+Cache = Literal["float32", "bfloat16", "int8"]
 Label = Literal["intro", "verse", "chorus", "outro"]
 LABELS: tuple[Label, ...] = ("intro", "verse", "chorus", "outro")
 MAX_TEXT_LENGTH = 4000
@@ -131,6 +132,8 @@ class GenerationOptions(_Asked):
         prompt_seconds: how much of the end of an audio prompt the model hears.
         history_seconds: how much of its own music the model hears while it goes on; what is older is forgotten, words
             and sections are not, and time and memory per second stay the same. None: as it was trained.
+        cache: numbers that the lm keeps of its music in: bfloat16 takes half of the memory of float32, int8 a quarter, which
+            long pieces of large models notice in time too. None: those that it computes in.
         max_repeat: a code that makes up this share or more of the latest codes is drawn again, from all codes: a guard
             against loops (arXiv 2406.05370). None is off.
         compatibility: `reference` imitates the published inference code where Longplay differs (CHECKPOINTS.md 7).
@@ -151,6 +154,7 @@ class GenerationOptions(_Asked):
     fast: bool = False
     prompt_seconds: float = Field(default=10.0, ge=1, le=300)
     history_seconds: float | None = Field(default=None, ge=1, le=MAX_SECONDS)
+    cache: Cache | None = None
     max_repeat: float | None = Field(default=None, gt=0, le=1)
     compatibility: Literal["none", "reference"] = "none"
 

@@ -12,6 +12,8 @@ from longplay.bench.flow_studies import METHODS, WINDOWS, FlowStudy, log_spectra
 from longplay.bench.models import open_system
 from longplay.bench.pipeline import PipelineBench, _in_sequence
 from longplay.errors import CheckpointError, UserError
+from longplay.nn import compiled_transformer
+from longplay.prompt import GenerationOptions
 from systems import save_residual, save_tiny
 
 
@@ -22,9 +24,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_flow_in_windows_is_measured_beside_the_whole(tiny: str) -> None:
     report = FlowBench(tiny, seconds=4, repeats=1, num_steps=3, solver="midpoint", baseline_seconds=2).run()
-    assert [row.name for row in report.rows] == ["windows, float32", "windows, bfloat16", "whole piece of 2 s, float32"]
+    forms = ["float32", "bfloat16", *(["bfloat16 and int8"] if compiled_transformer.is_available() else [])]
+    assert [row.name for row in report.rows] == [*(f"windows, {form}" for form in forms), "whole piece of 2 s, float32"]
     assert report.setting["evaluations"] == 6
-    assert [list(curve.seconds) for curve in report.curves] == [[1, 2, 4], [1, 2, 4], [0.5, 1, 2]]
+    assert [list(curve.seconds) for curve in report.curves] == [[1, 2, 4]] * len(forms) + [[0.5, 1, 2]]
     for row in report.rows:
         assert row.values["times_real_time"] == pytest.approx(1 / row.values["s_per_s"])
         assert row.values["gflop_per_s_of_music"] > 0
@@ -53,7 +56,7 @@ def test_a_decoder_of_several_codebooks_is_measured_too(tmp_path: Path) -> None:
 
 def test_the_pipeline_s_time_first_sound_and_memory(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PipelineBench, "_from_command", lambda self: 1.5)
-    report = PipelineBench(tiny, seconds=4, baseline_seconds=1).run()
+    report = PipelineBench(tiny, (1, 2, 4), baseline_seconds=1).run()
     assert [row.name for row in report.rows] == [
         "1 s",
         "2 s",
@@ -68,7 +71,7 @@ def test_the_pipeline_s_time_first_sound_and_memory(tiny: str, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_the_first_sound_is_timed_from_the_command_on(tiny: str) -> None:
-    assert PipelineBench(tiny, fast=True)._from_command() > 0
+    assert PipelineBench(tiny, options=GenerationOptions(seed=0, fast=True))._from_command() > 0
     with pytest.raises(UserError, match="made no sound: error: "):
         PipelineBench("no-such-model")._from_command()
 
@@ -77,7 +80,11 @@ def test_the_first_sound_is_timed_from_the_command_on(tiny: str) -> None:
 def test_studies_tell_differences(tiny: str, study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longplay.bench.flow_studies.REFERENCE_STEPS", 4)
     report = FlowStudy(tiny, study, seconds=2.0).run()  # type: ignore[arg-type]
-    counts = {"solver": 5 * len(METHODS), "windows": 1 + len(WINDOWS), "precision": 4}
+    counts = {
+        "solver": 5 * len(METHODS),
+        "windows": 1 + len(WINDOWS),
+        "precision": 2 + 2 + compiled_transformer.is_available(),
+    }
     assert len(report.rows) == counts[study]
     for row in report.rows:
         assert all(value >= 0 for value in row.values.values())

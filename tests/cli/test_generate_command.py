@@ -145,3 +145,30 @@ def test_ctrl_c_before_anything_is_finished(generate, tmp_path: Path, monkeypatc
     outcome = generate("x", "-o", "x.wav")
     assert (outcome.code, outcome.err) == (130, "stopped: nothing was finished yet\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_of_some_candidates_is_made(run, tiny: Path) -> None:
+    words = ("a thing in C major, 120 bpm", "--seconds", "4", "--num-steps", "1", "--model", tiny, "--device", "cpu")
+    outcome = run("generate", *words, "--seed", "3", "--candidates", "3", "--count", "2", "-o", "x.wav")
+    assert outcome.code == 0, outcome
+    chosen = [int(line.split("seed ")[1].split(":")[0]) for line in outcome.err.splitlines() if "candidates:" in line]
+    assert len(chosen) == 2
+    assert set(chosen) < {3, 4, 5}
+    assert [read_recipe(f"x-{n}.wav").options.seed for n in (1, 2)] == chosen
+    again = run("generate", *words, "--seed", str(chosen[0]), "-o", "again.wav")
+    assert again.code == 0, again
+    assert Path("again.wav").read_bytes() == Path("x-1.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("something", "--candidates", "3"), "it names none"),
+        (("120 bpm", "--candidates", "2", "--count", "3"), "fewer than the 3 pieces of --count"),
+        (("120 bpm", "--candidates", "2"), "compared over 4 s or more"),
+    ],
+)
+def test_candidates_that_cannot_be_compared_are_refused(generate, arguments: tuple[str, ...], said: str) -> None:
+    outcome = generate(*arguments)
+    assert outcome.code == 2
+    assert said in outcome.err.replace("\n", " ")

@@ -315,3 +315,12 @@ def test_loops_are_broken_on_request() -> None:
         lm.audio_head.bias[3] = 1.0
     made = codes(lm, asked, options=freed)[0]
     assert 0.25 < made.count(3) / len(made) < 0.6
+
+
+def test_the_cache_takes_the_numbers_that_are_asked_for(lm: LM) -> None:
+    piece = Piece((1, 2), 12, 0, min_frames=12)
+    for name in ("float32", "bfloat16", "int8"):
+        options = GenerationOptions(cache=name, temperature=0.0)  # type: ignore[arg-type]
+        decoding = Decoding(lm, [piece], options)
+        assert decoding.cache.data.dtype == getattr(torch, name)
+        assert decoding.chunk(12).shape == (1, 12)

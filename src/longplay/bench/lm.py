@@ -27,7 +27,7 @@ from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
 from longplay.pipeline.int8 import Quantized, load_quantized, quantize_lm
 from longplay.pipeline.precision import INT8, Precision
-from longplay.prompt import GenerationOptions
+from longplay.prompt import Cache, GenerationOptions
 
 FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "int8-compiled")
 RANDOM = "random:"
@@ -46,7 +46,7 @@ class LMBench:
         batch: pieces at once, two rows each.
         precisions: forms of the model that compete.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
-        cache: dtype of keys and values; None: float32.
+        cache: as of `GenerationOptions`.
     """
 
     model: str
@@ -54,7 +54,7 @@ class LMBench:
     batch: int = 1
     precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
     baseline_seconds: float = 5.0
-    cache: torch.dtype | None = None
+    cache: Cache | None = None
 
     def run(self) -> BenchReport:
         """Measure; the contenders make their chunks in turns.
@@ -111,7 +111,7 @@ class LMBench:
     def _cache_width(self, name: str) -> int:
         if name.startswith("transformers"):
             return 4 if name.endswith("float32") else 2
-        return 4 if self.cache is None else self.cache.itemsize
+        return 4 if self.cache is None else getattr(torch, self.cache).itemsize
 
 
 def parse_precisions(text: str | None) -> tuple[Precision, ...]:
@@ -177,9 +177,9 @@ def open_lm(model: str, quantized: bool = False) -> tuple[LM, Quantized | None]:
     return system.lm, load_quantized(system) or quantize_lm(system.lm, system.text_tokenizer)
 
 
-def chunks(lm: LM, pieces: Sequence[Piece], chunk: int, cache: torch.dtype | None) -> Iterator[torch.Tensor]:
+def chunks(lm: LM, pieces: Sequence[Piece], chunk: int, cache: Cache | None) -> Iterator[torch.Tensor]:
     """The codes of `pieces`, with the default options, `chunk` at a time, by the form that `lm.inference` now has."""
-    decoding = Decoding(lm, pieces, GenerationOptions(), cache)
+    decoding = Decoding(lm, pieces, GenerationOptions(cache=cache))
     return _chunks(decoding, chunk)
 
 

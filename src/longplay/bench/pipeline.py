@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from longplay.audio.file import Wav
 from longplay.bench.limits import machine, measure_limits
@@ -16,7 +16,6 @@ from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.engine.memory import PeakMemory
 from longplay.errors import UserError
-from longplay.nn.ode import Method
 from longplay.pipeline.precision import AUTO
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import silent
@@ -32,20 +31,17 @@ class PipelineBench:
 
     Attributes:
         model: see `open_system`.
-        seconds: of music; more lengths up to it are made for the cost curve and the memory.
+        lengths: seconds of music, the shortest first.
         precision: of the lm.
-        fast: through the tokenizer's decoder instead of flow and codec.
+        options: of every piece, but for the seconds.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
-        num_steps, solver: of the flow; None: the model's own.
     """
 
     model: str
-    seconds: float = 30.0
+    lengths: tuple[float, ...] = (7.5, 15.0, 30.0)
     precision: str = AUTO
-    fast: bool = False
+    options: GenerationOptions = field(default_factory=lambda: GenerationOptions(seed=0))
     baseline_seconds: float = 10.0
-    num_steps: int | None = None
-    solver: Method | None = None
 
     def run(self) -> BenchReport:
         """Measure, the shortest piece first: memory that was once used is seldom given back.
@@ -57,8 +53,8 @@ class PipelineBench:
         pipeline = open_pipeline(self.model, self.precision)
         _consume(pipeline.stream(PROMPT, self._options(2.0)))  # warms up
         limits = measure_limits()
-        rows, costs, lengths = [], [], (self.seconds / 4, self.seconds / 2, self.seconds)
-        for seconds in lengths:
+        rows, costs = [], []
+        for seconds in self.lengths:
             with PeakMemory() as peak:
                 made = _consume(pipeline.stream(PROMPT, self._options(seconds)))
             costs.append(made.seconds)
@@ -72,17 +68,20 @@ class PipelineBench:
             rows.append(Row(f"{self.baseline_seconds:g} s, one stage after the other", values))
         if not self.model.startswith(RANDOM):
             rows.append(Row("from the command on", {"first_sound_s": self._from_command()}))
-        setting = {"seconds": self.seconds, "fast": int(self.fast), "precision": str(pipeline.precision), **machine()}
-        curve = Curve("all stages at the same time", lengths, costs)
+        given = {
+            name: value for name, value in self.options.dump().items() if value != GenerationOptions().dump()[name]
+        }
+        setting = {"precision": str(pipeline.precision), **given, **machine()}
+        curve = Curve("all stages at the same time", self.lengths, costs)
         return BenchReport("pipeline", self.model, setting, limits.values(), rows, [curve])
 
     def _options(self, seconds: float) -> GenerationOptions:
-        return GenerationOptions(seconds=seconds, seed=0, fast=self.fast, num_steps=self.num_steps, solver=self.solver)
+        return self.options.model_copy(update={"seconds": seconds})
 
     def _from_command(self) -> float:
         command = [sys.executable, "-m", "longplay", "generate", PROMPT.text, "--output", "-", "--fade", "0"]
         command += ["--seconds", "10", "--seed", "0", "--model", self.model, "--precision", self.precision]
-        command += [*(["--fast"] if self.fast else [])]
+        command += [*(["--fast"] if self.options.fast else [])]
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None

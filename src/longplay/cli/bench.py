@@ -40,11 +40,10 @@ def lm(
 ) -> None:
     """Codes per second of the language model, guidance included."""
     prepare(threads, json)
-    import torch
 
     from longplay.bench.lm import LMBench, parse_precisions
 
-    bench = LMBench(model, seconds, batch, parse_precisions(precision), baseline_seconds, getattr(torch, cache))
+    bench = LMBench(model, seconds, batch, parse_precisions(precision), baseline_seconds, cache)
     show(bench.run(), json)
 
 
@@ -95,7 +94,11 @@ def codec(
 @app.command()
 def pipeline(
     model: Model = "nano",
-    seconds: Annotated[float, typer.Option(min=4, help="Of music to make, and a half and a quarter of it.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=4, help="Of music to make.")] = 30.0,
+    shortest: Annotated[
+        float | None,
+        typer.Option(min=1, help="Make this much too, and nothing between. [default: a quarter and a half]"),
+    ] = None,
     precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8 or int8-compiled.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Through the tokenizer instead of flow and codec.")] = False,
     baseline_seconds: Annotated[
@@ -103,14 +106,21 @@ def pipeline(
     ] = 10.0,
     num_steps: options.NumStepsOption = None,
     solver: options.SolverOption = None,
+    cache: options.CacheOption = None,
+    history_seconds: options.HistorySecondsOption = None,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Prompt to sound: speed, first sound, memory."""
     prepare(threads, json)
     from longplay.bench.pipeline import PipelineBench
+    from longplay.prompt import GenerationOptions
 
-    show(PipelineBench(model, seconds, precision, fast, baseline_seconds, num_steps, solver).run(), json)
+    given = GenerationOptions(
+        seed=0, fast=fast, num_steps=num_steps, solver=solver, cache=cache, history_seconds=history_seconds
+    )
+    lengths = (seconds / 4, seconds / 2, seconds) if shortest is None else (shortest, seconds)
+    show(PipelineBench(model, lengths, precision, given, baseline_seconds).run(), json)
 
 
 @app.command()

@@ -35,6 +35,7 @@ def continue_(
     device: options.DeviceOption = None,
     precision: options.PrecisionOption = None,
     history_seconds: options.HistorySecondsOption = None,
+    cache: options.CacheOption = None,
     max_repeat: options.MaxRepeatOption = None,
     compatibility: options.CompatibilityOption = None,
 ) -> None:
@@ -65,6 +66,7 @@ def continue_(
             "solver": solver,
             "flow_guidance": flow_guidance,
             "history_seconds": history_seconds,
+            "cache": cache,
             "max_repeat": max_repeat,
             "compatibility": compatibility,
         },

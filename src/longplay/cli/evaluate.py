@@ -13,10 +13,13 @@ def evaluate(
     clips: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 64,
     seconds: Annotated[float, typer.Option(min=4, help="Length of each.")] = 10.0,
     parts: Annotated[
-        str, typer.Option(help="Some of codec,tokenizer,flow,generation,speed,long.")
+        str, typer.Option(help="Some of codec,tokenizer,flow,generation,speed,long,steps.")
     ] = "codec,tokenizer,flow,generation,speed",
     long_pieces: Annotated[int, typer.Option(min=2, help="Number of pieces of part long.")] = 6,
     long_seconds: Annotated[float, typer.Option(min=120, help="Length of each.")] = 480.0,
+    candidates: Annotated[
+        int | None, typer.Option(min=2, help="Generate each clip with the best of so many seeds. [default: off]")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
@@ -40,6 +43,7 @@ def evaluate(
         seconds=seconds,
         parts=parse_parts(parts),
         long_form=LongForm(long_pieces, long_seconds),
+        candidates=candidates,
         device=device,
     )
     typer.echo(markdown(report))

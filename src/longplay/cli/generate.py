@@ -14,6 +14,7 @@ def generate(
     sections: options.SectionsOption = None,
     seed: options.SeedOption = None,
     count: options.CountOption = 1,
+    candidates: options.CandidatesOption = None,
     fast: options.FastOption = None,
     guidance: options.GuidanceOption = None,
     temperature: options.TemperatureOption = None,
@@ -32,12 +33,15 @@ def generate(
     device: options.DeviceOption = None,
     precision: options.PrecisionOption = None,
     history_seconds: options.HistorySecondsOption = None,
+    cache: options.CacheOption = None,
     max_repeat: options.MaxRepeatOption = None,
     compatibility: options.CompatibilityOption = None,
 ) -> None:
     """Make music from a description.
 
     `longplay generate "calm piano" --seconds 20 -o piano.flac`
+
+    `longplay generate "techno, 130 bpm, A minor" --candidates 16` makes the one of 16 that keeps best to its words.
 
     `longplay generate "techno" -o - | aplay` plays it while it is made (or `| ffplay -nodisp -autoexit -`): a WAV
     stream of 16-bit stereo.
@@ -61,6 +65,7 @@ def generate(
             "solver": solver,
             "flow_guidance": flow_guidance,
             "history_seconds": history_seconds,
+            "cache": cache,
             "max_repeat": max_repeat,
             "compatibility": compatibility,
         },
@@ -72,4 +77,4 @@ def generate(
         device=device,
         precision=precision,
     )
-    produce(request, output, count)
+    produce(request, output, count, candidates=candidates)

@@ -54,11 +54,26 @@ FlowGuidanceOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
 FixedSeedOption = Annotated[int | None, typer.Option(help="Of the flow's noise. [default: 0]")]
 CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces; seeds count up.")]
+CandidatesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        max=1000,
+        help="Begin with so many seeds, measure tempo, key and the instruments and styles that the text names, and make "
+        "the piece (or the --count pieces) that keep best to it. [default: off]",
+    ),
+]
 FastOption = Annotated[
     bool | None, typer.Option("--fast/--full", help="Skip flow and codec: 24 kHz, much sooner. [default: full]")
 ]
 HistorySecondsOption = Annotated[
     float | None, typer.Option(help="How much of its own music the model hears. [default: as trained]")
+]
+CacheOption = Annotated[
+    Literal["float32", "bfloat16", "int8"] | None,
+    typer.Option(
+        help="Numbers in which the language model keeps its music: fewer bytes for long pieces. [default: float32]"
+    ),
 ]
 MaxRepeatOption = Annotated[
     float | None,

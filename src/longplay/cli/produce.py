@@ -15,34 +15,43 @@ from longplay.cli.progress import Bar, status
 from longplay.cli.request import Request
 from longplay.errors import CheckpointError, PromptError
 from longplay.pipeline import Pipeline, Stream, stages
-from longplay.prompt import SettledOptions
+from longplay.prompt import Prompt, SettledOptions
 
 STDOUT = "-"
 
 
-def produce(request: Request, output: str | None, count: int, audio: Audio | None = None) -> None:
-    """Make `count` pieces with seeds that count up.
+def produce(
+    request: Request, output: str | None, count: int, audio: Audio | None = None, candidates: int | None = None
+) -> None:
+    """Make `count` pieces, with seeds that count up or, of so many candidates, with the best.
 
     Args:
         request: what to make.
         output: file, `-` for stdout, or None for a name with the seed; numbered where `count` > 1.
         count: number of pieces.
         audio: an audio prompt.
+        candidates: number of seeds to choose from; None: take them as they come.
 
     Raises:
-        PromptError, AudioError, CheckpointError, DownloadError: see `Pipeline.load` and `Pipeline.stream`.
+        PromptError, AudioError, CheckpointError, DownloadError: see `Pipeline.load`, `Pipeline.stream` and
+            `find_candidates`.
     """
     prompt_seconds = audio.seconds if audio else 0.0
     first = request.options.settle(request.prompt, after=prompt_seconds)
     pieces = [first.with_seed(first.seed + number) for number in range(count)]
     if output == STDOUT:
         _check_streamable(request, count)
+    if candidates is not None:
+        _check_comparable(request, count, candidates)
     paths = _paths(output, pieces)
     with status("loading the model"):
         pipeline = Pipeline.load(
             request.model, request.device, request.precision, request.adapter, request.adapter_scale
         )
     _check_remake(request, pipeline, audio)
+    if candidates is not None:
+        pieces = _best(pipeline, request.prompt, first, count, candidates)
+        paths = _paths(output, pieces)
     for options, path in zip(pieces, paths, strict=True):
         bar = Bar(stages(options.fast), options.seconds)
         with bar, closing(pipeline.stream(request.prompt, options, audio, progress=bar.update)) as stream:
@@ -53,6 +62,18 @@ def produce(request: Request, output: str | None, count: int, audio: Audio | Non
                 _save(stream, path, request.finish, protect=prompt_seconds)
         if path is not None:
             say(f"{path}: {options.seconds:g} s made in {bar.elapsed:.1f} s, seed {options.seed}")
+
+
+def _best(
+    pipeline: Pipeline, prompt: Prompt, first: SettledOptions, count: int, candidates: int
+) -> list[SettledOptions]:
+    from longplay.evaluate.candidates import find_candidates
+
+    with status(f"beginning {candidates} pieces"):
+        best = find_candidates(pipeline, prompt, first, candidates)[:count]
+    for candidate in best:
+        say(f"of {candidates} candidates: {candidate}")
+    return [first.with_seed(candidate.seed) for candidate in best]
 
 
 def say(message: str) -> None:
@@ -87,6 +108,18 @@ def _paths(output: str | None, pieces: list[SettledOptions]) -> list[Path | None
         return [check_output(path)]
     width = len(str(len(pieces)))
     return [check_output(path.with_stem(f"{path.stem}-{n:0{width}d}")) for n in range(1, len(pieces) + 1)]
+
+
+def _check_comparable(request: Request, count: int, candidates: int) -> None:
+    from longplay.evaluate.candidates import check_comparable
+
+    if candidates < count:
+        raise PromptError(
+            f"--candidates {candidates}: fewer than the {count} pieces of --count; give more, or leave it out"
+        )
+    if request.remake is not None:
+        raise PromptError("--candidates: --from makes the piece of its seed again; leave out one of them")
+    check_comparable(request.prompt.text)
 
 
 def _check_streamable(request: Request, count: int) -> None:

@@ -53,14 +53,22 @@ def words(found: dict[str, float]) -> Heard:
     """The styles, instruments and moods that stand out in the probabilities of `probabilities`."""
     lift: dict[str, dict[str, float]] = {"styles": {}, "instruments": {}, "moods": {}}
     for name, entry in vocabulary().items():
-        excess = _log_odds(found[name]) - entry.usual
-        if excess > MARGIN and found[name] >= MIN_PROBABILITY:
+        more = _excess(found, name)
+        if more > MARGIN and found[name] >= MIN_PROBABILITY:
             group = lift[entry.kind]
-            group[entry.word] = max(excess, group.get(entry.word, 0.0))
+            group[entry.word] = max(more, group.get(entry.word, 0.0))
     limits = {"styles": MAX_STYLES, "instruments": MAX_INSTRUMENTS, "moods": MAX_MOODS}
     return Heard(
         **{kind: tuple(sorted(group, key=group.__getitem__)[::-1][: limits[kind]]) for kind, group in lift.items()}
     )
+
+
+def excess(found: dict[str, float]) -> dict[str, float]:
+    """Log odds of each word of the vocabulary in the probabilities of `probabilities`, over the usual ones."""
+    most: dict[str, float] = {}
+    for name, entry in vocabulary().items():
+        most[entry.word] = max(_excess(found, name), most.get(entry.word, -np.inf))
+    return most
 
 
 class Entry(NamedTuple):
@@ -76,6 +84,10 @@ def vocabulary() -> dict[str, Entry]:
     """The usable tags; voices, decades and judgements ("catchy") are left out."""
     data = yaml.safe_load(files("longplay.data").joinpath("tags.yaml").read_text("utf-8"))
     return {name: Entry(kind, word, usual) for kind, entries in data.items() for name, (word, usual) in entries.items()}
+
+
+def _excess(found: dict[str, float], name: str) -> float:
+    return _log_odds(found[name]) - vocabulary()[name].usual
 
 
 def _log_odds(probability: float) -> float:

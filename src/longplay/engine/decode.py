@@ -1,6 +1,6 @@
 """Codes from `lm`, step by step, for several pieces at once: `generate` yields them, `Decoding` holds the state."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,13 +14,13 @@ from longplay.prompt import GenerationOptions
 
 def generate(
     lm: LM, pieces: Sequence[Piece], options: GenerationOptions, chunk_frames: int = CHUNK_FRAMES
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """The new codes of some pieces, as they are made; prompts are not repeated. Close the iterator to cancel.
 
     Args:
         lm: in evaluation mode.
         pieces: at least one.
-        options: `guidance`, `temperature`, `top_k`, `top_p` and `compatibility` count here.
+        options: `guidance`, `temperature`, `top_k`, `top_p`, `cache` and `compatibility` count here.
         chunk_frames: codes per chunk; on an accelerator the host waits once per chunk.
 
     Yields:
@@ -39,15 +39,10 @@ def generate(
 class Decoding:
     """Some pieces that start together, in a batch of their own."""
 
-    def __init__(
-        self,
-        lm: LM,
-        pieces: Sequence[Piece],
-        options: GenerationOptions,
-        cache_dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, lm: LM, pieces: Sequence[Piece], options: GenerationOptions) -> None:
         positions = max(RowBuilder(lm, piece, options.compatibility).max_positions(piece.frames) for piece in pieces)
-        self._batch = Batch(lm, len(pieces), positions, options.guidance != 1.0, cache_dtype)
+        cache: torch.dtype | None = None if options.cache is None else getattr(torch, options.cache)
+        self._batch = Batch(lm, len(pieces), positions, options.guidance != 1.0, cache)
         for slot, piece in enumerate(pieces):
             self._batch.join(slot, piece, options)
         self._left = max(piece.frames for piece in pieces)

@@ -14,6 +14,7 @@ from longplay.audio import Audio
 from longplay.data.musicnn import Listener
 from longplay.engine.encode import encode
 from longplay.errors import UserError
+from longplay.evaluate.candidates import Asked, find_candidates
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
 from longplay.evaluate.generation import adherence_rows, artifact_rows, controls, prompt_of, quality_rows
 from longplay.evaluate.long_form import LongForm, Sounds, long_form_rows
@@ -22,15 +23,17 @@ from longplay.evaluate.report import Part, Report, write_report
 from longplay.evaluate.speed import speed_rows
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
+from longplay.nn.ode import evaluations
 from longplay.pipeline import Pipeline, Through
-from longplay.prompt import GenerationOptions
+from longplay.prompt import GenerationOptions, Prompt
 from longplay.report import check_plotting
 
-PartName = Literal["codec", "tokenizer", "flow", "generation", "speed", "long"]
+PartName = Literal["codec", "tokenizer", "flow", "generation", "speed", "long", "steps"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-DEFAULT_PARTS = PARTS[:-1]  # long pieces take as long as all else together
+DEFAULT_PARTS = PARTS[:-2]  # long pieces, and the flow four times over, take as long as all else together
 MIN_SECONDS = 4.0  # one patch of musicnn, and some more for tempo and key
 EIGHT_MINUTES = LongForm()
+EVALUATIONS = (1, 2, 4, 10)
 REFERENCE_RATIO = 2  # reference clips of real music per generated clip
 
 Wav = npt.NDArray[np.float32]
@@ -46,6 +49,7 @@ def evaluate_model(
     seconds: float = 10.0,
     parts: Sequence[PartName] = DEFAULT_PARTS,
     long_form: LongForm = EIGHT_MINUTES,
+    candidates: int | None = None,
     device: str = "auto",
 ) -> Report:
     """Evaluate a model and write `results.json`, `results.md`, `results.png` and the generated clips into `out`.
@@ -58,6 +62,7 @@ def evaluate_model(
         seconds: length of each.
         parts: what to evaluate.
         long_form: the pieces of part `long`.
+        candidates: seeds to choose from for each clip of part `generation` (`evaluate/candidates.py`); None: no choice.
         device: for the model; the measures are computed on the CPU.
 
     Raises:
@@ -73,7 +78,7 @@ def evaluate_model(
         )
     check_plotting()
     evaluation = Evaluation(
-        Pipeline.load(model, device), Listener.pretrained(), manifest, out, clips, seconds, long_form
+        Pipeline.load(model, device), Listener.pretrained(), manifest, out, clips, seconds, long_form, candidates
     )
     found = [part for name in PARTS if name in parts for part in evaluation.run(name)]
     report = evaluation.report(found)
@@ -106,10 +111,11 @@ class Evaluation:
         count: int,
         seconds: float,
         long_form: LongForm = EIGHT_MINUTES,
+        candidates: int | None = None,
     ) -> None:
         self.pipeline, self.system, self.listener = pipeline, pipeline.system, listener
         self.manifest, self.out, self.count, self.seconds = manifest, out, count, seconds
-        self.long_form = long_form
+        self.long_form, self.candidates = long_form, candidates
         self.tracks = eligible_tracks(manifest, "test", seconds)
         self.clips: list[Clip] = []
 
@@ -134,6 +140,8 @@ class Evaluation:
             return self.generation()
         if name == "long":
             return [self.long()]
+        if name == "steps":
+            return [self.steps()]
         return [self.flow() if name == "flow" else self.coder(name)]
 
     def coder(self, name: Literal["codec", "tokenizer"]) -> Part:
@@ -162,18 +170,40 @@ class Evaluation:
         frame_rate = self.system.codec.config.frame_rate
         return Part("flow", about, reconstruction_rows(originals, systems, rate, self.listener, frame_rate))
 
+    def steps(self) -> Part:
+        """The flow with its own solver and guidance, by how often it computes a velocity."""
+        assert self.system.codec is not None
+        assert self.system.flow is not None
+        rate, config = self.system.codec.config.sample_rate, self.system.flow.config
+        originals = [clip.at(rate) for clip in self.test_clips()]
+        systems = {}
+        for count in EVALUATIONS:
+            steps, rest = divmod(count, evaluations(config.solver, 1))
+            if not rest:
+                options = GenerationOptions(seed=0, num_steps=steps)
+                systems[f"{count} evaluations"] = self._reconstruct(originals, rate, "both", rate, options)
+        about = (
+            f"Test clips from the tokenizer's codes, at {rate} Hz, by the number of times that the flow computes a velocity: "
+            f"{config.solver}, guidance {config.guidance:g}."
+        )
+        frame_rate = self.system.codec.config.frame_rate
+        return Part("steps", about, reconstruction_rows(originals, systems, rate, self.listener, frame_rate))
+
     def generation(self) -> list[Part]:
         """Music from the captions of every other test track, against the other half of the tracks."""
         clips = cut_clips(self.manifest, self.tracks[::2], self.count, self.seconds)
         reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
-        made = [self._generate(index, clip, self.seconds, "generated") for index, clip in enumerate(clips)]
+        made = [
+            self._generate(index, clip, self.seconds, "generated", self.candidates) for index, clip in enumerate(clips)
+        ]
         wavs, rate, real_rate = [audio.wav[0] for audio in made], made[0].sample_rate, clips[0].sample_rate
         heard, real = self.listener.hear(wavs, rate), self.listener.hear([clip.wav for clip in clips], real_rate)
         others = {name: self.listener.embed(wrong, real_rate) for name, wrong in controls(clips).items()}
         target = self.listener.embed([clip.wav for clip in reference], reference[0].sample_rate)
         about = (
             f"{len(clips)} clips of {self.seconds:g} s from captions of half the test tracks"
-            f"{' (fast mode: no flow or codec)' if self._fast else ''}; reference: {len(reference)} clips of the other half."
+            f"{' (fast mode: no flow or codec)' if self._fast else ''}"
+            f"{f', the best of {self.candidates} candidates each' if self.candidates else ''}; reference: {len(reference)} clips of the other half."
         )
         met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio)."
         decoder = self.system.tokenizer if self._fast else self.system.codec
@@ -229,9 +259,16 @@ class Evaluation:
         self.clips = self.clips or cut_clips(self.manifest, self.tracks, self.count, self.seconds)
         return self.clips
 
-    def _reconstruct(self, wavs: Sequence[Wav], rate: int, through: Through, target: int) -> list[Wav]:
-        made = [self.pipeline.reconstruct(Audio(wav[None], rate), through).resample(target).wav[0] for wav in wavs]
-        return [clip[: len(wav)] for clip, wav in zip(made, wavs, strict=True)]
+    def _reconstruct(
+        self,
+        wavs: Sequence[Wav],
+        rate: int,
+        through: Through,
+        target: int,
+        options: GenerationOptions | None = None,
+    ) -> list[Wav]:
+        made = [self.pipeline.reconstruct(Audio(wav[None], rate), through, options) for wav in wavs]
+        return [audio.resample(target).wav[0][: len(wav)] for audio, wav in zip(made, wavs, strict=True)]
 
     def _codes(self, coder: Tokenizer | Codec, wav: Wav) -> npt.NDArray[np.integer]:
         codes = encode(coder, torch.from_numpy(wav)[None, None].to(self.system.device))[0]
@@ -241,9 +278,14 @@ class Evaluation:
     def _fast(self) -> bool:
         return self.system.flow is None or self.system.codec is None
 
-    def _generate(self, index: int, clip: Clip, seconds: float, name: str) -> Audio:
-        options = GenerationOptions(seconds=seconds, seed=index, fast=self._fast)
-        audio = self.pipeline.generate(prompt_of(clip.track), options)
+    def _generate(self, index: int, clip: Clip, seconds: float, name: str, candidates: int | None = None) -> Audio:
+        prompt = Prompt(text=prompt_of(clip.track))
+        options = GenerationOptions(seconds=seconds, seed=index * (candidates or 1), fast=self._fast).settle(prompt)
+        if candidates is not None and Asked.of(prompt.text):
+            options = options.with_seed(
+                find_candidates(self.pipeline, prompt, options, candidates, self.listener)[0].seed
+            )
+        audio = self.pipeline.generate(prompt, options)
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
         audio.save(folder / f"{index:03d}.flac")

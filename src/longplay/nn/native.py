@@ -67,7 +67,7 @@ def _code(name: str, *sizes: int) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
-        logger.info("compiling kernel %s of the language model for this machine, once: some seconds", name)
+        logger.info("compiling kernel %s for this machine, once: some seconds", name)
         content = _compile(name, sizes)
         _keep(path, content)
         return content
@@ -105,7 +105,7 @@ def _compile(name: str, sizes: tuple[int, ...]) -> bytes:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
         raise LongplayError(
-            f"the lm's kernel {name} cannot be compiled with numba ({said[-1]}); use precision int8, or reinstall numba"
+            f"kernel {name} cannot be compiled with numba ({said[-1]}); reinstall numba, or uninstall it to do without kernels"
         )
     return done.stdout
 

@@ -3,7 +3,8 @@
 Which windows run depends on the length alone, not on how the frames arrive: a stream and a whole piece are the same.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
@@ -16,6 +17,7 @@ from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.resample import fit
 from longplay.checkpoint.system import System
+from longplay.engine.batch import NO_CODE
 from longplay.engine.decode import generate
 from longplay.engine.encode import encode
 from longplay.engine.piece import REFERENCE_PROMPT_SECONDS, Piece
@@ -28,7 +30,7 @@ from longplay.models.lm import LM
 from longplay.models.tokenizer import Tokenizer
 from longplay.pipeline.continuation import Heard
 from longplay.pipeline.overlap import Cores, Share, overlapped
-from longplay.pipeline.stream import Progress, Stage
+from longplay.pipeline.stream import Progress, Stage, silent
 from longplay.prompt import Prompt, SettledOptions
 from longplay.text import TextTokenizer
 
@@ -108,22 +110,46 @@ class Steps:
             prompt: text and sections.
             heard: the end of a recording to go on from.
         """
-        lm, options = self.lm, self.options
-        rate = lm.config.code_rate
         before = self._encode_heard(heard) if heard else []
+        piece = self._piece(prompt, self.options.seed)
+        if heard:
+            piece = replace(piece, prompt=before[0][0], offset=heard.start)
+        new = generate(self.lm, [piece], self.options)
+        return chain(before, self.metered(new, "lm", self.lm.config.code_rate))
+
+    def sketch(self, prompt: Prompt, seeds: Sequence[int], seconds: float) -> list[Wav]:
+        """How pieces with these seeds begin, [1, S] at the tokenizer's rate: made side by side, without flow and codec.
+
+        Args:
+            prompt: text and sections.
+            seeds: one for each piece.
+            seconds: of the beginning.
+        """
+        frames = round(seconds * self.lm.config.code_rate)
+        chunks, count = list[Tensor](), 0
+        with closing(generate(self.lm, [self._piece(prompt, seed) for seed in seeds], self.options)) as made:
+            for chunk in made:
+                chunks.append(chunk)
+                count += chunk.shape[1]
+                if count >= frames:
+                    break
+        codes = torch.cat(chunks, dim=1)[:, :frames]
+        fast = replace(self, options=self.options.model_copy(update={"fast": True}), progress=silent)
+        return [np.concatenate(list(fast.decode([row[row != NO_CODE][None]])), axis=1) for row in codes]
+
+    def _piece(self, prompt: Prompt, seed: int) -> Piece:
+        rate, options = self.lm.config.code_rate, self.options
         frames = max(1, round(options.seconds * rate))
-        piece = Piece(
+        return Piece(
             ids=tuple(self.text_tokenizer.encode(prompt.text)),
             frames=frames,
-            seed=options.seed,
+            seed=seed,
             sections=prompt.sections,
-            prompt=before[0][0] if before else torch.zeros(0, dtype=torch.long),
-            offset=heard.start if heard else prompt.start,
+            prompt=torch.zeros(0, dtype=torch.long),
+            offset=prompt.start,
             min_frames=None if options.compatibility == "reference" else frames,
             history=None if options.history_seconds is None else round(options.history_seconds * rate),
         )
-        new = generate(lm, [piece], options)
-        return chain(before, self.metered(new, "lm", rate))
 
     def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Generator[Wav, None, None]:
         """Audio [1, S] of the lm's codes [1, T] as they come; `skip` seconds at the start are not counted as made."""
