@@ -317,7 +317,8 @@ def test_loops_are_broken_on_request() -> None:
     assert 0.25 < made.count(3) / len(made) < 0.6
 
 
-def test_the_cache_takes_the_numbers_that_are_asked_for(lm: LM) -> None:
+def test_the_cache_takes_the_numbers_that_are_asked_for() -> None:
+    lm = tiny_lm()
     piece = Piece((1, 2), 12, 0, min_frames=12)
     for name in ("float32", "bfloat16", "int8"):
         options = GenerationOptions(cache=name, temperature=0.0)  # type: ignore[arg-type]

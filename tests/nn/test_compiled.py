@@ -191,7 +191,7 @@ def test_kernels_that_cannot_be_compiled_or_kept_are_told(tmp_path: Path, monkey
         assert native.kernel("project")
         with pytest.raises(
             LongplayError,
-            match="kernel unknown cannot be compiled with numba .KeyError: 'unknown'.; use precision int8",
+            match="kernel unknown cannot be compiled with numba .KeyError: 'unknown'.; reinstall numba",
         ):
             native.kernel("unknown")
     finally:

@@ -136,8 +136,7 @@ def _compared(row: Row, baselines: Sequence[Row], quantized: Quantized | None) -
     values = dict(row.values)
     if baselines:
         values["times_baseline"] = values["tokens_per_s"] / max(other.values["tokens_per_s"] for other in baselines)
-    form = "int8" if row.name in INT8 else row.name
-    quality = quantized.quality.get(form) if quantized is not None else None
+    quality = quantized.quality.get(row.name) if quantized is not None else None
     if quality is not None:
         values |= {"kl_nats": quality.kl, "top_350_shared": quality.top_overlap}
     return Row(row.name, values)
