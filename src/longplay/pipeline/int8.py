@@ -63,7 +63,12 @@ class Quantized:
     @property
     def is_close(self) -> bool:
         """Whether it may stand for float32 unasked."""
-        return self.quality["int8"].kl <= KL_LIMIT
+        return self.kl <= KL_LIMIT
+
+    @property
+    def kl(self) -> float:
+        """Of the int8 form that is farthest from float32, in nats a code."""
+        return max(quality.kl for form, quality in self.quality.items() if form.startswith("int8"))
 
     def decoder(self, lm: LM, compiled: bool = False) -> Decoder:
         """What computes with it, by torch's kernels or our own."""
@@ -110,7 +115,7 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
         made = Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES) | known)
         if made.is_close:
             break
-        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.quality["int8"].kl, KL_LIMIT)
+        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.kl, KL_LIMIT)
     return made
 
 

@@ -75,7 +75,7 @@ def release(
         made = quantize_lm(lm, TextTokenizer.load(parts["lm"] / TEXT_FILE))
         if not made.is_close:
             raise CheckpointError(
-                f"{source}: its lm in int8 is {made.quality['int8'].kl:.4f} nats a code from float32, more than "
+                f"{source}: its lm in int8 is {made.kl:.4f} nats a code from float32, more than "
                 f"{KL_LIMIT:g}; release it in float16"
             )
         weights["lm"] |= int8_tensors(lm, made)
