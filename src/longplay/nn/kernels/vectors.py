@@ -148,7 +148,7 @@ def block_of_products(typingctx, weights, inputs, length, taken, made, apart):
         four = ir.VectorType(_INT, FOUR)
         less = _load(builder, less, four)
         for number in range(FOUR):
-            total = builder.sub(_totals(builder, sums[FOUR * number : FOUR * number + FOUR]), less)
+            total = builder.sub(_totals(builder, sums[FOUR * number : FOUR * number + FOUR], builder.add), less)
             start = builder.mul(arguments[5], ir.Constant(_LONG, number))
             stored = builder.store(builder.sitofp(total, ir.VectorType(_FLOAT, FOUR)), _at(builder, out, start, _FLOAT))
             stored.align = 4
@@ -157,7 +157,7 @@ def block_of_products(typingctx, weights, inputs, length, taken, made, apart):
     return types.void(weights, inputs, length, taken, made, apart), generate
 
 
-def _totals(builder, vectors):
+def _totals(builder, vectors, add):
     """The four sums of four vectors: added in pairs of vectors, then of pairs, then lane by lane."""
 
     def mix(one, other, pick):
@@ -167,13 +167,18 @@ def _totals(builder, vectors):
     def paired(one, other, run):
         count = one.type.count
         first = [i // run % 2 * count + i // (2 * run) * 2 * run + i % run for i in range(count)]
-        return builder.add(mix(one, other, first), mix(one, other, [i + run for i in first]))
+        return add(mix(one, other, first), mix(one, other, [i + run for i in first]))
 
     total = paired(paired(*vectors[:2], 1), paired(*vectors[2:], 1), 2)
     while total.type.count > FOUR:
         half = total.type.count // 2
-        total = builder.add(mix(total, total, list(range(half))), mix(total, total, list(range(half, 2 * half))))
+        total = add(mix(total, total, list(range(half))), mix(total, total, list(range(half, 2 * half))))
     return total
+
+
+def _total_alone(builder, vector):
+    """The sum of a vector, added in the order of `_totals`."""
+    return builder.extract_element(_totals(builder, [vector] * FOUR, builder.fadd), ir.Constant(_INT, 0))
 
 
 @intrinsic
@@ -205,16 +210,37 @@ def scores(typingctx, queries, keys, count, scores, apart, group, lanes, kind):
     def generate(context, builder, signature, arguments):
         query, key, score = (_pointer(builder, arguments[number]) for number in (0, 1, 3))
         vectors = [_floats(builder, query, ir.Constant(_LONG, head * width), width, FLOAT32) for head in range(heads)]
-        with _loop(builder, arguments[2], 1) as (place, _):
-            known = _floats(builder, key, builder.mul(place, ir.Constant(_LONG, width)), width, key_kind)
+
+        def parts(vector, known):
+            """Products of a query with one key, in as many sums as a register has."""
+            part = ir.Constant(ir.VectorType(_FLOAT, LANES), None)
+            for first in range(0, width, LANES):
+                one, other = (_pick(builder, each, first, LANES) for each in (known, vector))
+                part = _add_product(builder, one, other, part)
+            return part
+
+        def of_keys(place, number):
+            keys = [
+                _floats(
+                    builder,
+                    key,
+                    builder.mul(builder.add(place, ir.Constant(_LONG, i)), ir.Constant(_LONG, width)),
+                    width,
+                    key_kind,
+                )
+                for i in range(number)
+            ]
             for head, vector in enumerate(vectors):
-                part = ir.Constant(ir.VectorType(_FLOAT, LANES), None)
-                for first in range(0, width, LANES):
-                    one, other = (_pick(builder, each, first, LANES) for each in (known, vector))
-                    part = _add_product(builder, one, other, part)
-                total = _total(builder, part)
+                sums = [parts(vector, known) for known in keys]
                 start = builder.add(place, builder.mul(arguments[4], ir.Constant(_LONG, head)))
-                builder.store(total, _at(builder, score, start, _FLOAT))
+                total = _totals(builder, sums, builder.fadd) if number == FOUR else _total_alone(builder, sums[0])
+                builder.store(total, _at(builder, score, start, _FLOAT)).align = 4
+
+        whole = builder.and_(arguments[2], ir.Constant(_LONG, -FOUR))
+        with _loop(builder, whole, FOUR) as (place, _):  # four sums are added up in the time of one and a half
+            of_keys(place, FOUR)
+        with cgutils.for_range_slice(builder, whole, arguments[2], ir.Constant(_LONG, 1), _LONG) as (place, _):
+            of_keys(place, 1)
         return context.get_dummy_value()
 
     return types.void(queries, keys, count, scores, apart, group, lanes, kind), generate
