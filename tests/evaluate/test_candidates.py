@@ -47,20 +47,21 @@ def test_what_is_met_counts_before_how_it_sounds() -> None:
     assert str(one) == "seed 2: 120 bpm, no clear key"
 
 
-def test_a_sketch_is_how_the_piece_begins(pipeline: Pipeline) -> None:
-    options = GenerationOptions(seconds=4.0, fast=True, seed=8)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_sketch_is_how_the_piece_begins(pipeline: Pipeline, fast: bool) -> None:
+    options = GenerationOptions(seconds=4.0, fast=fast, seed=8, num_steps=1)
     whole = pipeline.generate(PROMPT, options)
     sketches = pipeline.sketch(PROMPT, [7, 8, 9], options, seconds=2.0)
     assert [sketch.sample_rate for sketch in sketches] == [whole.sample_rate] * 3
     length = sketches[1].wav.shape[1]
     assert length == 2 * whole.sample_rate
-    settled = length - whole.sample_rate // 2  # the end of a sketch does not know what follows
+    settled = length // 4  # the last windows of a sketch do not know what follows
     np.testing.assert_allclose(sketches[1].wav[:, :settled], whole.wav[:, :settled], atol=1e-5)
     assert not np.allclose(sketches[0].wav[:, :settled], whole.wav[:, :settled], atol=1e-3)
 
 
 def test_the_seeds_are_ranked_by_measurement(pipeline: Pipeline, listener: Listener) -> None:
-    options = GenerationOptions(seconds=5.0, seed=3).settle(PROMPT)
+    options = GenerationOptions(seconds=5.0, seed=3, num_steps=1).settle(PROMPT)
     found = find_candidates(pipeline, PROMPT, options, 4, listener)
     assert sorted(candidate.seed for candidate in found) == [3, 4, 5, 6]
     assert found == sorted(found, reverse=True)

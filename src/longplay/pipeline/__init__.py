@@ -147,9 +147,9 @@ class Pipeline:
         options: GenerationOptions | None = None,
         seconds: float = 10.0,
     ) -> list[Audio]:
-        """How `generate` would begin with each of some seeds, at the tokenizer's rate, without flow and codec.
+        """How `generate` begins with each of some seeds.
 
-        They are made side by side where that does not change them (see `precision`), which takes a fraction of the time.
+        Their codes are made side by side where that does not change them (see `precision`), which takes a fraction of the time.
 
         Raises:
             PromptError: no text, or options out of range.
@@ -162,9 +162,10 @@ class Pipeline:
         together = self.system.device.type == "cpu" and self.precision in ("float32", "int8-compiled")
         size = SKETCHES_AT_ONCE if together else 1
         groups = [seeds[first : first + size] for first in range(0, len(seeds), size)]
-        rate = steps.tokenizer.config.sample_rate
         return [
-            Audio(wav, rate) for group in groups for wav in steps.sketch(prompt, group, min(seconds, settled.seconds))
+            Audio(wav, steps.sample_rate)
+            for group in groups
+            for wav in steps.sketch(prompt, group, min(seconds, settled.seconds))
         ]
 
     def reconstruct(

@@ -118,7 +118,7 @@ class Steps:
         return chain(before, self.metered(new, "lm", self.lm.config.code_rate))
 
     def sketch(self, prompt: Prompt, seeds: Sequence[int], seconds: float) -> list[Wav]:
-        """How pieces with these seeds begin, [1, S] at the tokenizer's rate: made side by side, without flow and codec.
+        """How pieces with these seeds begin, [1, S] each: their codes are made side by side.
 
         Args:
             prompt: text and sections.
@@ -127,15 +127,18 @@ class Steps:
         """
         frames = round(seconds * self.lm.config.code_rate)
         chunks, count = list[Tensor](), 0
-        with closing(generate(self.lm, [self._piece(prompt, seed) for seed in seeds], self.options)) as made:
-            for chunk in made:
+        with closing(generate(self.lm, [self._piece(prompt, seed) for seed in seeds], self.options)) as new:
+            for chunk in new:
                 chunks.append(chunk)
                 count += chunk.shape[1]
                 if count >= frames:
                     break
         codes = torch.cat(chunks, dim=1)[:, :frames]
-        fast = replace(self, options=self.options.model_copy(update={"fast": True}), progress=silent)
-        return [np.concatenate(list(fast.decode([row[row != NO_CODE][None]])), axis=1) for row in codes]
+        made = []
+        for seed, row in zip(seeds, codes, strict=True):
+            steps = replace(self, options=self.options.with_seed(seed), progress=silent)
+            made.append(np.concatenate(list(steps.decode([row[row != NO_CODE][None]])), axis=1))
+        return made
 
     def _piece(self, prompt: Prompt, seed: int) -> Piece:
         rate, options = self.lm.config.code_rate, self.options
