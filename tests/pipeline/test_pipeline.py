@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,3 +270,17 @@ def test_a_published_checkpoint_does_every_task(golden_directory: Path, fast: bo
     assert published.continue_(recording, "", options).seconds == pytest.approx(3.2, abs=0.02)
     for through in ("tokenizer",) if fast else ("codec", "both"):
         assert published.reconstruct(recording, through, options).seconds == pytest.approx(2)
+
+
+def test_the_solver_is_the_models_own_or_the_published_one(pipeline: Pipeline) -> None:
+    assert pipeline.system.flow is not None
+    config = pipeline.system.flow.config
+
+    def settled(**given: Any) -> tuple[Any, Any]:
+        options = pipeline.stream("x", GenerationOptions(seconds=0.5, seed=0, **given)).recipe.options
+        return options.solver, options.num_steps
+
+    assert settled() == (config.solver, config.num_steps)
+    assert settled(compatibility="reference") == ("euler", 10)
+    assert settled(compatibility="reference", num_steps=3) == ("euler", 3)
+    assert settled(compatibility="reference", solver="midpoint", num_steps=3) == ("midpoint", 3)

@@ -22,6 +22,9 @@ from longplay.nn.masking import Padding, hide
 from longplay.nn.ode import Method, cosine_time, evaluations, grid
 from longplay.nn.unet import UNet, UNetConfig
 
+PUBLISHED_SOLVER: tuple[Method, int] = ("euler", 10)
+"""How the published code samples: method and steps."""
+
 
 class FlowConfig(Config):
     """Rates and sizes of the flow model.
@@ -72,7 +75,7 @@ class FlowConfig(Config):
     def published(cls, frame_rate: int = 150) -> "FlowConfig":
         """The published sizes (CHECKPOINTS.md 2): 150 frames a second for 48 kHz, 75 for 24 kHz.
 
-        The solver is not the published one, Euler in ten steps, but one as near to the exact path for half of the cost.
+        The solver is not `PUBLISHED_SOLVER`, but one as near to the exact path for half of the cost.
         """
         return cls(
             codebook_size=4096,

@@ -17,6 +17,7 @@ from longplay.audio import Audio
 from longplay.checkpoint.adapter import load_adapter
 from longplay.checkpoint.system import System, load_system
 from longplay.errors import PromptError
+from longplay.models.flow import PUBLISHED_SOLVER
 from longplay.pipeline.continuation import check_sound, go_on, hear
 from longplay.pipeline.device import resolve_device
 from longplay.pipeline.highs import add_highs
@@ -24,7 +25,7 @@ from longplay.pipeline.precision import AUTO, Precision, check_precision, load_d
 from longplay.pipeline.recipe import Recipe, Task, Through, UsedAdapter, read_recipe
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import Progress, Stage, Stream, one_at_a_time, silent
-from longplay.pipeline.synthesis import PUBLISHED_SOLVER, speed_up
+from longplay.pipeline.synthesis import speed_up
 from longplay.prompt import GenerationOptions, Prompt, SettledOptions
 
 SKETCHES_AT_ONCE = 8
@@ -210,8 +211,8 @@ class Pipeline:
         if flow is None or settled.fast:
             return settled
         wanted, count = settled.solver, settled.num_steps
-        if settled.compatibility == "reference":
-            wanted, count = wanted or PUBLISHED_SOLVER[0], count or PUBLISHED_SOLVER[1]
+        if settled.compatibility == "reference" and wanted is None:
+            wanted, count = PUBLISHED_SOLVER[0], count or PUBLISHED_SOLVER[1]
         solver, num_steps = flow.config.defaults(wanted, count)
         guidance = flow.config.guidance if settled.flow_guidance is None else settled.flow_guidance
         return settled.model_copy(update={"solver": solver, "num_steps": num_steps, "flow_guidance": guidance})

@@ -7,11 +7,9 @@ import torch
 from longplay.checkpoint.system import System
 from longplay.models.flow import Flow
 from longplay.nn import compiled_transformer
-from longplay.nn.ode import Method
 
 MAX_ERROR = 0.05
 """Of a velocity, relative, that int8 transformers may add: as the flow's own error from solving in ten steps."""
-PUBLISHED_SOLVER: tuple[Method, int] = ("euler", 10)
 _FRAMES, _TIME = 96, 0.5
 
 logger = logging.getLogger(__name__)
