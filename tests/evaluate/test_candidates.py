@@ -1,7 +1,5 @@
 """Seeds compared by what their pieces begin with."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -78,7 +76,10 @@ def test_without_words_nobody_listens(pipeline: Pipeline) -> None:
     assert {candidate.likeness for candidate in found} == {0.0}
 
 
-def test_too_short_a_piece_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_pieces_that_are_too_short_or_may_end_early_are_refused(pipeline: Pipeline) -> None:
+    early = GenerationOptions(seconds=5.0, seed=3, compatibility="reference").settle(PROMPT)
+    with pytest.raises(PromptError, match="compatibility = reference: its pieces may end at once"):
+        find_candidates(pipeline, PROMPT, early, 2)
     options = GenerationOptions(seconds=2.0, seed=3).settle(PROMPT)
     with pytest.raises(PromptError, match="seconds = 2: candidates are compared over 4 s or more"):
         find_candidates(pipeline, PROMPT, options, 2)

@@ -42,8 +42,7 @@ class Asked:
     @classmethod
     def of(cls, text: str) -> "Asked":
         """Read a prompt."""
-        words = sorted({entry.word for entry in vocabulary().values()})
-        named = tuple(word for word in words if re.search(rf"\b{re.escape(word)}s?\b", text, re.IGNORECASE))
+        named = tuple(word for word in _words() if re.search(rf"\b{re.escape(word)}s?\b", text, re.IGNORECASE))
         return cls(asked_bpm(text), asked_key(text), named)
 
 
@@ -79,7 +78,7 @@ def check_comparable(text: str) -> Asked:
     """
     asked = Asked.of(text)
     if not asked:
-        examples = ", ".join(sorted({entry.word for entry in vocabulary().values()})[:6])
+        examples = ", ".join(_words()[:6])
         raise PromptError(
             f"prompt {text!r}: candidates are compared by tempo ('120 bpm'), key ('F# minor') and words like {examples}; "
             "it names none"
@@ -104,13 +103,17 @@ def find_candidates(
         listener: for the words; fetched where it is not given and needed.
 
     Raises:
-        PromptError: the prompt names nothing that can be compared, or the piece is too short to tell.
+        PromptError: the prompt names nothing that can be compared, or the piece is, or may turn out, too short to tell.
         CheckpointError: the model lacks a part.
         DownloadError: the listening network cannot be fetched.
     """
     asked = check_comparable(prompt.text)
     if options.seconds < MIN_SECONDS:
         raise PromptError(f"seconds = {options.seconds:g}: candidates are compared over {MIN_SECONDS:g} s or more")
+    if options.compatibility == "reference":
+        raise PromptError(
+            "compatibility = reference: its pieces may end at once, which cannot be compared; leave out candidates"
+        )
     seeds = [options.seed + number for number in range(count)]
     sketches = pipeline.sketch(prompt, seeds, options, SKETCH_SECONDS)
     likeness = _likeness(asked.words, sketches, listener)
@@ -135,3 +138,7 @@ def _likeness(words: Sequence[str], sketches: Sequence[Audio], listener: Listene
     listener = listener or Listener.pretrained()
     found = [excess(probabilities(listener, sketch.wav[0], sketch.sample_rate)) for sketch in sketches]
     return [float(np.mean([heard[word] for word in words])) for heard in found]
+
+
+def _words() -> list[str]:
+    return sorted({entry.word for entry in vocabulary().values()})

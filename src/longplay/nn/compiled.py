@@ -5,8 +5,6 @@ becomes does not depend on its neighbours in a batch, nor on the number of threa
 """
 
 import functools
-import importlib.util
-import platform
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from longplay.nn.cache import KVCache
 from longplay.nn.linear import Weights
+from longplay.nn.processor import features
 from longplay.nn.quantized import Int8Weights
 from longplay.nn.team import Block, Pile, Team, available
 
@@ -35,15 +34,9 @@ _BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/kernels/vectors.py,
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
-@functools.cache
 def is_available() -> bool:
     """Whether this machine has numba and the instructions."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or importlib.util.find_spec("numba") is None:
-        return False
-    from llvmlite import binding
-
-    features = binding.get_host_cpu_features()
-    return bool(features.get("avx512vnni") and features.get("avx512vl")) or bool(features.get("avxvnni"))
+    return features() >= {"avx512vnni", "avx512vl"} or "avxvnni" in features()
 
 
 def fits(head_dim: int) -> bool:

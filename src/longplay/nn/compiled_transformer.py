@@ -4,10 +4,7 @@ Weights have a scale for each output, inputs one for each frame, found as they c
 VNNI and BF16.
 """
 
-import functools
-import importlib.util
 import math
-import platform
 import threading
 from collections.abc import Sequence
 
@@ -16,21 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longplay.nn.processor import features
 from longplay.nn.team import Block, Pile, Team, available
 
 _LANES, _TILE, _ROWS, _WIDTH, _SUMS = 16, 24, 6, 64, 24  # as in the kernels
 _team, _alone = Team(), threading.Lock()
 
 
-@functools.cache
 def is_available() -> bool:
     """Whether this machine has numba and the instructions."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or importlib.util.find_spec("numba") is None:
-        return False
-    from llvmlite import binding
-
-    features = binding.get_host_cpu_features()
-    return bool(features.get("avx512vnni") and features.get("avx512bf16"))
+    return features() >= {"avx512vnni", "avx512bf16"}
 
 
 class Int8Layer:
