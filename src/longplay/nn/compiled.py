@@ -31,6 +31,7 @@ _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs m
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
 _BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/kernels/vectors.py, which is imported to be compiled only
+_TILE = 256  # as in nn/kernels/cached.py
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
@@ -160,7 +161,7 @@ class CompiledStep:
         weights, (numbers, strides) = self._weights, _flat(cache.data)
         scales, scale_strides = (_NO_SCALES, (0, 0, 0)) if cache.scales is None else _flat(cache.scales)
         with weights.alone() as threads:
-            x, logits, *room = self._room(len(inputs), cache.capacity, threads)
+            x, logits, *room = self._room(len(inputs), cache, threads)
             x[:] = inputs[:, 0].numpy()
             block = Block(
                 weights.gate, self._table, *weights.piles, *self._norms, cache.lengths.numpy(),
@@ -171,23 +172,28 @@ class CompiledStep:
         cache.advance(1, counts)
         return made
 
-    def _room(self, rows: int, capacity: int, threads: int) -> tuple[np.ndarray, ...]:
-        key = (rows, capacity, threads)
+    def _room(self, rows: int, cache: KVCache, threads: int) -> tuple[np.ndarray, ...]:
+        rounded = cache.scales is not None
+        slots = 0 if rounded else -(-cache.capacity // LANES) * LANES
+        key = (rows, slots, threads)
         if key not in self._rooms:
             self._rooms.clear()
             gains, frequencies, _ = self._norms
             dim, half, part = gains.shape[1], len(frequencies), (threads, rows)
+            bytes_, floats = _tile_room(self._group, self._lanes * LANES) if rounded else (0, 0)
             widths = (dim, self._outputs, self._heads, self._attended, 2 * self._inner)
             self._rooms[key] = (
                 *(np.zeros((rows, width), np.float32) for width in widths),
                 np.zeros((2 * threads, rows, half), np.float32),
-                np.zeros((threads, self._group, -(-capacity // LANES) * LANES), np.float32),
+                np.zeros((threads, self._group, slots), np.float32),
                 np.zeros((*part, dim), np.float32),
                 np.zeros((*part, max(self._inner, self._attended)), np.float32),
                 np.zeros((threads, rows * self._padded), np.uint8),
                 np.zeros(part, np.float32),
                 np.zeros((*part, self._apart), np.float32),
                 np.zeros((threads, rows * self._padded), np.float32),
+                np.zeros((threads, bytes_), np.uint8),
+                np.zeros((threads, floats), np.float32),
             )
         return self._rooms[key]
 
@@ -246,6 +252,12 @@ class _Packed:
     def piles(self) -> tuple[np.ndarray, ...]:
         """Bytes, shorts, floats, sums and channels."""
         return tuple(pile.whole() for pile in (self._bytes, self._shorts, self._floats, self._sums, self._channels))
+
+
+def _tile_room(group: int, width: int) -> tuple[int, int]:
+    """Bytes and floats that attention to a tile of a cache in int8 is computed in (nn/kernels/cached.py)."""
+    padded = -(-width // _BLOCK) * _BLOCK
+    return 2 * group * padded + _TILE * (padded + 2 * width + group), group * (_TILE + width + 6) + 2 * _TILE
 
 
 def _padded(values: Tensor, block: int) -> Tensor:

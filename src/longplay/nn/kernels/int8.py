@@ -11,30 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from longplay.nn.kernels.bfloat16 import (
-    _BYTES,
-    _FLOATS,
-    _WORDS,
-    _constant,
-    _long,
-    _rounded,
-    _store,
-    _vector,
-    _whole,
-    _word,
-)
-from longplay.nn.kernels.vectors import (
-    _BYTE,
-    _FLOAT,
-    _SHORT,
-    LANES,
-    _add_product,
-    _call,
-    _load,
-    _loop,
-    _pointer,
-    _splat,
-)
+from longplay.nn.kernels import emit
 
 _ERF = (0.0000430638, 0.0002765672, 0.0001520143, 0.0092705272, 0.0422820123, 0.0705230784, 1.0)
 
@@ -52,32 +29,31 @@ def block_of_products(
 
     def generate(context, builder, signature, arguments):
         source, step, weight, length, less, factor, scale, added, out = arguments[:9]
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(_WORDS, None)) for _ in range(count * width)]
-        stride = builder.mul(length, _long(_BYTES))
-        with _loop(builder, length, 1) as (quad, _):
-            start = builder.add(weight, builder.mul(quad, _long(_BYTES)))
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(emit.WORDS, None)) for _ in range(count * width)]
+        stride = builder.mul(length, emit.long(emit.BYTES))
+        with emit.loop(builder, length, 1) as (quad, _):
+            start = builder.add(weight, builder.mul(quad, emit.long(emit.BYTES)))
             known = []
             for _ in range(width):
-                known.append(_vector(builder, start, 0))
+                known.append(emit.vector(builder, start, 0))
                 start = builder.add(start, stride)
-            place = builder.add(source, builder.mul(quad, _long(4)))
+            place = builder.add(source, builder.mul(quad, emit.long(4)))
             for row in range(count):
-                values = _word(builder, builder.add(place, builder.mul(step, _long(row))))
+                values = emit.word(builder, builder.add(place, builder.mul(step, emit.long(row))))
                 for column in range(width):
                     total = sums[row * width + column]
-                    operands = [builder.load(total, typ=_WORDS), values, known[column]]
-                    builder.store(_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, operands), total)
+                    operands = [builder.load(total, typ=emit.WORDS), values, known[column]]
+                    builder.store(emit.call(builder, "llvm.x86.avx512.vpdpbusd.512", emit.WORDS, operands), total)
         for column in range(width):
             corrections, factors_, biases = (
-                _vector(builder, address, column * _BYTES, kind)
-                for address, kind in ((less, _WORDS), (factor, _FLOATS), (added, _FLOATS))
+                emit.vector(builder, address, column * emit.BYTES, kind)
+                for address, kind in ((less, emit.WORDS), (factor, emit.FLOATS), (added, emit.FLOATS))
             )
             for row in range(count):
-                total = builder.sub(builder.load(sums[row * width + column], typ=_WORDS), corrections)
-                of_row = builder.load(_pointer(builder, builder.add(scale, _long(4 * row))), typ=_FLOAT)
-                both = builder.fmul(factors_, _splat(builder, of_row, LANES))
-                value = _add_product(builder, builder.sitofp(total, _FLOATS), both, biases)
-                _store(builder, value, builder.add(out, _long((row * width + column) * _BYTES)), 4)
+                total = builder.sub(builder.load(sums[row * width + column], typ=emit.WORDS), corrections)
+                both = builder.fmul(factors_, emit.number(builder, builder.add(scale, emit.long(4 * row))))
+                value = emit.add_product(builder, builder.sitofp(total, emit.FLOATS), both, biases)
+                emit.store(builder, value, builder.add(out, emit.long((row * width + column) * emit.BYTES)), 4)
         return context.get_dummy_value()
 
     kinds = (inputs, apart, weights, quads, taken, factors, scales, bias, made, rows, columns)
@@ -90,8 +66,10 @@ def to_shorts(typingctx, numbers, made, columns):
 
     def generate(context, builder, signature, arguments):
         for column in range(columns.count):
-            loaded = _vector(builder, arguments[0], column * _BYTES)
-            _store(builder, _rounded(builder, loaded), builder.add(arguments[1], _long(2 * LANES * column)), 2)
+            loaded = emit.vector(builder, arguments[0], column * emit.BYTES)
+            emit.store(
+                builder, emit.rounded(builder, loaded), builder.add(arguments[1], emit.long(2 * emit.LANES * column)), 2
+            )
         return context.get_dummy_value()
 
     return types.void(numbers, made, columns), generate
@@ -102,11 +80,13 @@ def from_shorts(typingctx, numbers, made, count):
     """So many bfloat16, in 16s, as floats."""
 
     def generate(context, builder, signature, arguments):
-        halves = ir.VectorType(_SHORT, LANES)
-        with _loop(builder, arguments[2], LANES) as (place, _):
-            start = builder.add(arguments[0], builder.mul(place, _long(2)))
-            words = builder.shl(builder.zext(_load(builder, _pointer(builder, start), halves), _WORDS), _whole(16))
-            _store(builder, words, builder.add(arguments[1], builder.mul(place, _long(4))), 4)
+        halves = ir.VectorType(emit.SHORT, emit.LANES)
+        with emit.loop(builder, arguments[2], emit.LANES) as (place, _):
+            start = builder.add(arguments[0], builder.mul(place, emit.long(2)))
+            words = builder.shl(
+                builder.zext(emit.load(builder, emit.pointer(builder, start), halves), emit.WORDS), emit.whole(16)
+            )
+            emit.store(builder, words, builder.add(arguments[1], builder.mul(place, emit.long(4))), 4)
         return context.get_dummy_value()
 
     return types.void(numbers, made, count), generate
@@ -118,8 +98,8 @@ def add(typingctx, numbers, made, columns):
 
     def generate(context, builder, signature, arguments):
         for column in range(columns.count):
-            one, other = (_vector(builder, address, column * _BYTES, _FLOATS) for address in arguments[:2])
-            _store(builder, builder.fadd(one, other), builder.add(arguments[1], _long(column * _BYTES)), 4)
+            one, other = (emit.vector(builder, address, column * emit.BYTES, emit.FLOATS) for address in arguments[:2])
+            emit.store(builder, builder.fadd(one, other), builder.add(arguments[1], emit.long(column * emit.BYTES)), 4)
         return context.get_dummy_value()
 
     return types.void(numbers, made, columns), generate
@@ -133,18 +113,18 @@ def gelu(typingctx, numbers, made, columns):
     """
 
     def generate(context, builder, signature, arguments):
-        half, one, root = (_constant(value) for value in (0.5, 1.0, 0.7071067811865476))
+        half, one, root = (emit.constant(value) for value in (0.5, 1.0, 0.7071067811865476))
         for column in range(columns.count):
-            x = _vector(builder, arguments[0], column * _BYTES, _FLOATS)
-            z = builder.fmul(_call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, [x]), root)
-            below = _constant(_ERF[0])
+            x = emit.vector(builder, arguments[0], column * emit.BYTES, emit.FLOATS)
+            z = builder.fmul(emit.call(builder, f"llvm.fabs.v{emit.LANES}f32", emit.FLOATS, [x]), root)
+            below = emit.constant(_ERF[0])
             for coefficient in _ERF[1:]:
-                below = _add_product(builder, below, z, _constant(coefficient))
+                below = emit.add_product(builder, below, z, emit.constant(coefficient))
             for _ in range(4):
                 below = builder.fmul(below, below)
             tail = builder.fdiv(half, below)
-            share = builder.select(builder.fcmp_ordered(">", x, _constant(0.0)), builder.fsub(one, tail), tail)
-            _store(builder, builder.fmul(x, share), builder.add(arguments[1], _long(column * _BYTES)), 4)
+            share = builder.select(builder.fcmp_ordered(">", x, emit.constant(0.0)), builder.fsub(one, tail), tail)
+            emit.store(builder, builder.fmul(x, share), builder.add(arguments[1], emit.long(column * emit.BYTES)), 4)
         return context.get_dummy_value()
 
     return types.void(numbers, made, columns), generate
@@ -156,21 +136,26 @@ def round_row(typingctx, numbers, count, made):
 
     def generate(context, builder, signature, arguments):
         source, length, out = arguments
-        top = cgutils.alloca_once_value(builder, _constant(0.0))
-        with _loop(builder, length, LANES) as (place, _):
-            loaded = _vector(builder, source, builder.mul(place, _long(4)), _FLOATS)
-            size, so_far = _call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, [loaded]), builder.load(top, typ=_FLOATS)
-            builder.store(builder.select(builder.fcmp_ordered(">", size, so_far), size, so_far), top)
-        largest = _call(builder, f"llvm.vector.reduce.fmax.v{LANES}f32", _FLOAT, [builder.load(top, typ=_FLOATS)])
-        limit = ir.Constant(_FLOAT, 1.1754943508222875e-38)
+        top = cgutils.alloca_once_value(builder, emit.constant(0.0))
+        with emit.loop(builder, length, emit.LANES) as (place, _):
+            loaded = emit.vector(builder, source, builder.mul(place, emit.long(4)), emit.FLOATS)
+            size, so_far = (
+                emit.call(builder, f"llvm.fabs.v{emit.LANES}f32", emit.FLOATS, [loaded]),
+                builder.load(top, typ=emit.FLOATS),
+            )
+            builder.store(emit.larger(builder, size, so_far), top)
+        largest = emit.largest(builder, builder.load(top, typ=emit.FLOATS))
+        limit = ir.Constant(emit.FLOAT, 1.1754943508222875e-38)
         largest = builder.select(builder.fcmp_ordered(">", largest, limit), largest, limit)
-        scale = builder.fmul(largest, ir.Constant(_FLOAT, 1 / 127))
-        inverse = _splat(builder, builder.fdiv(ir.Constant(_FLOAT, 127.0), largest), LANES)
-        with _loop(builder, length, LANES) as (place, _):
-            loaded = _vector(builder, source, builder.mul(place, _long(4)), _FLOATS)
-            raised = _add_product(builder, loaded, inverse, _constant(128.5))
-            rounded = builder.trunc(builder.fptosi(raised, _WORDS), ir.VectorType(_BYTE, LANES))  # all are positive
-            _store(builder, rounded, builder.add(out, place), 1)
+        scale = builder.fmul(largest, ir.Constant(emit.FLOAT, 1 / 127))
+        inverse = emit.splat(builder, builder.fdiv(ir.Constant(emit.FLOAT, 127.0), largest), emit.LANES)
+        with emit.loop(builder, length, emit.LANES) as (place, _):
+            loaded = emit.vector(builder, source, builder.mul(place, emit.long(4)), emit.FLOATS)
+            raised = emit.add_product(builder, loaded, inverse, emit.constant(128.5))
+            rounded = builder.trunc(
+                builder.fptosi(raised, emit.WORDS), ir.VectorType(emit.BYTE, emit.LANES)
+            )  # all are positive
+            emit.store(builder, rounded, builder.add(out, place), 1)
         return scale
 
     return types.float32(numbers, count, made), generate

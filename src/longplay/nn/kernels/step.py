@@ -14,29 +14,12 @@ Needs x86 with VNNI, of AVX-512 or AVX.
 import numpy as np
 from numba import njit
 
-from longplay.nn.kernels import arrays, vectors
+from longplay.nn.kernels import arrays, cached, emit, vectors
 
 KIND, OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS, APART, CHANNELS, COLUMNS = range(10)
 """Columns of the table of projections: its kind and sizes, then where its numbers start, -1 for none."""
 
 _ROWS = 32  # that go through all weights together: as many as the second cache holds
-
-
-@njit(inline="always")
-def _exp(x):
-    """e to x, within 2e-7 of it; x is at most 88."""
-    power = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
-    whole = np.floor(power + np.float32(0.5))
-    rest = (power - whole) * np.float32(0.6931471805599453)
-    made = np.float32(1.0 / 5040)
-    made = made * rest + np.float32(1.0 / 720)
-    made = made * rest + np.float32(1.0 / 120)
-    made = made * rest + np.float32(1.0 / 24)
-    made = made * rest + np.float32(1.0 / 6)
-    made = made * rest + np.float32(0.5)
-    made = made * rest + np.float32(1.0)
-    made = made * rest + np.float32(1.0)
-    return made * vectors.power_of_two(np.int32(whole))
 
 
 @njit(fastmath={"nnan", "nsz"})
@@ -58,7 +41,7 @@ def _largest_size(numbers):
 @njit
 def _norm(x, gain, eps, out):
     """RMS norm of each row."""
-    whole = x.shape[1] // vectors.LANES * vectors.LANES
+    whole = x.shape[1] // emit.LANES * emit.LANES
     for row in range(x.shape[0]):
         total = vectors.product(x[row].ctypes.data, x[row].ctypes.data, whole, (0, 0))
         for i in range(whole, x.shape[1]):
@@ -174,17 +157,16 @@ def _ready(x, entry, numbers, room):
 
 
 @njit
-def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, group, lanes, kind):
-    """Attention of one group of queries of one row: appends its key and value, and fills its part of `out`.
+def _enter(heads, row, kv, position, cosine, sine, cache, places, size, width):
+    """Turn one group of queries and its key, and append key and value to the cache.
 
     Heads are queries of all groups, keys, values, [M, heads * width]; `places` tells where the cache has the first key
     and value of this row and group, and those of their scales, if it is in int8.
     """
     numbers, cache_scales = cache
     key, value, key_scales, value_scales = places
-    width, size = 16 * len(lanes), len(group)
     half, num_kv = width // 2, (heads.shape[1] // width) // (size + 2)
-    for number in range(size + 1):  # the group's queries and its key are turned
+    for number in range(size + 1):
         head = kv * size + number if number < size else num_kv * size + kv
         start = head * width
         for i in range(half):
@@ -195,33 +177,40 @@ def _attend(heads, row, kv, position, cosine, sine, cache, places, scores, out, 
     value_start = (num_kv * (size + 1) + kv) * width
     _append(numbers, key + position * width, cache_scales, key_scales + position, heads[row, key_start:], width)
     _append(numbers, value + position * width, cache_scales, value_scales + position, heads[row, value_start:], width)
-    count, item = position + 1, numbers.itemsize
-    queries = heads[row, kv * size * width :]
+    queries = heads[row, kv * size * width : (kv + 1) * size * width]
     factor = np.float32(1.0) / np.sqrt(np.float32(width))
     for i in range(size * width):
         queries[i] *= factor
-    apart = scores.shape[1]
+    return queries
+
+
+@njit
+def _attend_to_floats(queries, cache, places, count, room, out, group, lanes, kind):
+    """Attention of one group of queries of one row to the first `count` positions, into its part of `out`."""
+    numbers, scores = cache[0], room[0]
+    key, value, _, _ = places
+    size, item, apart = len(group), numbers.itemsize, scores.shape[1]
     base, begin = numbers.ctypes.data, scores.ctypes.data
     vectors.scores(queries.ctypes.data, base + item * key, count, begin, apart, group, lanes, kind)
+    padded = -(-count // emit.LANES) * emit.LANES
     for number in range(size):
         line = scores[number]
-        if item == 1:
-            for i in range(count):
-                line[i] *= cache_scales[key_scales + i]
         largest = _largest(line[:count])
         for i in range(count):
-            line[i] = _exp(line[i] - largest)
-        padded = -(-count // vectors.LANES) * vectors.LANES
+            line[i] = vectors.exp(line[i] - largest)
         for i in range(count, padded):
             line[i] = np.float32(0.0)
         inverse = np.float32(1.0) / vectors.total_of(line.ctypes.data, padded)
         for i in range(count):
             line[i] *= inverse
-        if item == 1:
-            for i in range(count):
-                line[i] *= cache_scales[value_scales + i]
-    place = out[row, kv * size * width :]
-    vectors.mixture(begin, base + item * value, count, apart, place.ctypes.data, group, lanes, kind)
+    vectors.mixture(begin, base + item * value, count, apart, out.ctypes.data, group, lanes, kind)
+
+
+@njit
+def _attend_to_bytes(queries, cache, places, count, room, out, group, lanes, kind):
+    """The same with a cache in int8."""
+    numbers, scales = cache
+    cached.attend(queries, numbers, scales, places, count, room[1], room[2], out, group, lanes)
 
 
 @njit
@@ -244,11 +233,11 @@ def _append(numbers, place, scales, scale_place, vector, width):
 @njit
 def _step(
     thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
-    attended, gates, angles, scores, mine, inner, room, group, lanes, kind,
+    attended, gates, angles, seats, mine, inner, room, group, lanes, kind, attend,
 ):  # fmt: skip
     """One thread's share of a step; see `step`."""
     rows, dim, half = x.shape[0], x.shape[1], len(frequencies)
-    size, width = len(group), vectors.LANES * len(lanes)
+    size, width = len(group), emit.LANES * len(lanes)
     num_kv = (heads.shape[1] // width) // (size + 2)
     cosine, sine = angles
     for row in range(rows):
@@ -268,7 +257,9 @@ def _step(
             key = layer * strides[0, 0] + row * strides[0, 1] + kv * strides[0, 2]
             key_scales = layer * strides[1, 0] + row * strides[1, 1] + kv * strides[1, 2]
             places = (key, key + num_kv * strides[0, 2], key_scales, key_scales + num_kv * strides[1, 2])
-            _attend(heads, row, kv, lengths[row], cosine, sine, cache, places, scores, attended, group, lanes, kind)
+            queries = _enter(heads, row, kv, lengths[row], cosine, sine, cache, places, size, width)
+            out = attended[row, kv * size * width : (kv + 1) * size * width]
+            attend(queries, cache, places, lengths[row] + 1, seats, out, group, lanes, kind)
         arrays.meet(gate, threads)
         for row in range(rows):
             for i in range(attended.shape[1]):
@@ -288,7 +279,7 @@ def _step(
         _project(gate_up, numbers, room, gates, middle + begin, middle + end)
         for row in range(rows):
             for i in range(begin, end):
-                gates[row, i] *= gates[row, middle + i] / (np.float32(1.0) + _exp(-gates[row, i]))
+                gates[row, i] *= gates[row, middle + i] / (np.float32(1.0) + vectors.exp(-gates[row, i]))
         arrays.meet(gate, threads)
         for row in range(rows):
             for i in range(middle):
@@ -321,13 +312,15 @@ def step(group, lanes, kind):
         keys and values, their scales: flat.
         x [M, D]: in, and spoilt. logits [M, V]: out. heads [M, Q], attended [M, A], gates [M, 2 I]: between.
         of each thread: angles [2 T, M, W / 2], scores [T, G, N], x [T, M, D], hidden [T, M, max(I, A)], and for inputs
-        of a product, bytes [T, M * in], scales [T, M], those kept apart [T, M, K], floats [T, M * in].
+        of a product, bytes [T, M * in], scales [T, M], those kept apart [T, M, K], floats [T, M * in]; for attention to
+        a cache in int8, bytes and floats (`cached.room`).
     """
     group, lanes, cache_numbers = (
         (0,) * group,
         (0,) * lanes,
         {vectors.BFLOAT16: arrays.shorts, vectors.FLOAT32: arrays.floats1, vectors.INT8: arrays.bytes1}[kind],
     )
+    attend = _attend_to_bytes if kind == vectors.INT8 else _attend_to_floats
     kind = (0,) * kind
 
     def run(thread, threads, block):
@@ -350,7 +343,7 @@ def step(group, lanes, kind):
             arrays.floats2(block, 18),
         )
         angles = arrays.floats3(block, 19)[2 * thread], arrays.floats3(block, 19)[2 * thread + 1]
-        scores = arrays.floats3(block, 20)[thread]
+        seats = arrays.floats3(block, 20)[thread], arrays.ubytes2(block, 27)[thread], arrays.floats2(block, 28)[thread]
         mine, inner = arrays.floats3(block, 21)[thread], arrays.floats3(block, 22)[thread]
         room = (
             arrays.ubytes2(block, 23)[thread],
@@ -360,7 +353,7 @@ def step(group, lanes, kind):
         )
         _step(
             thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
-            attended, gates, angles, scores, mine, inner, room, group, lanes, kind,
+            attended, gates, angles, seats, mine, inner, room, group, lanes, kind, attend,
         )  # fmt: skip
         return 0
 
