@@ -1,29 +1,41 @@
 #!/usr/bin/env bash
-# Nano from an empty machine to an evaluated model: corpus, four stages, release, scoreboard.
-# Debian or Ubuntu; `apt-get install mma fluidsynth fluid-soundfont-gm` for the rendered part. Every step resumes.
+# Nano from an empty machine to an evaluated model: corpus, stages, release, scoreboard. Every step resumes.
+# Debian or Ubuntu; `apt-get install mma fluidsynth fluid-soundfont-gm` for the rendered part.
+# Usage: recipes/nano.sh [DIRECTORY], with corpus/ and runs/ in it; QUICK=1: five packages and ten steps of each stage,
+# a rehearsal of some minutes whose weights mean nothing.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-make .venv/dev
-longplay() { OMP_NUM_THREADS=1 nice .venv/bin/longplay "$@"; }
+repository=$(realpath "$(dirname "$0")/..")
+make -C "$repository" .venv/dev
+cd "$(mkdir -p "${1:-$repository}" && realpath "${1:-$repository}")"
+longplay() { OMP_NUM_THREADS=1 nice "$repository/.venv/bin/longplay" "$@"; }
 
-hours=${RENDERED_HOURS:-10}
-longplay data corpus corpus --rendered-hours "$hours"
+hours=${RENDERED_HOURS:-10} corpus=() steps=() scored=()
+if [ -n "${QUICK:-}" ]; then
+  hours=0 corpus=(--quick) steps=(--set loop.steps=10 --set loop.log_every=5) scored=(--clips 8)
+fi
+stage() {  # stage NAME DATA OVERRIDE...: one run of a preset, on one core: two processes are faster than two threads
+  local name=$1 data=$2 set=()
+  shift 2
+  for override in "$@"; do set+=(--set "$override"); done
+  longplay train run "nano-$name" --run "runs/nano-$name" --data "$data" --threads 1 "${set[@]}" "${steps[@]}"
+}
 
-# one core each: two processes are faster than one with two threads
-longplay train run nano-tokenizer --run runs/nano-tokenizer --data corpus/manifest.jsonl --threads 1 &
-longplay train run nano-codec --run runs/nano-codec --data corpus/manifest.jsonl --threads 1 &
-wait
+longplay data corpus corpus --rendered-hours "$hours" "${corpus[@]}"
+music=corpus/manifest.jsonl
 
-longplay train tokens corpus/manifest.jsonl runs/tokens --model runs/nano-tokenizer/model --codec runs/nano-codec/model
-longplay train run nano-lm --run runs/nano-lm --data runs/tokens --threads 1 &
-longplay train run nano-flow --run runs/nano-flow --data runs/tokens --threads 1
-for model in codec tokenizer; do
-  longplay train run nano-$model-decoder --run runs/nano-$model-decoder --data corpus/manifest.jsonl --threads 1
-done
-wait
+stage tokenizer $music & tokenizer=$!
+stage codec $music
+wait $tokenizer
+models=(--model runs/nano-tokenizer/model)
+longplay train tokens $music runs/tokens-flow "${models[@]}" --codec runs/nano-codec/model
+longplay train tokens $music runs/tokens-lm "${models[@]}" --varispeed=-3,2  # each piece slower and faster, too
+stage lm runs/tokens-lm & lm=$!
+stage flow runs/tokens-flow
+for model in codec tokenizer; do stage $model-decoder $music; done
+wait $lm
 
 longplay train release runs/nano --name nano --licence CC-BY-SA-4.0 \
   --provenance "trained by the Longplay project on the works in ATTRIBUTION.md" \
   --tokenizer runs/nano-tokenizer-decoder/model --codec runs/nano-codec-decoder/model \
   --lm runs/nano-lm/model --lm-precision int8 --flow runs/nano-flow/model --overwrite
-longplay evaluate runs/nano --manifest corpus/manifest.jsonl --out runs/evaluation
+longplay evaluate runs/nano --manifest $music --out runs/evaluation "${scored[@]}"

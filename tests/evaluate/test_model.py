@@ -16,7 +16,7 @@ from longplay.errors import UserError
 from longplay.evaluate.long_form import LongForm
 from longplay.evaluate.model import Evaluation, evaluate_model, parse_parts
 from longplay.evaluate.speed import speed_rows
-from longplay.pipeline import Pipeline, Progress
+from longplay.pipeline import Pipeline, Progress, Through
 from longplay.pipeline.stream import silent
 from longplay.prompt import GenerationOptions, Prompt
 from systems import save_residual, tiny_system
@@ -122,6 +122,41 @@ def test_generation_is_scored_beside_real_music_and_kept(pipeline: Pipeline, man
     assert artifacts.rows[0].values.keys() == {"hum_db", "silent"}
     assert {row.system for row in adherence.rows} == {"generated", "chance", "real"}
     assert len(list((tmp_path / "generated").glob("*.flac"))) == 8
+
+
+def test_options_hold_for_all_that_is_made_and_are_reported(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:
+    class Asked(Hummer):
+        def generate(
+            self, prompt: Prompt | str, options: GenerationOptions | None = None, progress: Progress = silent
+        ) -> Audio:
+            seen.append(options)
+            return super().generate(prompt, options, progress)
+
+        def reconstruct(
+            self,
+            audio: Audio,
+            through: Through = "codec",
+            options: GenerationOptions | None = None,
+            progress: Progress = silent,
+        ) -> Audio:
+            seen.append(options)
+            return audio
+
+    seen: list[GenerationOptions | None] = []
+    given = GenerationOptions(guidance=1.5, temperature=0.5, flow_guidance=0.2, num_steps=3)
+    judge = Listener(QuickJudge(), QuickJudge())
+    run = Evaluation(Asked(pipeline.system, "asked"), judge, manifest, tmp_path, 2, SECONDS, options=given)
+    run.run("generation")
+    run.run("flow")
+    assert len(seen) == 2 + 3 * 2
+    words = [{name: getattr(each, name) for name in given.model_fields_set} for each in seen]
+    assert words == [{"guidance": 1.5, "temperature": 0.5, "flow_guidance": 0.2, "num_steps": 3}] * len(seen)
+    seen.clear()
+    (part,) = run.run("steps")
+    counts = [int(row.system.split()[0]) for row in part.rows]
+    assert [each.num_steps for each in seen if each] == [count for count in counts for _ in range(2)]
+    assert "guidance 0.2" in part.about
+    assert run.report([]).setting["temperature"] == 0.5
 
 
 def test_every_stretch_of_long_pieces_is_scored(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:

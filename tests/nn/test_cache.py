@@ -31,8 +31,18 @@ def test_what_was_stored_comes_back(dtype: torch.dtype, tolerance: float) -> Non
 
 
 def test_int8_takes_a_quarter_of_the_memory() -> None:
-    wide = KVCache.empty(1, 1, 1, 10, 64, torch.int8, torch.device("cpu"))
-    assert wide.data.nbytes * 4 == KVCache.empty(1, 1, 1, 10, 64, torch.float32, torch.device("cpu")).data.nbytes
+    wide = KVCache.empty(1, 1, 1, 512, 64, torch.int8, torch.device("cpu"))
+    assert wide.data.nbytes * 4 == KVCache.empty(1, 1, 1, 512, 64, torch.float32, torch.device("cpu")).data.nbytes
+
+
+def test_rows_in_int8_are_whole_tiles_and_come_back_from_any_of_them() -> None:
+    cache = KVCache.empty(2, 3, 2, 300, 8, torch.int8, torch.device("cpu"))
+    assert cache.capacity == 512
+    vectors = torch.randn(3, 4, 290, 8, generator=torch.Generator().manual_seed(0))
+    for part in vectors.split([1, 2, 14, 200, 60, 13], dim=2):
+        keys, values = append(cache, part)
+    torch.testing.assert_close(torch.cat([keys, values], dim=1), vectors, atol=0.02, rtol=0)
+    assert not cache.data[0].any(), "only the layer that was named"
 
 
 def test_a_large_vector_does_not_blur_its_neighbours_in_int8() -> None:

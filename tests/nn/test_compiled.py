@@ -105,14 +105,15 @@ def test_attention_to_a_long_cache_in_int8_is_that_of_its_numbers(
     model = LM(config).eval()
     for parameter in model.layers.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    logits = []
-    for decoder in (model.decoder(), model.compiled_decoder(form(model, "float32"))):
+    logits, kernel = [], model.compiled_decoder(form(model, "float32"))
+    for decoder, behind in ((model.decoder(), 0), (kernel, 0), (kernel, 1)):
         generator = torch.Generator().manual_seed(1)
         cache = model.cache(2, held + 3, torch.int8)
         assert cache.scales is not None
         cache.data[:] = torch.randint(-127, 128, cache.data.shape, generator=generator)
         cache.scales[:] = 0.005 * torch.randn(cache.scales.shape, generator=generator).exp()
         cache.scales[0, :, :kv_heads, held // 2] *= 4
+        cache.scales[:, :, :, held + 1 :] = behind  # of another piece
         cache.lengths[:] = torch.tensor([held, held - 9])
         cache.longest = held
         with torch.inference_mode():
@@ -123,6 +124,7 @@ def test_attention_to_a_long_cache_in_int8_is_that_of_its_numbers(
         alone = step(model.decoder(), inputs, nothing)
     assert apart(alone, logits[0]) > 0.1  # the cache counts
     assert apart(logits[1], logits[0]) < 0.02
+    assert torch.equal(logits[1], logits[2])
 
 
 @pytest.mark.parametrize("name", ["int8", "apart", "bfloat16", "mixed"])

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from longplay.cli import options
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="`nano`, a model directory, or a name on a hub.")],
@@ -20,6 +22,15 @@ def evaluate(
     candidates: Annotated[
         int | None, typer.Option(min=2, help="Generate each clip with the best of so many seeds. [default: off]")
     ] = None,
+    guidance: options.GuidanceOption = None,
+    temperature: options.TemperatureOption = None,
+    top_k: options.TopKOption = None,
+    top_p: options.TopPOption = None,
+    num_steps: options.NumStepsOption = None,
+    solver: options.SolverOption = None,
+    flow_guidance: options.FlowGuidanceOption = None,
+    history_seconds: options.HistorySecondsOption = None,
+    cache: options.CacheOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
 ) -> None:
@@ -32,7 +43,19 @@ def evaluate(
     from longplay.evaluate.long_form import LongForm
     from longplay.evaluate.model import evaluate_model, parse_parts
     from longplay.evaluate.report import markdown
+    from longplay.prompt import GenerationOptions
 
+    given = {
+        "guidance": guidance,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "num_steps": num_steps,
+        "solver": solver,
+        "flow_guidance": flow_guidance,
+        "history_seconds": history_seconds,
+        "cache": cache,
+    }
     if threads:
         torch.set_num_threads(threads)
     report = evaluate_model(
@@ -44,6 +67,7 @@ def evaluate(
         parts=parse_parts(parts),
         long_form=LongForm(long_pieces, long_seconds),
         candidates=candidates,
+        options=GenerationOptions(**{name: value for name, value in given.items() if value is not None}),
         device=device,
     )
     typer.echo(markdown(report))

@@ -33,6 +33,7 @@ PARTS: tuple[PartName, ...] = get_args(PartName)
 DEFAULT_PARTS = PARTS[:-2]  # long pieces, and the flow four times over, take as long as all else together
 MIN_SECONDS = 4.0  # one patch of musicnn, and some more for tempo and key
 EIGHT_MINUTES = LongForm()
+AS_IT_IS = GenerationOptions()
 EVALUATIONS = (1, 2, 4, 10)
 REFERENCE_RATIO = 2  # reference clips of real music per generated clip
 
@@ -50,6 +51,7 @@ def evaluate_model(
     parts: Sequence[PartName] = DEFAULT_PARTS,
     long_form: LongForm = EIGHT_MINUTES,
     candidates: int | None = None,
+    options: GenerationOptions = AS_IT_IS,
     device: str = "auto",
 ) -> Report:
     """Evaluate a model and write `results.json`, `results.md`, `results.png` and the generated clips into `out`.
@@ -63,6 +65,7 @@ def evaluate_model(
         parts: what to evaluate.
         long_form: the pieces of part `long`.
         candidates: seeds to choose from for each clip of part `generation` (`evaluate/candidates.py`); None: no choice.
+        options: of all that is made; `seconds`, `seed` and `fast` are the evaluation's own.
         device: for the model; the measures are computed on the CPU.
 
     Raises:
@@ -77,9 +80,8 @@ def evaluate_model(
             f"{long_form.pieces} long pieces of {long_form.seconds:g} s: use at least 2 of {2 * long_form.stretch:g} s"
         )
     check_plotting()
-    evaluation = Evaluation(
-        Pipeline.load(model, device), Listener.pretrained(), manifest, out, clips, seconds, long_form, candidates
-    )
+    pipeline, listener = Pipeline.load(model, device), Listener.pretrained()
+    evaluation = Evaluation(pipeline, listener, manifest, out, clips, seconds, long_form, candidates, options)
     found = [part for name in PARTS if name in parts for part in evaluation.run(name)]
     report = evaluation.report(found)
     write_report(report, out)
@@ -112,10 +114,11 @@ class Evaluation:
         seconds: float,
         long_form: LongForm = EIGHT_MINUTES,
         candidates: int | None = None,
+        options: GenerationOptions = AS_IT_IS,
     ) -> None:
         self.pipeline, self.system, self.listener = pipeline, pipeline.system, listener
         self.manifest, self.out, self.count, self.seconds = manifest, out, count, seconds
-        self.long_form, self.candidates = long_form, candidates
+        self.long_form, self.candidates, self.options = long_form, candidates, options
         self.tracks = eligible_tracks(manifest, "test", seconds)
         self.clips: list[Clip] = []
 
@@ -175,16 +178,17 @@ class Evaluation:
         assert self.system.codec is not None
         assert self.system.flow is not None
         rate, config = self.system.codec.config.sample_rate, self.system.flow.config
+        solver = self.options.solver or config.solver
+        guidance = config.guidance if self.options.flow_guidance is None else self.options.flow_guidance
         originals = [clip.at(rate) for clip in self.test_clips()]
         systems = {}
         for count in EVALUATIONS:
-            steps, rest = divmod(count, evaluations(config.solver, 1))
+            steps, rest = divmod(count, evaluations(solver, 1))
             if not rest:
-                options = GenerationOptions(seed=0, num_steps=steps)
-                systems[f"{count} evaluations"] = self._reconstruct(originals, rate, "both", rate, options)
+                systems[f"{count} evaluations"] = self._reconstruct(originals, rate, "both", rate, steps)
         about = (
             f"Test clips from the tokenizer's codes, at {rate} Hz, by the number of times that the flow computes a velocity: "
-            f"{config.solver}, guidance {config.guidance:g}."
+            f"{solver}, guidance {guidance:g}."
         )
         frame_rate = self.system.codec.config.frame_rate
         return Part("steps", about, reconstruction_rows(originals, systems, rate, self.listener, frame_rate))
@@ -251,6 +255,7 @@ class Evaluation:
             "device": self.system.device.type,
             "threads": torch.get_num_threads(),
             "version": __version__,
+            **self.options.model_dump(exclude_defaults=True),
         }
         return Report(self.pipeline.name, self.pipeline.digest, sizes, setting, parts)
 
@@ -265,8 +270,9 @@ class Evaluation:
         rate: int,
         through: Through,
         target: int,
-        options: GenerationOptions | None = None,
+        num_steps: int | None = None,
     ) -> list[Wav]:
+        options = self.options.model_copy(update={"seed": 0, "num_steps": num_steps or self.options.num_steps})
         made = [self.pipeline.reconstruct(Audio(wav[None], rate), through, options) for wav in wavs]
         return [audio.resample(target).wav[0][: len(wav)] for audio, wav in zip(made, wavs, strict=True)]
 
@@ -280,7 +286,8 @@ class Evaluation:
 
     def _generate(self, index: int, clip: Clip, seconds: float, name: str, candidates: int | None = None) -> Audio:
         prompt = Prompt(text=prompt_of(clip.track))
-        options = GenerationOptions(seconds=seconds, seed=index * (candidates or 1), fast=self._fast).settle(prompt)
+        own = {"seconds": seconds, "seed": index * (candidates or 1), "fast": self._fast}
+        options = self.options.model_copy(update=own).settle(prompt)
         if candidates is not None and Asked.of(prompt.text):
             options = options.with_seed(
                 find_candidates(self.pipeline, prompt, options, candidates, self.listener)[0].seed

@@ -3,6 +3,9 @@
 Every row of a batch starts at slot 0 of its part, and slot n holds position n. So one rule masks everything, in chunked
 prefill of rows of different lengths and in single steps: a query at position n sees slots 0 to n. Whatever a row holds
 beyond its length (padding of a prefill) is overwritten before any query can see it.
+
+In int8 on the CPU the numbers of a head lie as compiled steps multiply them (`nn/kernels/cached.py`): sixteen keys as
+[D / 4, 16, 4], four values as [D, 4], and the slots are whole tiles.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+TILE = 256
+"""Positions that a compiled step attends to at once, in int8."""
 CACHE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
@@ -50,7 +55,9 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> "KVCache":
-        """Room for `batch_size` rows of at most `capacity` positions; `dtype` is one of `CACHE_DTYPES`."""
+        """Room for `batch_size` rows of at most `capacity` positions, or some more; `dtype` is one of `CACHE_DTYPES`."""
+        if dtype == torch.int8 and device.type == "cpu":
+            capacity += -capacity % TILE
         shape = (num_layers, batch_size, 2 * num_kv_heads, capacity)
         data = torch.zeros(*shape, head_dim, dtype=dtype, device=device)
         scales = torch.zeros(*shape, 1, device=device) if dtype == torch.int8 else None
@@ -99,11 +106,26 @@ class KVCache:
     def _append_int8(self, layer: int, new: Tensor, places: Tensor, visible: int) -> tuple[Tensor, Tensor]:
         assert self.scales is not None
         scale = new.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-12) / 127.0
-        _write(self._layers[layer][0], places, (new / scale).round().to(torch.int8))
-        _write(self.scales[layer].flatten(0, 2), places, scale)
-        stored = self.data[layer, :, :, :visible].to(new.dtype).mul_(self.scales[layer, :, :, :visible])
-        keys, values = stored.chunk(2, dim=1)
-        return keys, values
+        rounded, numbers, scales = (new / scale).round().to(torch.int8), self.data[layer], self.scales[layer]
+        _write(scales.flatten(0, 2), places, scale)
+        if self.data.device.type == "cpu":
+            numbers.flatten()[self._tiled_places(places)] = rounded
+            keys, values = _keys(numbers, visible), _values(numbers, visible)
+        else:
+            _write(self._layers[layer][0], places, rounded)
+            keys, values = numbers[:, :, :visible].chunk(2, dim=1)
+        return tuple(
+            stored.to(new.dtype).mul_(scale)
+            for stored, scale in zip((keys, values), scales[:, :, :visible].chunk(2, dim=1), strict=True)
+        )
+
+    def _tiled_places(self, places: Int[Tensor, " M"]) -> Int[Tensor, "M D"]:
+        """Where in a layer each number of these vectors is."""
+        heads, slots, dim = self.data.shape[2:]
+        head, slot, number = (places // slots)[:, None], (places % slots)[:, None], torch.arange(dim)
+        key = slot // 16 * 16 * dim + number // 4 * 64 + slot % 16 * 4 + number % 4
+        value = slot // 4 * 4 * dim + number * 4 + slot % 4
+        return head * slots * dim + torch.where(head % heads < heads // 2, key, value)
 
     def advance(self, count: int, counts: Int[Tensor, " B"] | None = None) -> None:
         """Make the last `count` appended positions part of the history.
@@ -131,3 +153,15 @@ def _write(flat: Tensor, places: Tensor, new: Tensor) -> None:
         flat[places] = new
     else:
         flat.index_copy_(0, places, new)
+
+
+def _keys(numbers: Int[Tensor, "B H N D"], visible: int) -> Int[Tensor, "B K V D"]:
+    rows, heads, slots, dim = numbers.shape
+    laid = numbers[:, : heads // 2].view(rows, heads // 2, slots // 16, dim // 4, 16, 4)[:, :, : -(-visible // 16)]
+    return laid.transpose(3, 4).flatten(4).flatten(2, 3)[:, :, :visible]
+
+
+def _values(numbers: Int[Tensor, "B H N D"], visible: int) -> Int[Tensor, "B K V D"]:
+    rows, heads, slots, dim = numbers.shape
+    laid = numbers[:, heads // 2 :].view(rows, heads // 2, slots // 4, dim, 4)[:, :, : -(-visible // 4)]
+    return laid.transpose(3, 4).flatten(2, 3)[:, :, :visible]

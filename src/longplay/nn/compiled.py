@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from longplay.nn.cache import KVCache
+from longplay.nn.cache import TILE, KVCache
 from longplay.nn.linear import Weights
 from longplay.nn.processor import features
 from longplay.nn.quantized import Int8Weights
@@ -31,7 +31,6 @@ _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs m
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
 _BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/kernels/vectors.py, which is imported to be compiled only
-_TILE = 256  # as in nn/kernels/cached.py
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
@@ -180,7 +179,7 @@ class CompiledStep:
             self._rooms.clear()
             gains, frequencies, _ = self._norms
             dim, half, part = gains.shape[1], len(frequencies), (threads, rows)
-            bytes_, floats = _tile_room(self._group, self._lanes * LANES) if rounded else (0, 0)
+            tile = TILE + self._lanes * LANES if rounded else 0  # see nn/kernels/cached.py
             widths = (dim, self._outputs, self._heads, self._attended, 2 * self._inner)
             self._rooms[key] = (
                 *(np.zeros((rows, width), np.float32) for width in widths),
@@ -192,8 +191,8 @@ class CompiledStep:
                 np.zeros(part, np.float32),
                 np.zeros((*part, self._apart), np.float32),
                 np.zeros((threads, rows * self._padded), np.float32),
-                np.zeros((threads, bytes_), np.uint8),
-                np.zeros((threads, floats), np.float32),
+                np.zeros((threads, self._group * 2 * tile), np.uint8),
+                np.zeros((threads, self._group * (tile + 6)), np.float32),
             )
         return self._rooms[key]
 
@@ -252,12 +251,6 @@ class _Packed:
     def piles(self) -> tuple[np.ndarray, ...]:
         """Bytes, shorts, floats, sums and channels."""
         return tuple(pile.whole() for pile in (self._bytes, self._shorts, self._floats, self._sums, self._channels))
-
-
-def _tile_room(group: int, width: int) -> tuple[int, int]:
-    """Bytes and floats that attention to a tile of a cache in int8 is computed in (nn/kernels/cached.py)."""
-    padded = -(-width // _BLOCK) * _BLOCK
-    return 2 * group * padded + _TILE * (padded + 2 * width + group), group * (_TILE + width + 6) + 2 * _TILE
 
 
 def _padded(values: Tensor, block: int) -> Tensor:

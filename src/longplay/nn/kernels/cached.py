@@ -1,9 +1,10 @@
 """Attention of one position to a cache in int8, tile by tile, with products of bytes by VNNI.
 
-A tile's keys and values are laid out so that a register holds numbers of sixteen neighbours; scores become weights in
-unsigned bytes, relative to the largest that the tile could have; and what is mixed so far is kept relative to the largest
-score so far (arXiv 1805.02867). Nothing of a tile leaves the nearest caches. Queries are in two digits of a byte each.
-`group` and `lanes` are tuples that count: queries of a key, sixteens of numbers of a head.
+A cache holds its numbers as they are multiplied (`nn/cache.py`): of sixteen neighbouring keys, four numbers of each side by
+side; of four neighbouring values, every number of each. Scores become weights in unsigned bytes, relative to the largest
+that the tile could have; what is mixed so far is kept relative to the largest score so far (arXiv 1805.02867), and no score
+leaves the nearest cache. Queries are in two digits of a byte each. `group` and `lanes` are tuples that count: queries of a
+key, sixteens of numbers of a head.
 """
 
 # mypy: ignore-errors
@@ -31,85 +32,48 @@ def attend(queries, numbers, scales, places, count, bytes_, floats, made, group,
     Args:
         queries: float32 [G W], scaled.
         numbers, scales: those of the cache; `places`: where in them the keys, values, and the scales of both begin.
-        bytes_, floats: room to compute in: 2 G P + TILE (P + 2 W + G), with P the bytes of a head in whole registers, and
-            G (TILE + W + 6) + 2 TILE.
+        bytes_, floats: room to compute in: 2 G W + TILE G, and TILE G + G W + 6 G.
         made: out, float32 [G W].
     """
     size, width = len(group), emit.LANES * len(lanes)
-    padded = (width + 63) // 64 * 64
-    base = bytes_.ctypes.data
-    laid_keys = base + 2 * size * padded
-    laid_values = laid_keys + TILE * padded
-    weights = laid_values + TILE * width
-    rest = 2 * size * padded + TILE * (padded + width + size)
-    scores, some_scales = floats, floats[size * TILE :]
-    sums = floats[(size + 2) * TILE :]
+    asked = bytes_.ctypes.data
+    weights = asked + 2 * size * width
+    scores, sums, states = floats, floats[TILE * size :], floats[(TILE + width) * size :]
     taken, factors, decays, gains, tops, totals = (
-        sums[size * width :],
-        sums[size * (width + 1) :],
-        sums[size * (width + 2) :],
-        sums[size * (width + 3) :],
-        sums[size * (width + 4) :],
-        sums[size * (width + 5) :],
+        states,
+        states[size:],
+        states[2 * size :],
+        states[3 * size :],
+        states[4 * size :],
+        states[5 * size :],
     )
     for number in range(size):
-        _round(queries[number * width :], width, bytes_[2 * number * padded :], padded, taken, factors, number)
+        _round(queries[number * width :], width, bytes_[2 * number * width :], taken, factors, number)
         tops[number], totals[number] = _LEAST, np.float32(0.0)
     sums[: size * width] = np.float32(0.0)
     key, value, key_scale, value_scale = places
     for first in range(0, count, TILE):
-        here = min(TILE, count - first)
         keys_at = numbers.ctypes.data + key + first * width
         values_at = numbers.ctypes.data + value + first * width
-        if here == TILE:
-            transpose(keys_at, laid_keys, lanes)
-            interleave(values_at, laid_values, lanes)
-        else:
-            _copy(numbers, key + first * width, here * width, bytes_, rest, TILE * width)
-            transpose(base + rest, laid_keys, lanes)
-            _copy(numbers, value + first * width, here * width, bytes_, rest, TILE * width)
-            interleave(base + rest, laid_values, lanes)
         keys_by = scales.ctypes.data + 4 * (key_scale + first)
         values_by = scales.ctypes.data + 4 * (value_scale + first)
-        if here < TILE:
-            for i in range(here):
-                some_scales[i], some_scales[TILE + i] = scales[key_scale + first + i], scales[value_scale + first + i]
-            for i in range(here, TILE):
-                some_scales[i] = some_scales[TILE + i] = np.float32(0.0)
-            keys_by = some_scales.ctypes.data + 0  # an address as an int64
-            values_by = keys_by + 4 * TILE
-        shrink = largest(values_by) / np.float32(255.0)
+        shrink = _largest(scales, value_scale + first, count - first) / np.float32(255.0)
+        line = scores.ctypes.data + 0
         score(
-            base,
-            laid_keys,
-            keys_by,
-            taken.ctypes.data,
-            factors.ctypes.data,
-            scores.ctypes.data,
-            keys_at + TILE * width,
-            group,
-            lanes,
-        )
+            asked, keys_at, keys_by, taken.ctypes.data, factors.ctypes.data, line, values_at, group, lanes
+        )  # fmt: skip
         for number in range(size):
-            for i in range(here, TILE):
+            for i in range(count - first, TILE):
                 scores[number * TILE + i] = _LEAST
-            line = scores.ctypes.data + 4 * TILE * number
             total, top = weigh(line, values_by, np.float32(1.0) / shrink, weights + TILE * number)
             rise = top - tops[number]
             smaller = vectors.exp(max(-abs(rise), np.float32(-126.0)) * np.float32(0.6931471805599453))
             decay, gain = (smaller, np.float32(1.0)) if rise > 0 else (np.float32(1.0), smaller)
             totals[number] = totals[number] * decay + total * gain
             tops[number], decays[number], gains[number] = max(top, tops[number]), decay, gain * shrink
-        mix(
-            weights,
-            laid_values,
-            decays.ctypes.data,
-            gains.ctypes.data,
-            sums.ctypes.data,
-            values_at + TILE * width,
-            group,
-            lanes,
-        )
+            line += 4 * TILE
+        after = keys_at + TILE * width
+        mix(weights, values_at, decays.ctypes.data, gains.ctypes.data, sums.ctypes.data, after, group, lanes)
     for number in range(size):
         inverse = np.float32(1.0) / totals[number]
         for i in range(number * width, (number + 1) * width):
@@ -117,7 +81,35 @@ def attend(queries, numbers, scales, places, count, bytes_, floats, made, group,
 
 
 @njit
-def _round(query, width, made, padded, taken, factors, number):
+def _largest(scales, start, count):
+    """Of a tile, as far as it is filled: what lies behind may be of another piece."""
+    if count >= TILE:
+        return largest(scales.ctypes.data + 4 * start)
+    found = np.float32(0.0)
+    for i in range(start, start + count):
+        found = max(found, scales[i])
+    return found
+
+
+@njit(inline="always")
+def key_place(position, number, width):
+    """Where a number of a key is, from the first key on."""
+    return (
+        position // emit.LANES * emit.LANES * width
+        + number // 4 * 4 * emit.LANES
+        + position % emit.LANES * 4
+        + number % 4
+    )
+
+
+@njit(inline="always")
+def value_place(position, number, width):
+    """Where a number of a value is, from the first value on."""
+    return position // 4 * 4 * width + number * 4 + position % 4
+
+
+@njit
+def _round(query, width, made, taken, factors, number):
     """A query as two rows of signed bytes, 128s and ones, with what turns its products with unsigned keys into powers of two."""
     largest = np.float32(0.0)
     for i in range(width):
@@ -127,34 +119,9 @@ def _round(query, width, made, padded, taken, factors, number):
     for i in range(width):
         rounded = np.int32(np.floor(query[i] * inverse + np.float32(0.5)))
         high = (rounded + 64) >> 7
-        made[i], made[padded + i] = np.uint8(high & 255), np.uint8((rounded - (high << 7)) & 255)
+        made[i], made[width + i] = np.uint8(high & 255), np.uint8((rounded - (high << 7)) & 255)
         total += rounded
-    for i in range(width, padded):
-        made[i] = made[padded + i] = np.uint8(0)
     taken[number], factors[number] = np.float32(128) * np.float32(total), scale * _LOG2_E
-
-
-@njit
-def _copy(numbers, start, count, made, place, room):
-    for i in range(count):
-        made[place + i] = np.uint8(np.int32(numbers[start + i]) & 255)
-    for i in range(count, room):
-        made[place + i] = np.uint8(0)
-
-
-def _mingled(builder, one, other):
-    """Numbers of two vectors in turns, as one of twice the length."""
-    count = one.type.count
-    return emit.shuffle(builder, one, other, [i // 2 + i % 2 * count for i in range(2 * count)])
-
-
-def _row(builder, address, count):
-    """So many bytes, in words, as a register with zeros behind."""
-    words = emit.load(builder, emit.pointer(builder, address), ir.VectorType(emit.INT, count // 4))
-    if count == emit.BYTES:
-        return words
-    zeros = ir.Constant(words.type, None)
-    return emit.shuffle(builder, words, zeros, [min(i, count // 4) for i in range(emit.LANES)])
 
 
 def _fetch(builder, address):
@@ -163,70 +130,6 @@ def _fetch(builder, address):
     for line in range(2):
         pointer = emit.pointer(builder, builder.add(address, emit.long(line * emit.BYTES)))
         emit.call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
-
-
-@intrinsic
-def transpose(typingctx, keys, made, lanes):
-    """A tile of keys [TILE, W] in signed bytes as unsigned ones, 128 being 0: [TILE / 16, fours of a head, 16, 4]."""
-    width = lanes.count * emit.LANES
-
-    def generate(context, builder, signature, arguments):
-        source, out = arguments[:2]
-        chunks = [(start, min(emit.BYTES, width - start)) for start in range(0, width, emit.BYTES)]
-        with emit.loop(builder, emit.long(TILE // emit.LANES), 1) as (sixteen, _):
-            begin = builder.add(source, builder.mul(sixteen, emit.long(emit.LANES * width)))
-            place = builder.add(out, builder.mul(sixteen, emit.long(emit.LANES * emit.BYTES * len(chunks))))
-            for number, (start, count) in enumerate(chunks):
-                rows = [
-                    _row(builder, builder.add(begin, emit.long(row * width + start)), count)
-                    for row in range(emit.LANES)
-                ]
-                for _ in range(4):  # a perfect shuffle of all rows, four times
-                    pairs = [_mingled(builder, rows[i], rows[i + emit.LANES // 2]) for i in range(emit.LANES // 2)]
-                    rows = [
-                        emit.shuffle(builder, pair, pair, list(range(half, half + emit.LANES)))
-                        for pair in pairs
-                        for half in (0, emit.LANES)
-                    ]
-                for four, row in enumerate(rows):
-                    raised = builder.xor(row, emit.whole(-0x7F7F7F80))
-                    emit.store(
-                        builder, raised, builder.add(place, emit.long((number * emit.LANES + four) * emit.BYTES)), 1
-                    )
-        return context.get_dummy_value()
-
-    return types.void(keys, made, lanes), generate
-
-
-@intrinsic
-def interleave(typingctx, values, made, lanes):
-    """A tile of values [TILE, W] in bytes as [TILE / 4, W, 4]."""
-    width = lanes.count * emit.LANES
-
-    def generate(context, builder, signature, arguments):
-        source, out = arguments[:2]
-        with emit.loop(builder, emit.long(TILE // 4), 1) as (four, _):
-            begin = builder.mul(four, emit.long(4 * width))
-            for start in range(0, width, emit.BYTES):
-                count = min(emit.BYTES, width - start)
-                rows = [
-                    emit.load(
-                        builder,
-                        emit.pointer(builder, builder.add(source, builder.add(begin, emit.long(row * width + start)))),
-                        ir.VectorType(emit.BYTE, count),
-                    )
-                    for row in range(4)
-                ]
-                pairs = [
-                    builder.bitcast(_mingled(builder, rows[row], rows[row + 1]), ir.VectorType(emit.SHORT, count))
-                    for row in (0, 2)
-                ]
-                emit.store(
-                    builder, _mingled(builder, *pairs), builder.add(out, builder.add(begin, emit.long(4 * start))), 1
-                )
-        return context.get_dummy_value()
-
-    return types.void(values, made, lanes), generate
 
 
 def _add_bytes(builder, total, unsigned, signed):
@@ -251,8 +154,11 @@ def _add_bytes(builder, total, unsigned, signed):
 
 @intrinsic
 def score(typingctx, queries, keys, scales, taken, factors, scores, after, group, lanes):
-    """Scores [G, TILE] of a tile of keys in powers of two; `taken` is what the keys' zero of 128 adds."""
-    size, fours = group.count, -(-lanes.count // 4) * emit.LANES
+    """Scores [G, TILE] of a tile of keys in powers of two; `taken` is what 128, added to each number of a key, adds.
+
+    Meanwhile as much is fetched from `after`.
+    """
+    size, fours = group.count, lanes.count * emit.LANES // 4
 
     def generate(context, builder, signature, arguments):
         query, key, scale, less, factor, out, after = arguments[:7]
@@ -269,7 +175,10 @@ def score(typingctx, queries, keys, scales, taken, factors, scores, after, group
                         _fetch(
                             builder, builder.add(after, builder.mul(builder.add(done, four), emit.long(2 * emit.BYTES)))
                         )
-                    known = [emit.vector(builder, start, number * fours * emit.BYTES) for number in range(_BLOCK)]
+                    known = [
+                        builder.xor(emit.vector(builder, start, number * fours * emit.BYTES), emit.whole(-0x7F7F7F80))
+                        for number in range(_BLOCK)
+                    ]
                     place = builder.add(query, builder.mul(four, emit.long(4)))
                     for row in range(size):
                         asked = emit.word(builder, builder.add(place, emit.long((2 * row + digit) * fours * 4)))
@@ -341,7 +250,10 @@ def weigh(typingctx, scores, scales, spread, weights):
 
 @intrinsic
 def mix(typingctx, weights, values, decays, gains, sums, after, group, lanes):
-    """Sums [G, W] so far, times a decay of each query, and the tile's weighted values, times a gain of each."""
+    """Sums [G, W] so far, times a decay of each query, and the tile's weighted values, times a gain of each.
+
+    Meanwhile as much is fetched from `after`.
+    """
     size, width = group.count, lanes.count
 
     def generate(context, builder, signature, arguments):

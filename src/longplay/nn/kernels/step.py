@@ -175,8 +175,8 @@ def _enter(heads, row, kv, position, cosine, sine, cache, places, size, width):
             heads[row, start + half + i] = other * cosine[row, i] + one * sine[row, i]
     key_start = (num_kv * size + kv) * width
     value_start = (num_kv * (size + 1) + kv) * width
-    _append(numbers, key + position * width, cache_scales, key_scales + position, heads[row, key_start:], width)
-    _append(numbers, value + position * width, cache_scales, value_scales + position, heads[row, value_start:], width)
+    _append(numbers, key, cache_scales, key_scales, position, heads[row, key_start:], width, cached.key_place)
+    _append(numbers, value, cache_scales, value_scales, position, heads[row, value_start:], width, cached.value_place)
     queries = heads[row, kv * size * width : (kv + 1) * size * width]
     factor = np.float32(1.0) / np.sqrt(np.float32(width))
     for i in range(size * width):
@@ -214,13 +214,15 @@ def _attend_to_bytes(queries, cache, places, count, room, out, group, lanes, kin
 
 
 @njit
-def _append(numbers, place, scales, scale_place, vector, width):
-    """Store a vector in the cache, in the cache's kind of numbers."""
+def _append(numbers, start, scales, scale_start, position, vector, width, place_of):
+    """Store a vector in the cache, in the cache's kind of numbers; `place_of` tells how one in int8 lays them out."""
+    place = start + position * width
     if numbers.itemsize == 1:
         scale = max(_largest_size(vector[:width]), np.float32(1e-12)) / np.float32(127.0)
-        scales[scale_place] = scale
+        scales[scale_start + position] = scale
         for i in range(width):
-            numbers[place + i] = np.int32(np.floor(vector[i] / scale + np.float32(0.5)))
+            rounded = np.int32(np.floor(vector[i] / scale + np.float32(0.5)))
+            numbers[start + place_of(position, i, width)] = rounded
     elif numbers.itemsize == 2:  # bfloat16: to the nearest, ties to even
         for i in range(width):
             bits = np.int64(vectors.bits(vector[i])) & 0xFFFFFFFF
