@@ -1,7 +1,7 @@
 """`longplay evaluate`: a model on the test split of a corpus."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def evaluate(
     from longplay.evaluate.report import markdown
     from longplay.prompt import GenerationOptions
 
-    given = {
+    given: dict[str, Any] = {
         "guidance": guidance,
         "temperature": temperature,
         "top_k": top_k,

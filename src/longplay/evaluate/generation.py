@@ -85,24 +85,26 @@ def adherence_rows(
     key, key_chance = hit_rate(keys, [fact.key for fact in facts], same_key)
     real_tempo, _ = hit_rate(bpms, [fact.bpm for fact in real_facts], same_tempo)
     real_key, _ = hit_rate(keys, [fact.key for fact in real_facts], same_key)
-    tags = retrieval_rate(real.tags, heard.tags, groups)
+    own = _own_of_8(real.tags, heard.tags, groups)
     rows = [
-        Row("generated", {"own_of_8": tags, "tempo": tempo, "key": key}),
-        Row("chance", {"own_of_8": 1 / CHOICES, "tempo": tempo_chance, "key": key_chance}),
+        Row("generated", {**own, "tempo": tempo, "key": key}),
+        Row("chance", {**dict.fromkeys(own, 1 / CHOICES), "tempo": tempo_chance, "key": key_chance}),
     ]
     ceiling = _other_clip_of_track(real, groups)
     return [*rows, Row("real", {**ceiling, "tempo": real_tempo, "key": real_key})]
 
 
 def _other_clip_of_track(real: Heard, groups: Sequence[str]) -> dict[str, float]:
-    """Retrieval of a track by another clip of the same track: as good as tags can be. Empty without second clips."""
+    """Retrieval of a track by another clip of the same track: as good as tags can be."""
     partner = {
         i: next((j for j, other in enumerate(groups) if other == group and j != i), None)
         for i, group in enumerate(groups)
     }
     first = [i for i, j in partner.items() if j is not None]
     second = [j for j in partner.values() if j is not None]
-    names = [groups[i] for i in first]
-    if len(set(names)) < CHOICES:
-        return {}
-    return {"own_of_8": retrieval_rate(real.tags[first], real.tags[second], names)}
+    return _own_of_8(real.tags[first], real.tags[second], [groups[i] for i in first])
+
+
+def _own_of_8(real: Embeddings, heard: Embeddings, groups: Sequence[str]) -> dict[str, float]:
+    """Empty where there are fewer tracks than a choice needs."""
+    return {"own_of_8": retrieval_rate(real, heard, groups)} if len(set(groups)) >= CHOICES else {}

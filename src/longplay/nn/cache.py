@@ -114,10 +114,8 @@ class KVCache:
         else:
             _write(self._layers[layer][0], places, rounded)
             keys, values = numbers[:, :, :visible].chunk(2, dim=1)
-        return tuple(
-            stored.to(new.dtype).mul_(scale)
-            for stored, scale in zip((keys, values), scales[:, :, :visible].chunk(2, dim=1), strict=True)
-        )
+        of_keys, of_values = scales[:, :, :visible].chunk(2, dim=1)
+        return keys.to(new.dtype).mul_(of_keys), values.to(new.dtype).mul_(of_values)
 
     def _tiled_places(self, places: Int[Tensor, " M"]) -> Int[Tensor, "M D"]:
         """Where in a layer each number of these vectors is."""
