@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Nano from an empty machine to an evaluated model: corpus, stages, release, scoreboard. Every step resumes.
 # Debian or Ubuntu; `apt-get install mma fluidsynth fluid-soundfont-gm` for the rendered part.
-# Usage: recipes/nano.sh [DIRECTORY], with corpus/ and runs/ in it; QUICK=1: five packages and ten steps of each stage,
+# Usage: recipes/nano.sh [DIRECTORY], with corpus/ and runs/ in it; QUICK=1: seven packages and ten steps of each stage,
 # a rehearsal of some minutes whose weights mean nothing.
 set -euo pipefail
 repository=$(realpath "$(dirname "$0")/..")

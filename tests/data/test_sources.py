@@ -57,6 +57,7 @@ def test_a_choice_of_packages_does_not_move_splits(listed: list[SourceFile]) -> 
     quick = works(listed, QUICK_PACKAGES)
     assert quick
     assert {work.package for work in quick} == set(QUICK_PACKAGES)
+    assert {work.split for work in quick} == {"train", "valid", "test"}, "stages need each"
     assert all(everything[work.id] == work.split for work in quick)
 
 

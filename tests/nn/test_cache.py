@@ -36,9 +36,9 @@ def test_int8_takes_a_quarter_of_the_memory() -> None:
 
 
 def test_rows_in_int8_are_whole_tiles_and_come_back_from_any_of_them() -> None:
-    cache = KVCache.empty(2, 3, 2, 300, 8, torch.int8, torch.device("cpu"))
+    cache = KVCache.empty(2, 3, 2, 300, 16, torch.int8, torch.device("cpu"))
     assert cache.capacity == 512
-    vectors = torch.randn(3, 4, 290, 8, generator=torch.Generator().manual_seed(0))
+    vectors = torch.randn(3, 4, 290, 16, generator=torch.Generator().manual_seed(0))
     for part in vectors.split([1, 2, 14, 200, 60, 13], dim=2):
         keys, values = append(cache, part)
     torch.testing.assert_close(torch.cat([keys, values], dim=1), vectors, atol=0.02, rtol=0)

@@ -171,7 +171,7 @@ def boundaries(
 @app.command()
 def corpus(
     out: Annotated[Path, typer.Argument(help="Directory of the corpus; a build that is there goes on.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Five packages (380 MB) instead of all (5 GB).")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Seven packages (420 MB) instead of all (5 GB).")] = False,
     rendered_hours: Annotated[float, typer.Option(min=0, help="Hours of music rendered from notes besides.")] = 0.0,
     tags: Annotated[bool, typer.Option(help="Let musicnn (fetched once) hear styles, instruments and moods.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longplay.data.manifest import Split
 from longplay.errors import TrainingError
 
 
@@ -20,16 +21,19 @@ class Crops:
         files: path and length in seconds of each audio file.
         sample_rate: of the crops in Hz; files of another rate are resampled.
         seconds: length of a crop.
+        split: of the files, for messages.
 
     Raises:
         TrainingError: no file is as long as a crop.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, float]], sample_rate: int, seconds: float) -> None:
+    def __init__(
+        self, files: Sequence[tuple[Path, float]], sample_rate: int, seconds: float, split: Split = "train"
+    ) -> None:
         self.files = [(path, length) for path, length in files if length > seconds + 0.1]
         if not self.files:
             raise TrainingError(
-                f"none of {len(files)} audio files is longer than a crop of {seconds:g} s; add longer ones"
+                f"split {split}: none of its {len(files)} audio files is longer than a crop of {seconds:g} s; add longer ones"
             )
         self.sample_rate = sample_rate
         self.length = round(seconds * sample_rate)

@@ -25,6 +25,8 @@ QUICK_PACKAGES = (
     "openclonk-data",
     "fretsonfire-songs-sectoid",
     "unknown-horizons",
+    "amoebax-data",  # this one and the next have music of the validation split, too
+    "plee-the-bear-data",
 )
 NOT_MUSIC = ("/soundfx/", "/sound/weather/", "steamLocomotive", "nolok_speech", "introcutscene2")  # parts of paths
 STEMS = ("guitar", "song")

@@ -4,8 +4,8 @@ Every row of a batch starts at slot 0 of its part, and slot n holds position n. 
 prefill of rows of different lengths and in single steps: a query at position n sees slots 0 to n. Whatever a row holds
 beyond its length (padding of a prefill) is overwritten before any query can see it.
 
-In int8 on the CPU the numbers of a head lie as compiled steps multiply them (`nn/kernels/cached.py`): sixteen keys as
-[D / 4, 16, 4], four values as [D, 4], and the slots are whole tiles.
+In int8 on the CPU the numbers of a head, a multiple of 16, lie as compiled steps multiply them (`nn/kernels/cached.py`):
+sixteen keys as [D / 4, 16, 4], four values as [D, 4], and the slots are whole tiles.
 """
 
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class KVCache:
         device: torch.device,
     ) -> "KVCache":
         """Room for `batch_size` rows of at most `capacity` positions, or some more; `dtype` is one of `CACHE_DTYPES`."""
-        if dtype == torch.int8 and device.type == "cpu":
+        if _tiled(dtype, device, head_dim):
             capacity += -capacity % TILE
         shape = (num_layers, batch_size, 2 * num_kv_heads, capacity)
         data = torch.zeros(*shape, head_dim, dtype=dtype, device=device)
@@ -108,7 +108,7 @@ class KVCache:
         scale = new.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-12) / 127.0
         rounded, numbers, scales = (new / scale).round().to(torch.int8), self.data[layer], self.scales[layer]
         _write(scales.flatten(0, 2), places, scale)
-        if self.data.device.type == "cpu":
+        if _tiled(self.data.dtype, self.data.device, self.data.shape[-1]):
             numbers.flatten()[self._tiled_places(places)] = rounded
             keys, values = _keys(numbers, visible), _values(numbers, visible)
         else:
@@ -151,6 +151,10 @@ def _write(flat: Tensor, places: Tensor, new: Tensor) -> None:
         flat[places] = new
     else:
         flat.index_copy_(0, places, new)
+
+
+def _tiled(dtype: torch.dtype, device: torch.device, head_dim: int) -> bool:
+    return dtype == torch.int8 and device.type == "cpu" and head_dim % 16 == 0
 
 
 def _keys(numbers: Int[Tensor, "B H N D"], visible: int) -> Int[Tensor, "B K V D"]:

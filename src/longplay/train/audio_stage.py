@@ -105,7 +105,7 @@ class AudioStage:
             self.model.requires_grad_(False)
             self.model.decoder.requires_grad_(True)
         self.crops = Crops(train_files, model.sample_rate, config.crop_seconds)
-        self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds)
+        self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds, "valid")
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
         self.spectrum = _spectrum_loss(config)
         if config.init is None and self.spectrum is not None:

@@ -58,10 +58,8 @@ def attend(queries, numbers, scales, places, count, bytes_, floats, made, group,
         keys_by = scales.ctypes.data + 4 * (key_scale + first)
         values_by = scales.ctypes.data + 4 * (value_scale + first)
         shrink = _largest(scales, value_scale + first, count - first) / np.float32(255.0)
-        line = scores.ctypes.data + 0
-        score(
-            asked, keys_at, keys_by, taken.ctypes.data, factors.ctypes.data, line, values_at, group, lanes
-        )  # fmt: skip
+        line = scores.ctypes.data + 0  # so that the sum below has its type
+        score(asked, keys_at, keys_by, taken.ctypes.data, factors.ctypes.data, line, values_at, group, lanes)
         for number in range(size):
             for i in range(count - first, TILE):
                 scores[number * TILE + i] = _LEAST
