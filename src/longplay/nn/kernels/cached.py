@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from longplay.nn.kernels import emit, vectors
 
 TILE = 256
-"""Positions."""
+"""Positions; as in `nn/cache.py`."""
 _BLOCK = 2  # sixteens of positions that are scored together
 _LEAST = np.float32(-3.0e38)
 _LOG2_E = np.float32(1.4426950408889634)
