@@ -13,11 +13,8 @@ hours=${RENDERED_HOURS:-10} corpus=() steps=() scored=()
 if [ -n "${QUICK:-}" ]; then
   hours=0 corpus=(--quick) steps=(--set loop.steps=10 --set loop.log_every=5) scored=(--clips 8)
 fi
-stage() {  # stage NAME DATA OVERRIDE...: one run of a preset, on one core: two processes are faster than two threads
-  local name=$1 data=$2 set=()
-  shift 2
-  for override in "$@"; do set+=(--set "$override"); done
-  longplay train run "nano-$name" --run "runs/nano-$name" --data "$data" --threads 1 "${set[@]}" "${steps[@]}"
+stage() {  # stage NAME DATA: one run of a preset, on one core: two processes are faster than two threads
+  longplay train run "nano-$1" --run "runs/nano-$1" --data "$2" --threads 1 "${steps[@]}"
 }
 
 longplay data corpus corpus --rendered-hours "$hours" "${corpus[@]}"
@@ -26,9 +23,8 @@ music=corpus/manifest.jsonl
 stage tokenizer $music & tokenizer=$!
 stage codec $music
 wait $tokenizer
-models=(--model runs/nano-tokenizer/model)
-longplay train tokens $music runs/tokens-flow "${models[@]}" --codec runs/nano-codec/model
-longplay train tokens $music runs/tokens-lm "${models[@]}" --varispeed=-3,2  # each piece slower and faster, too
+longplay train tokens $music runs/tokens-flow --model runs/nano-tokenizer/model --codec runs/nano-codec/model
+longplay train tokens $music runs/tokens-lm --model runs/nano-tokenizer/model --varispeed=-3,2  # each piece slower and faster, too
 stage lm runs/tokens-lm & lm=$!
 stage flow runs/tokens-flow
 for model in codec tokenizer; do stage $model-decoder $music; done

@@ -1,7 +1,7 @@
 """`longplay evaluate`: a model on the test split of a corpus."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,12 +40,13 @@ def evaluate(
     """
     import torch
 
+    from longplay.cli.request import only_given
     from longplay.evaluate.long_form import LongForm
     from longplay.evaluate.model import evaluate_model, parse_parts
     from longplay.evaluate.report import markdown
     from longplay.prompt import GenerationOptions
 
-    given: dict[str, Any] = {
+    words = {
         "guidance": guidance,
         "temperature": temperature,
         "top_k": top_k,
@@ -67,7 +68,7 @@ def evaluate(
         parts=parse_parts(parts),
         long_form=LongForm(long_pieces, long_seconds),
         candidates=candidates,
-        options=GenerationOptions(**{name: value for name, value in given.items() if value is not None}),
+        options=GenerationOptions(**only_given(words)),
         device=device,
     )
     typer.echo(markdown(report))

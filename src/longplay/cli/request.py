@@ -98,7 +98,7 @@ def build_request(
         adapter_scale = used.scale if used else 1.0
     asked = Request(
         prompt=Prompt(**prompt),
-        options=GenerationOptions(**base | _given(options)),
+        options=GenerationOptions(**base | only_given(options)),
         finish=_finish(task, recipe, finish),
         loudness_given=finish.get("loudness") not in (None, OFF),
         model=model or (recipe.model if recipe else None),
@@ -114,12 +114,13 @@ def build_request(
     return asked
 
 
-def _given(words: Mapping[str, Any]) -> dict[str, Any]:
+def only_given(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None: what a command line does not say."""
     return {word: value for word, value in words.items() if value is not None}
 
 
 def _finish(task: Task, recipe: Recipe | None, words: Mapping[str, Any]) -> Finish:
-    given = _given(words)
+    given = only_given(words)
     if given.get("loudness") == OFF:
         given["loudness"] = None
     # An audio prompt must come through untouched, so its level stays unless a loudness is asked for.

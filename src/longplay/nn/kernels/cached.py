@@ -143,7 +143,7 @@ def _add_bytes(builder, total, unsigned, signed):
             builder,
             name,
             half,
-            [emit.shuffle(builder, each, each, list(range(first, first + 8))) for each in (so_far, unsigned, signed)],
+            [emit.pick(builder, each, first, emit.LANES // 2) for each in (so_far, unsigned, signed)],
         )
         for first in (0, emit.LANES // 2)
     ]
@@ -162,8 +162,6 @@ def score(typingctx, queries, keys, scales, taken, factors, scores, after, group
         query, key, scale, less, factor, out, after = arguments[:7]
         with emit.loop(builder, emit.long(TILE // emit.LANES), _BLOCK) as (sixteen, _):
             sums = [cgutils.alloca_once_value(builder, emit.whole(0)) for _ in range(size * _BLOCK)]
-            for total in sums:
-                builder.store(emit.whole(0), total)
             begin = builder.add(key, builder.mul(sixteen, emit.long(fours * emit.BYTES)))
             done = builder.mul(sixteen, emit.long(fours // _BLOCK))
             for digit in range(2):
@@ -259,8 +257,6 @@ def mix(typingctx, weights, values, decays, gains, sums, after, group, lanes):
         step = 2 if width % 2 == 0 else 1
         for first in range(0, width, step):
             totals = [cgutils.alloca_once_value(builder, emit.whole(0)) for _ in range(size * step)]
-            for total in totals:
-                builder.store(emit.whole(0), total)
             with emit.loop(builder, emit.long(TILE // 4), 1) as (four, _):
                 start = builder.add(value, builder.mul(four, emit.long(width * emit.BYTES)))
                 done = builder.add(four, emit.long(first // step * (TILE // 4)))

@@ -60,10 +60,14 @@ def splat(builder, value, count):
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
 
 
+def shuffle(builder, one, other, pick):
+    """Numbers of two vectors, the second one's counted on from the first one's."""
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(INT, len(pick)), pick))
+
+
 def pick(builder, vector, first, count):
     """Some neighbours of a vector."""
-    mask = ir.Constant(ir.VectorType(INT, count), list(range(first, first + count)))
-    return builder.shuffle_vector(vector, vector, mask)
+    return shuffle(builder, vector, vector, list(range(first, first + count)))
 
 
 def total(builder, vector):
@@ -121,11 +125,6 @@ def rounded(builder, words):
     """The bits of floats as bfloat16: to the nearest, ties to even."""
     odd = builder.and_(builder.lshr(words, whole(16)), whole(1))
     return to_shorts(builder, builder.add(builder.add(words, whole(0x7FFF)), odd))
-
-
-def shuffle(builder, one, other, pick):
-    """Numbers of two vectors, the second one's counted on from the first one's."""
-    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(INT, len(pick)), pick))
 
 
 def number(builder, address):

@@ -108,19 +108,17 @@ def block_of_products(typingctx, weights, inputs, length, taken, made, apart):
 def _totals(builder, vectors, add):
     """The four sums of four vectors: added in pairs of vectors, then of pairs, then lane by lane."""
 
-    def mix(one, other, pick):
-        mask = ir.Constant(ir.VectorType(emit.INT, len(pick)), pick)
-        return builder.shuffle_vector(one, other, mask)
-
     def paired(one, other, run):
         count = one.type.count
         first = [i // run % 2 * count + i // (2 * run) * 2 * run + i % run for i in range(count)]
-        return add(mix(one, other, first), mix(one, other, [i + run for i in first]))
+        return add(
+            emit.shuffle(builder, one, other, first), emit.shuffle(builder, one, other, [i + run for i in first])
+        )
 
     total = paired(paired(*vectors[:2], 1), paired(*vectors[2:], 1), 2)
     while total.type.count > FOUR:
         half = total.type.count // 2
-        total = add(mix(total, total, list(range(half))), mix(total, total, list(range(half, 2 * half))))
+        total = add(emit.pick(builder, total, 0, half), emit.pick(builder, total, half, half))
     return total
 
 
