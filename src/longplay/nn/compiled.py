@@ -1,6 +1,6 @@
 """A decoding step of int8 weights as one compiled function (`nn/kernels/step.py`): its weights packed, its threads, its call.
 
-Needs numba and an x86 processor with VNNI, of AVX-512 or AVX. Inputs are quantised row by row, so what a piece
+Needs numba and an x86 processor with AVX2, better with VNNI. Inputs are quantised row by row, so what a piece
 becomes does not depend on its neighbours in a batch, nor on the number of threads.
 """
 
@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from longplay.nn import processor
 from longplay.nn.cache import TILE, KVCache
 from longplay.nn.linear import Weights
-from longplay.nn.processor import features
 from longplay.nn.quantized import Int8Weights
 from longplay.nn.team import Block, Pile, Team, available
 
@@ -30,13 +30,19 @@ _NO_SCALES = np.zeros(1, np.float32)
 _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs more than it saves
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
-_BFLOAT16, _FLOAT32, _INT8, _BLOCK = 1, 2, 3, 64  # as in nn/kernels/vectors.py, which is imported to be compiled only
+_BFLOAT16, _FLOAT32, _INT8, _BLOCK, _COLUMNS = (
+    1,
+    2,
+    3,
+    64,
+    4,
+)  # as in nn/kernels/vectors.py, which is imported to be compiled only
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
 def is_available() -> bool:
     """Whether this machine has numba and the instructions."""
-    return features() >= {"avx512vnni", "avx512vl"} or "avxvnni" in features()
+    return processor.level() is not None
 
 
 def fits(head_dim: int) -> bool:
@@ -99,7 +105,7 @@ class CompiledWeights:
             self.run(kernel("project"), available() if rows >= _MANY_ROWS else 1, block)
         if len(channels):
             columns = self.piles[2][line.columns : line.columns + line.outputs * line.apart]
-            made.addmm_(kept, torch.from_numpy(columns).view(line.outputs, -1)[:, : len(channels)].t())
+            made.addmm_(kept, torch.from_numpy(columns).view(-1, line.outputs)[: len(channels)])
         return made
 
 
@@ -136,7 +142,7 @@ class CompiledStep:
         self._attended = self._heads - 2 * num_kv_heads * head_dim
         self._group, self._lanes = self._attended // (num_kv_heads * head_dim), head_dim // LANES
         self._padded = max(line.inputs for line in weights.lines)
-        self._apart = max(LANES, *(line.apart for line in weights.lines))
+        self._apart = max(line.apart for line in weights.lines)
         self._rooms: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
         get_ready(("project",), self._kernel(torch.float32))
 
@@ -232,18 +238,20 @@ class _Packed:
             else:
                 start, kind = self._floats.add(values.float().numpy()), _FLOAT32
             return _Line(kind, len(values), values.shape[1], start, -1, -1, bias, 0, 0, 0)
-        values, columns = _padded(weights.values, _BLOCK), _padded(weights.columns.t().float(), LANES)
-        channels = np.full(columns.shape[1], -1)
-        channels[: len(weights.apart)] = weights.apart.numpy()
+        values, apart = _padded(weights.values, _BLOCK), len(weights.apart)
+        columns = torch.nn.functional.pad(weights.columns.float(), (0, 0, 0, -apart % _COLUMNS))
+        channels = np.full(len(columns), -1)
+        zero = 0 if processor.level() == "avx2" else 128  # as in nn/kernels/emit.py
+        channels[:apart] = weights.apart.numpy()
         return _Line(
             _INT8,
             len(values),
             values.shape[1],
             self._bytes.add(values.numpy()),
             self._floats.add(weights.scales.numpy()),
-            self._sums.add((128 * weights.values.int().sum(dim=1, dtype=torch.int32)).numpy()),
+            self._sums.add((zero * weights.values.int().sum(dim=1, dtype=torch.int32)).numpy()),
             bias,
-            columns.shape[1],
+            len(columns),
             self._channels.add(channels),
             self._floats.add(columns.numpy()),
         )

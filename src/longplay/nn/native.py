@@ -22,6 +22,7 @@ from typing import Any
 from llvmlite import binding
 
 from longplay.errors import LongplayError
+from longplay.nn import processor
 
 Kernel = Callable[[int, int, int], int]
 """Runs one thread's share: its number, the number of threads, and the address of a `nn.team.Block`."""
@@ -88,7 +89,7 @@ def _key() -> str:
     parts += [
         binding.get_host_cpu_name(),
         binding.get_host_cpu_features().flatten(),
-        os.environ.get("LONGPLAY_VNNI", ""),
+        str(processor.level()),
     ]
     sources = b"".join(source.read_bytes() for source in _SOURCES)
     return hashlib.sha256("\n".join(parts).encode() + sources).hexdigest()[:16]

@@ -2,7 +2,15 @@
 
 import functools
 import importlib.util
+import os
 import platform
+
+_AVX512 = frozenset({"avx512vnni", "avx512vl"})
+_LEVELS = {
+    "avx512vnni": (_AVX512,),
+    "avxvnni": (frozenset({"avxvnni"}), _AVX512),  # the same in shorter registers
+    "avx2": (frozenset({"avx2", "fma"}),),
+}
 
 
 @functools.cache
@@ -13,3 +21,15 @@ def features() -> frozenset[str]:
     from llvmlite import binding
 
     return frozenset(name for name, has in binding.get_host_cpu_features().items() if has)
+
+
+def levels() -> tuple[str, ...]:
+    """By which instructions kernels can multiply bytes here, the fastest first: `avx512vnni`, `avxvnni`, `avx2`, or nothing."""
+    return tuple(name for name, ways in _LEVELS.items() if any(features() >= needed for needed in ways))
+
+
+def level() -> str | None:
+    """The first of `levels`, or another of them that LONGPLAY_PROCESSOR names: a variable for tests."""
+    found = levels()
+    wanted = os.environ.get("LONGPLAY_PROCESSOR")
+    return wanted if wanted in found else next(iter(found), None)

@@ -1,4 +1,4 @@
-"""Attention of one position to a cache in int8, tile by tile, with products of bytes by VNNI.
+"""Attention of one position to a cache in int8, tile by tile, with products of bytes.
 
 A cache holds its numbers as they are multiplied (`nn/cache.py`): of sixteen neighbouring keys, four numbers of each side by
 side; of four neighbouring values, every number of each. Scores become weights in unsigned bytes, relative to the largest
@@ -108,7 +108,7 @@ def value_place(position, number, width):
 
 @njit
 def _round(query, width, made, taken, factors, number):
-    """A query as two rows of signed bytes, 128s and ones, with what turns its products with unsigned keys into powers of two."""
+    """A query as two rows of signed bytes, 128s and ones, with what turns its products with keys into powers of two."""
     largest = np.float32(0.0)
     for i in range(width):
         largest = max(largest, abs(query[i]))
@@ -119,40 +119,23 @@ def _round(query, width, made, taken, factors, number):
         high = (rounded + 64) >> 7
         made[i], made[width + i] = np.uint8(high & 255), np.uint8((rounded - (high << 7)) & 255)
         total += rounded
-    taken[number], factors[number] = np.float32(128) * np.float32(total), scale * _LOG2_E
+    taken[number], factors[number] = np.float32(emit.ZERO) * np.float32(total), scale * _LOG2_E
 
 
 def _fetch(builder, address):
-    """Have the two lines of the cache at an address brought near, without waiting; it may be of nothing."""
-    hints = [ir.Constant(emit.INT, hint) for hint in (0, 2, 1)]  # to read, into the second cache, data
+    """Both lines of the cache at an address; see `emit.fetch`."""
     for line in range(2):
-        pointer = emit.pointer(builder, builder.add(address, emit.long(line * emit.BYTES)))
-        emit.call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
+        emit.fetch(builder, emit.pointer(builder, builder.add(address, emit.long(line * emit.BYTES))), 2)
 
 
-def _add_bytes(builder, total, unsigned, signed):
+def _add(products, builder, total, one, other):
     """Products of the bytes of two registers, four by four, added to the sums at `total`."""
-    name = f"llvm.x86.avx512.vpdpbusd.{emit.BITS}"
-    so_far = builder.load(total, typ=emit.WORDS)
-    if emit.BITS == 512:
-        builder.store(emit.call(builder, name, emit.WORDS, [so_far, unsigned, signed]), total)
-        return
-    half = ir.VectorType(emit.INT, emit.LANES // 2)
-    parts = [
-        emit.call(
-            builder,
-            name,
-            half,
-            [emit.pick(builder, each, first, emit.LANES // 2) for each in (so_far, unsigned, signed)],
-        )
-        for first in (0, emit.LANES // 2)
-    ]
-    builder.store(emit.shuffle(builder, *parts, list(range(emit.LANES))), total)
+    builder.store(products(builder, builder.load(total, typ=emit.WORDS), one, other), total)
 
 
 @intrinsic
 def score(typingctx, queries, keys, scales, taken, factors, scores, after, group, lanes):
-    """Scores [G, TILE] of a tile of keys in powers of two; `taken` is what 128, added to each number of a key, adds.
+    """Scores [G, TILE] of a tile of keys in powers of two; `taken` is what the zero of a key's numbers adds.
 
     Meanwhile as much is fetched from `after`.
     """
@@ -171,15 +154,14 @@ def score(typingctx, queries, keys, scales, taken, factors, scores, after, group
                         _fetch(
                             builder, builder.add(after, builder.mul(builder.add(done, four), emit.long(2 * emit.BYTES)))
                         )
-                    known = [
-                        builder.xor(emit.vector(builder, start, number * fours * emit.BYTES), emit.whole(-0x7F7F7F80))
-                        for number in range(_BLOCK)
-                    ]
+                    known = [emit.vector(builder, start, number * fours * emit.BYTES) for number in range(_BLOCK)]
+                    if emit.ZERO:
+                        known = [builder.xor(each, emit.whole(-0x7F7F7F80)) for each in known]
                     place = builder.add(query, builder.mul(four, emit.long(4)))
                     for row in range(size):
                         asked = emit.word(builder, builder.add(place, emit.long((2 * row + digit) * fours * 4)))
                         for number in range(_BLOCK):
-                            _add_bytes(builder, sums[row * _BLOCK + number], known[number], asked)
+                            _add(emit.add_bytes, builder, sums[row * _BLOCK + number], known[number], asked)
                 if not digit:
                     for total in sums:
                         builder.store(builder.shl(builder.load(total, typ=emit.WORDS), emit.whole(7)), total)
@@ -266,7 +248,7 @@ def mix(typingctx, weights, values, decays, gains, sums, after, group, lanes):
                 for row in range(size):
                     share = emit.word(builder, builder.add(place, emit.long(row * TILE)))
                     for lane in range(step):
-                        _add_bytes(builder, totals[row * step + lane], share, known[lane])
+                        _add(emit.add_unsigned_bytes, builder, totals[row * step + lane], share, known[lane])
             for row in range(size):
                 less, more = (emit.number(builder, builder.add(each, emit.long(4 * row))) for each in (decay, gain))
                 for lane in range(step):

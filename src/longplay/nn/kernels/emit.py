@@ -7,19 +7,21 @@ where the processor's are shorter.
 # mypy: ignore-errors
 # LLVM's builders are untyped.
 
-import os
-
-from llvmlite import binding as llvm
 from llvmlite import ir
 from numba.core import cgutils
+
+from longplay.nn import processor
 
 LANES = 16
 """Floats are taken so many at a time."""
 BYTES = 4 * LANES
 BYTE, SHORT, INT, LONG, FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 WORDS, FLOATS = ir.VectorType(INT, LANES), ir.VectorType(FLOAT, LANES)
-BITS = int(os.environ.get("LONGPLAY_VNNI") or (512 if llvm.get_host_cpu_features().get("avx512vnni") else 256))
-"""Of the registers that bytes are multiplied in; the variable is for tests."""
+HAS_VNNI = processor.level() != "avx2"
+BITS = 512 if processor.level() == "avx512vnni" else 256
+"""Of the registers that bytes are multiplied in."""
+ZERO = 128 if HAS_VNNI else 0
+"""What stands for zero in the bytes that `add_bytes` multiplies with weights."""
 
 _POLYNOMIAL = (0.0135424278, 0.0520548175, 0.2413697877, 0.6930329670, 1.0)  # 2 to [0, 1), within 4e-6
 
@@ -50,6 +52,64 @@ def call(builder, name, result, arguments):
 def add_product(builder, one, other, total):
     """In one rounding."""
     return call(builder, f"llvm.fma.v{total.type.count}f32", total.type, [one, other, total])
+
+
+def add_bytes(builder, total, inputs, weights):
+    """Products of four neighbouring bytes each, added to a register of words: of signed weights and inputs as `ZERO` says.
+
+    VNNI multiplies unsigned bytes with signed ones. What AVX2 has for that adds two products in 16 bits, which hold them
+    if none is beyond 127: so inputs get the weights' signs there, and the weights lose them (no -128, then).
+    """
+    if HAS_VNNI:
+        return _by_registers(_add_by_vnni, builder, total, inputs, weights)
+    return _by_registers(_add_signed, builder, total, inputs, weights)
+
+
+def add_unsigned_bytes(builder, total, unsigned, signed):
+    """The same of unsigned bytes, of all sizes, and signed ones."""
+    return _by_registers(_add_by_vnni if HAS_VNNI else _add_halves, builder, total, unsigned, signed)
+
+
+def _by_registers(add, builder, total, one, other):
+    count = BITS // 32
+    if total.type.count == count:
+        return add(builder, total, one, other)
+    low, high = (
+        add(builder, *(pick(builder, each, first, count) for each in (total, one, other))) for first in (0, count)
+    )
+    return shuffle(builder, low, high, list(range(2 * count)))
+
+
+def _add_by_vnni(builder, total, unsigned, signed):
+    return call(builder, f"llvm.x86.avx512.vpdpbusd.{BITS}", total.type, [total, unsigned, signed])
+
+
+_BYTES, _SHORTS = ir.VectorType(BYTE, 32), ir.VectorType(SHORT, 16)
+
+
+def _add_signed(builder, total, inputs, weights):
+    inputs, weights = (builder.bitcast(each, _BYTES) for each in (inputs, weights))
+    turned = call(builder, "llvm.x86.avx2.psign.b", _BYTES, [inputs, weights])
+    sizes = call(builder, "llvm.x86.avx2.psign.b", _BYTES, [weights, weights])
+    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", _SHORTS, [sizes, turned])
+    return builder.add(total, _pairs(builder, pairs, ir.Constant(_SHORTS, [1] * 16)))
+
+
+def _add_halves(builder, total, unsigned, signed):
+    """The bytes of even and those of odd places, as numbers of 16 bits."""
+    eight = ir.Constant(_SHORTS, [8] * 16)
+    unsigned, signed = (builder.bitcast(each, _SHORTS) for each in (unsigned, signed))
+    odd = _pairs(builder, builder.lshr(unsigned, eight), builder.ashr(signed, eight))
+    even = _pairs(
+        builder,
+        builder.and_(unsigned, ir.Constant(_SHORTS, [255] * 16)),
+        builder.ashr(builder.shl(signed, eight), eight),
+    )
+    return builder.add(builder.add(total, odd), even)
+
+
+def _pairs(builder, one, other):
+    return call(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(INT, 8), [one, other])
 
 
 def splat(builder, value, count):
@@ -109,6 +169,21 @@ def word(builder, address):
     loaded = builder.load(pointer(builder, address), typ=INT)
     loaded.align = 4
     return splat(builder, loaded, LANES)
+
+
+def fetch(builder, pointer, level):
+    """Have the line of the cache at a pointer brought near, without waiting; it may be of nothing.
+
+    Processors do so by themselves, but not in time: each row of weights is short, and many begin at once.
+    """
+    hints = [
+        ir.Constant(INT, hint) for hint in (0, level, 1)
+    ]  # to read, 3 into the first cache and 2 into the second, data
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
+
+
+AHEAD = 8192
+"""Bytes between what is multiplied and what is fetched: some tenths of a microsecond, at the pace of memory."""
 
 
 def store(builder, vector, address, align):

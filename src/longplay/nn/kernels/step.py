@@ -1,11 +1,11 @@
-"""Compiled kernels of one decoding step (`nn/compiled.py`): int8 products by VNNI, attention, the step as a whole.
+"""Compiled kernels of one decoding step (`nn/compiled.py`): int8 products, attention, the step as a whole.
 
 What torch has for two rows of int8 products reaches half of the memory's bandwidth, and a step of a small model costs
 more in calls than in arithmetic. So the step is one function here, compiled by numba (`nn/native.py`). Every thread of a
 step runs all of it, each its own share of the outputs; what the others need, they wait for. A number is computed in the
 same way whoever computes it, and nothing is left for the compiler to reorder (no `fastmath`, but for the absence of NaN):
-results depend neither on the number of threads, nor on other rows, nor on the width of registers.
-Needs x86 with VNNI, of AVX-512 or AVX.
+results depend neither on the number of threads, nor on other rows, nor on the width of registers or their instructions.
+Needs x86 with AVX2.
 """
 
 # mypy: ignore-errors
@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from longplay.nn.kernels import arrays, cached, emit, vectors
+from longplay.nn.kernels.vectors import FOUR
 
 KIND, OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS, APART, CHANNELS, COLUMNS = range(10)
 """Columns of the table of projections: its kind and sizes, then where its numbers start, -1 for none."""
@@ -53,7 +54,7 @@ def _norm(x, gain, eps, out):
 
 @njit
 def _round(x, entry, channels, rounded, scales, kept):
-    """Inputs of a product as unsigned bytes, 128 being 0, with a scale per row; `kept` gets the channels kept apart."""
+    """Inputs of a product as bytes, with a scale per row; `kept` gets the channels kept apart."""
     length, padded = x.shape[1], entry[INPUTS]
     for row in range(x.shape[0]):
         for k in range(entry[APART]):
@@ -65,9 +66,10 @@ def _round(x, entry, channels, rounded, scales, kept):
         scale = largest / np.float32(127.0) if largest > 0 else np.float32(1.0)
         inverse, start = np.float32(1.0) / scale, row * padded
         for i in range(length):
-            rounded[start + i] = np.uint8(np.int32(np.floor(x[row, i] * inverse + np.float32(128.5))))
+            up = np.int32(np.floor(x[row, i] * inverse + np.float32(128.5)))
+            rounded[start + i] = np.uint8(up - (128 - emit.ZERO))
         for i in range(length, padded):
-            rounded[start + i] = np.uint8(128)
+            rounded[start + i] = np.uint8(emit.ZERO)
         scales[row] = scale
 
 
@@ -82,27 +84,16 @@ def _project(entry, numbers, room, made, first, stop):
 def _project_rows(entry, numbers, room, made, first, stop, begin, end):
     bytes_, shorts, floats, sums, _ = numbers
     rounded, scales, kept, padded = room
-    length, apart = entry[INPUTS], entry[APART]
+    length = entry[INPUTS]
     if entry[KIND] == vectors.INT8:
-        _multiply(
-            bytes_.ctypes.data + entry[WEIGHTS],
-            rounded.ctypes.data,
-            length,
-            sums[entry[SUMS] :],
-            made,
-            first,
-            stop,
-            begin,
-            end,
-        )
-        weight_scales = floats[entry[SCALES] :]
+        weights = bytes_.ctypes.data + entry[WEIGHTS]
+        _multiply(weights, rounded.ctypes.data, length, sums[entry[SUMS] :], made, first, stop, begin, end)
+        weight_scales = floats[entry[SCALES] + first : entry[SCALES] + stop]
         for row in range(begin, end):
-            for out in range(first, stop):
-                made[row, out] *= weight_scales[out] * scales[row]
-            if apart:
-                for out in range(first, stop):
-                    columns = floats.ctypes.data + 4 * (entry[COLUMNS] + out * apart)
-                    made[row, out] += vectors.product(columns, kept[row].ctypes.data, apart, (0, 0))
+            line, scale = made[row, first:stop], scales[row]
+            for i in range(len(line)):
+                line[i] *= weight_scales[i] * scale
+        _add_kept(entry, floats, kept, made, first, stop, begin, end)
     else:
         for out in range(first, stop):
             for row in range(begin, end):
@@ -114,31 +105,50 @@ def _project_rows(entry, numbers, room, made, first, stop, begin, end):
                     weights = floats.ctypes.data + 4 * (entry[WEIGHTS] + out * length)
                     made[row, out] = vectors.product(weights, start, length, (0, 0))
     if entry[BIAS] >= 0:
-        bias = floats[entry[BIAS] :]
+        bias = floats[entry[BIAS] + first : entry[BIAS] + stop]
         for row in range(begin, end):
-            for out in range(first, stop):
-                made[row, out] += bias[out]
+            line = made[row, first:stop]
+            for i in range(len(line)):
+                line[i] += bias[i]
+
+
+@njit
+def _add_kept(entry, floats, kept, made, first, stop, begin, end):
+    """What the channels that are kept apart bring, one after the other: four at a time are in the nearest cache."""
+    outputs = entry[OUTPUTS]
+    for k in range(0, entry[APART], FOUR):
+        start = entry[COLUMNS] + k * outputs
+        one, two = floats[start + first : start + stop], floats[start + outputs + first : start + outputs + stop]
+        start += 2 * outputs
+        three, four = floats[start + first : start + stop], floats[start + outputs + first : start + outputs + stop]
+        for row in range(begin, end):
+            line, a, b, c, d = made[row, first:stop], kept[row, k], kept[row, k + 1], kept[row, k + 2], kept[row, k + 3]
+            for i in range(len(line)):
+                line[i] = (((line[i] + one[i] * a) + two[i] * b) + three[i] * c) + four[i] * d
 
 
 @njit
 def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
-    """Products of bytes, less what the inputs' zero of 128 adds to them: blocks of four by four, then the rest."""
-    fours = begin + (end - begin) // vectors.FOUR * vectors.FOUR
-    blocks = first + (stop - first) // vectors.FOUR * vectors.FOUR if fours > begin else first
-    apart = made.shape[1]
-    for out in range(first, blocks, vectors.FOUR):
-        for row in range(begin, fours, vectors.FOUR):
-            place, taken = made.ctypes.data + 4 * (row * apart + out), sums.ctypes.data + 4 * out
-            vectors.block_of_products(weights + out * length, inputs + row * length, length, taken, place, apart)
-    for out in range(first, stop):
-        row = begin if out >= blocks else fours
-        while row + 2 <= end:
-            a, b = vectors.products(weights + out * length, inputs + row * length, length, (0, 0))
-            made[row, out], made[row + 1, out] = np.float32(a - sums[out]), np.float32(b - sums[out])
+    """Products of bytes, less what the inputs' zero adds to them: of four outputs and up to four rows at a time."""
+    blocks = first + (stop - first) // FOUR * FOUR
+    apart, place, taken = made.shape[1], made.ctypes.data, sums.ctypes.data
+    for out in range(first, blocks, FOUR):
+        of, less, row = weights + out * length, taken + 4 * out, begin
+        while row + 4 <= end:
+            to = place + 4 * (row * apart + out)
+            vectors.block_of_products(of, inputs + row * length, length, less, to, apart, (0, 0, 0, 0))
+            row += 4
+        if row + 2 <= end:
+            to = place + 4 * (row * apart + out)
+            vectors.block_of_products(of, inputs + row * length, length, less, to, apart, (0, 0))
             row += 2
         if row < end:
-            (a,) = vectors.products(weights + out * length, inputs + row * length, length, (0,))
-            made[row, out] = np.float32(a - sums[out])
+            to = place + 4 * (row * apart + out)
+            vectors.block_of_products(of, inputs + row * length, length, less, to, apart, (0,))
+    for out in range(blocks, stop):
+        for row in range(begin, end):
+            total = vectors.product_of_bytes(weights + out * length, inputs + row * length, length)
+            made[row, out] = np.float32(total - sums[out])
 
 
 @njit

@@ -18,7 +18,7 @@ from longplay.nn.kernels import emit
 BFLOAT16, FLOAT32, INT8 = 1, 2, 3
 """Kinds of numbers: of the weights of a projection, and of the cache."""
 FOUR = 4
-"""Rows, and outputs, of a block of products."""
+"""Outputs of a block of products, and rows at most."""
 
 
 def _floats(builder, pointer, index, count, kind):
@@ -32,12 +32,12 @@ def _floats(builder, pointer, index, count, kind):
 
 
 def _dots(builder, weight, row, length, row_count, out_count):
-    """Sums, in as many parts as a register has, of int8 weights of some outputs times unsigned inputs of some rows.
+    """Sums, in as many parts as a register has, of int8 weights of some outputs times the rounded inputs of some rows.
 
     Both are `length` bytes apart, a multiple of 64. The sums of a row come together.
     """
     width, vector = emit.BITS // 8, ir.VectorType(emit.INT, emit.BITS // 32)
-    chains = max(1, 4 // (row_count * out_count))  # a product takes four cycles, and one more can start in each
+    chains = max(1, 4 // (row_count * out_count))  # a product of VNNI takes four cycles, one more can start in each
     zero = ir.Constant(vector, None)
     sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(row_count * out_count)] for _ in range(chains)]
 
@@ -46,20 +46,22 @@ def _dots(builder, weight, row, length, row_count, out_count):
         return emit.load(builder, emit.at(builder, pointer, start, emit.BYTE), vector)
 
     def add(place, totals):
-        loaded = [load(weight, place, out) for out in range(out_count)]
-        for number in range(row_count):
-            values = load(row, place, number)
-            for out in range(out_count):
+        values = [load(row, place, number) for number in range(row_count)]
+        for out in range(out_count):
+            loaded = load(weight, place, out)
+            start = builder.add(place, builder.mul(length, emit.long(out)))
+            emit.fetch(builder, emit.at(builder, weight, builder.add(start, emit.long(emit.AHEAD)), emit.BYTE), 3)
+            for number in range(row_count):
                 total = totals[number * out_count + out]
-                operands = [builder.load(total, typ=vector), values, loaded[out]]
-                builder.store(emit.call(builder, f"llvm.x86.avx512.vpdpbusd.{emit.BITS}", vector, operands), total)
+                builder.store(emit.add_bytes(builder, builder.load(total, typ=vector), values[number], loaded), total)
 
     whole = builder.and_(length, emit.long(-width * chains))
     with emit.loop(builder, whole, width * chains) as (place, _):
         for chain, totals in enumerate(sums):
             add(builder.add(place, emit.long(width * chain)), totals)
-    with cgutils.for_range_slice(builder, whole, length, emit.long(width), emit.LONG) as (place, _):
-        add(place, sums[0])
+    if chains > 1:
+        with cgutils.for_range_slice(builder, whole, length, emit.long(width), emit.LONG) as (place, _):
+            add(place, sums[0])
     made = []
     for parts in zip(*sums, strict=True):
         total = builder.load(parts[0], typ=vector)
@@ -70,39 +72,43 @@ def _dots(builder, weight, row, length, row_count, out_count):
 
 
 @intrinsic
-def products(typingctx, weights, inputs, length, rows):
-    """Sums of int8 weights times unsigned inputs of as many rows as `rows` has entries."""
+def product_of_bytes(typingctx, weights, inputs, length):
+    """The dot product of int8 weights and the rounded inputs of a row."""
 
     def generate(context, builder, signature, arguments):
         weight, row = emit.pointer(builder, arguments[0]), emit.pointer(builder, arguments[1])
-        sums = _dots(builder, weight, row, arguments[2], rows.count, 1)
-        name = f"llvm.vector.reduce.add.v{emit.BITS // 32}i32"
-        return context.make_tuple(
-            builder, signature.return_type, [emit.call(builder, name, emit.INT, [each]) for each in sums]
-        )
+        (total,) = _dots(builder, weight, row, arguments[2], 1, 1)
+        return emit.call(builder, f"llvm.vector.reduce.add.v{emit.BITS // 32}i32", emit.INT, [total])
 
-    return types.UniTuple(types.int32, rows.count)(weights, inputs, length, rows), generate
+    return types.int32(weights, inputs, length), generate
 
 
 @intrinsic
-def block_of_products(typingctx, weights, inputs, length, taken, made, apart):
-    """The same of four outputs and four rows, less what is to be `taken` from each output; rows of `made` lie `apart`."""
+def block_of_products(typingctx, weights, inputs, length, taken, made, apart, rows):
+    """The same of four outputs and some rows, less what is to be `taken` from each output; rows of `made` lie `apart`.
+
+    `rows` is a tuple that counts: 1, 2 or 4.
+    """
+    count = rows.count
+    together = min(count, 4 if emit.BITS == 512 else 2)  # more do not fit into the registers
 
     def generate(context, builder, signature, arguments):
         weight, row, less, out = (emit.pointer(builder, arguments[number]) for number in (0, 1, 3, 4))
-        sums = _dots(builder, weight, row, arguments[2], FOUR, FOUR)
         four = ir.VectorType(emit.INT, FOUR)
         less = emit.load(builder, less, four)
-        for number in range(FOUR):
-            total = builder.sub(_totals(builder, sums[FOUR * number : FOUR * number + FOUR], builder.add), less)
-            start = builder.mul(arguments[5], emit.long(number))
-            stored = builder.store(
-                builder.sitofp(total, ir.VectorType(emit.FLOAT, FOUR)), emit.at(builder, out, start, emit.FLOAT)
-            )
-            stored.align = 4
+        for first in range(0, count, together):
+            begin = emit.at(builder, row, builder.mul(arguments[2], emit.long(first)), emit.BYTE)
+            sums = _dots(builder, weight, begin, arguments[2], together, FOUR)
+            for number in range(together):
+                total = builder.sub(_totals(builder, sums[FOUR * number : FOUR * number + FOUR], builder.add), less)
+                start = builder.mul(arguments[5], emit.long(first + number))
+                stored = builder.store(
+                    builder.sitofp(total, ir.VectorType(emit.FLOAT, FOUR)), emit.at(builder, out, start, emit.FLOAT)
+                )
+                stored.align = 4
         return context.get_dummy_value()
 
-    return types.void(weights, inputs, length, taken, made, apart), generate
+    return types.void(weights, inputs, length, taken, made, apart, rows), generate
 
 
 def _totals(builder, vectors, add):
