@@ -23,11 +23,20 @@ def test_what_was_stored_comes_back(dtype: torch.dtype, tolerance: float) -> Non
     vectors = torch.rand(3, 4, 5, 4) + 0.5
     for part in vectors.split([2, 1, 2], dim=2):
         keys, values = append(cache, part)
-    assert keys.dtype == (torch.float32 if dtype == torch.int8 else dtype)
+    assert keys.dtype == cache.read_dtype(torch.float32)
     torch.testing.assert_close(keys.float(), vectors[:, :2], atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(values.float(), vectors[:, 2:], atol=tolerance, rtol=tolerance)
     assert cache.lengths.tolist() == [5, 5, 5]
     assert cache.longest == 5
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_read_in_float32_where_the_machine_cannot_multiply_it(
+    monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: fast)
+    keys, values = append(empty(torch.bfloat16), torch.rand(3, 4, 5, 4))
+    assert keys.dtype == values.dtype == (torch.bfloat16 if fast else torch.float32)
 
 
 def test_int8_takes_a_quarter_of_the_memory() -> None:

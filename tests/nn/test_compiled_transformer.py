@@ -9,7 +9,9 @@ from longplay.nn.compiled_transformer import CompiledTransformers
 from longplay.nn.masking import Padding
 from longplay.nn.unet import TransformerBlock, UNet, UNetConfig
 
-pytestmark = pytest.mark.skipif(not compiled_transformer.is_available(), reason="needs VNNI and BF16 of AVX-512")
+pytestmark = pytest.mark.skipif(
+    not compiled_transformer.is_available(), reason="needs numba and an x86 processor with AVX2"
+)
 
 
 def blocks(dim: int, num_heads: int, head_dim: int, count: int = 2) -> list[TransformerBlock]:
@@ -41,12 +43,14 @@ def off(made: Tensor, exact: Tensor, x: Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("dim", "num_heads", "head_dim", "frames"),
-    [(64, 4, 16, 24), (64, 2, 32, 101), (128, 1, 64, 97), (256, 8, 64, 130), (64, 2, 32, 1000), (64, 1, 64, 6)],
+    [(64, 4, 16, 24), (64, 2, 32, 101), (128, 1, 64, 97), (256, 8, 64, 130), (64, 2, 32, 1000), (64, 1, 64, 0)],
 )
 def test_the_kernels_compute_what_the_modules_do(dim: int, num_heads: int, head_dim: int, frames: int) -> None:
     modules = blocks(dim, num_heads, head_dim)
+    kernels = compiled(modules)
+    frames = frames or next(number for number in range(1, 99) if kernels.takes(number))  # as few as they take
     x = torch.randn(2, frames, dim)
-    made = compiled(modules)(x)
+    made = kernels(x)
     exact = run(modules, x)
     assert off(made, exact, x) < 0.025
     half = [module.bfloat16() for module in modules]

@@ -12,7 +12,9 @@ from longplay.nn.conformer import ConformerConfig
 from longplay.nn.unet import Level, TransformerBlock, UNetConfig
 from longplay.pipeline.synthesis import MAX_ERROR, use_int8
 
-pytestmark = pytest.mark.skipif(not compiled_transformer.is_available(), reason="needs VNNI and BF16 of AVX-512")
+pytestmark = pytest.mark.skipif(
+    not compiled_transformer.is_available(), reason="needs numba and an x86 processor with AVX2"
+)
 
 
 @pytest.fixture

@@ -282,8 +282,13 @@ class LM(nn.Module):
             self.layers.to("meta")
 
     def cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
-        """An empty cache for `batch_size` rows of at most `capacity` positions; `dtype` default that of the model."""
+        """An empty cache for `batch_size` rows of at most `capacity` positions.
+
+        `dtype` default: that of the model, or bfloat16 where steps are compiled: it changes less than their weights do.
+        """
         config, like = self.config, self.audio_head.bias
+        if dtype is None and self.inference is not None and self.inference.compiled is not None:
+            dtype = torch.bfloat16
         return KVCache.empty(
             config.num_layers,
             batch_size,

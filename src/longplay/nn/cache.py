@@ -9,10 +9,13 @@ sixteen keys as [D / 4, 16, 4], four values as [D, 4], and the slots are whole t
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from longplay.nn.processor import has_bfloat16
 
 TILE = 256
 """Positions that a compiled step attends to at once, in int8."""
@@ -28,12 +31,14 @@ class KVCache:
         lengths: [B], positions that each row holds.
         scales: [L, B, 2 H_kv, N, 1] where `data` is int8: each vector has its own.
         longest: the largest of `lengths`, known to the host so that no step has to ask the device.
+        seats: what a compiled step (`nn/compiled.py`) keeps here to compute in, by the number of its threads.
     """
 
     data: Tensor
     lengths: Int[Tensor, " B"]
     scales: Tensor | None = None
     longest: int = 0
+    seats: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
     _heads: Tensor = field(init=False, repr=False)
     _layers: list[tuple[Tensor, Tensor, Tensor]] = field(init=False, repr=False)
 
@@ -70,7 +75,9 @@ class KVCache:
 
     def read_dtype(self, like: torch.dtype) -> torch.dtype:
         """Of what `append` returns for vectors of dtype `like`."""
-        return like if self.scales is not None else self.data.dtype
+        if self.scales is not None or (self.data.dtype == torch.bfloat16 and not has_bfloat16(self.data.device)):
+            return like
+        return self.data.dtype
 
     def positions(self, count: int) -> Int[Tensor, "B N"]:
         """Positions of the next `count` inputs of each row."""
@@ -101,7 +108,8 @@ class KVCache:
         if self.scales is not None:
             return self._append_int8(layer, new, places, visible)
         _write(flat, places, new if new.dtype == flat.dtype else new.to(flat.dtype))
-        return keys[:, :, :visible], values[:, :, :visible]
+        keys, values, dtype = keys[:, :, :visible], values[:, :, :visible], self.read_dtype(new.dtype)
+        return (keys, values) if dtype == flat.dtype else (keys.to(dtype), values.to(dtype))
 
     def _append_int8(self, layer: int, new: Tensor, places: Tensor, visible: int) -> tuple[Tensor, Tensor]:
         assert self.scales is not None

@@ -143,7 +143,6 @@ class CompiledStep:
         self._group, self._lanes = self._attended // (num_kv_heads * head_dim), head_dim // LANES
         self._padded = max(line.inputs for line in weights.lines)
         self._apart = max(line.apart for line in weights.lines)
-        self._rooms: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
         get_ready(("project",), self._kernel(torch.float32))
 
     def _kernel(self, cache: torch.dtype) -> tuple[str, int, int, int]:
@@ -159,48 +158,46 @@ class CompiledStep:
         """
         from longplay.nn.native import kernel
 
-        longest = int(cache.lengths.max())
-        if longest >= cache.capacity or len(cache.lengths) != len(inputs):
-            size = f"{len(cache.lengths)} rows of {cache.capacity} positions"
+        weights, lengths = self._weights, cache.lengths.numpy()
+        longest = int(lengths.max())
+        if longest >= cache.capacity or len(lengths) != len(inputs):
+            size = f"{len(lengths)} rows of {cache.capacity} positions"
             raise ValueError(f"{len(inputs)} inputs at position {longest} do not fit into a cache of {size}")
-        weights, (numbers, strides) = self._weights, _flat(cache.data)
-        scales, scale_strides = (_NO_SCALES, (0, 0, 0)) if cache.scales is None else _flat(cache.scales)
         with weights.alone() as threads:
-            x, logits, *room = self._room(len(inputs), cache, threads)
+            if (seat := cache.seats.get(threads)) is None:
+                seat = cache.seats[threads] = self._seat(cache, threads)
+            x, logits, block = seat
             x[:] = inputs[:, 0].numpy()
-            block = Block(
-                weights.gate, self._table, *weights.piles, *self._norms, cache.lengths.numpy(),
-                np.array([strides, scale_strides]), numbers, scales, x, logits, *room,
-            )  # fmt: skip
             weights.run(kernel(*self._kernel(cache.data.dtype)), threads, block)
             made = torch.from_numpy(logits.copy())
         cache.advance(1, counts)
         return made
 
-    def _room(self, rows: int, cache: KVCache, threads: int) -> tuple[np.ndarray, ...]:
-        rounded = cache.scales is not None
-        slots = 0 if rounded else -(-cache.capacity // LANES) * LANES
-        key = (rows, slots, threads)
-        if key not in self._rooms:
-            self._rooms.clear()
-            gains, frequencies, _ = self._norms
-            dim, half, part = gains.shape[1], len(frequencies), (threads, rows)
-            tile = TILE + self._lanes * LANES if rounded else 0  # see nn/kernels/cached.py
-            widths = (dim, self._outputs, self._heads, self._attended, 2 * self._inner)
-            self._rooms[key] = (
-                *(np.zeros((rows, width), np.float32) for width in widths),
-                np.zeros((2 * threads, rows, half), np.float32),
-                np.zeros((threads, self._group, slots), np.float32),
-                np.zeros((*part, dim), np.float32),
-                np.zeros((*part, max(self._inner, self._attended)), np.float32),
-                np.zeros((threads, rows * self._padded), np.uint8),
-                np.zeros(part, np.float32),
-                np.zeros((*part, self._apart), np.float32),
-                np.zeros((threads, rows * self._padded), np.float32),
-                np.zeros((threads, self._group * 2 * tile), np.uint8),
-                np.zeros((threads, self._group * (tile + 6)), np.float32),
-            )
-        return self._rooms[key]
+    def _seat(self, cache: KVCache, threads: int) -> tuple[np.ndarray, np.ndarray, Block]:
+        """Inputs, logits, and all that so many threads get to compute the steps of a cache."""
+        weights, rows, (numbers, strides) = self._weights, len(cache.lengths), _flat(cache.data)
+        scales, scale_strides = (_NO_SCALES, (0, 0, 0)) if cache.scales is None else _flat(cache.scales)
+        slots = 0 if cache.scales is not None else -(-cache.capacity // LANES) * LANES
+        tile = 0 if cache.scales is None else TILE + self._lanes * LANES  # see nn/kernels/cached.py
+        gains, frequencies, _ = self._norms
+        dim, half, part = gains.shape[1], len(frequencies), (threads, rows)
+        widths = (dim, self._outputs, self._heads, self._attended, 2 * self._inner)
+        x, logits, *between = (np.zeros((rows, width), np.float32) for width in widths)
+        block = Block(
+            weights.gate, self._table, *weights.piles, *self._norms, cache.lengths.numpy(),
+            np.array([strides, scale_strides]), numbers, scales, x, logits, *between,
+            np.zeros((2 * threads, rows, half), np.float32),
+            np.zeros((threads, self._group, slots), np.float32),
+            np.zeros((*part, dim), np.float32),
+            np.zeros((*part, max(self._inner, self._attended)), np.float32),
+            np.zeros((threads, rows * self._padded), np.uint8),
+            np.zeros(part, np.float32),
+            np.zeros((*part, self._apart), np.float32),
+            np.zeros((threads, rows * self._padded), np.float32),
+            np.zeros((threads, self._group * 2 * tile), np.uint8),
+            np.zeros((threads, self._group * (tile + 6)), np.float32),
+        )  # fmt: skip
+        return x, logits, block
 
 
 class _Line(NamedTuple):
@@ -241,7 +238,6 @@ class _Packed:
         values, apart = _padded(weights.values, _BLOCK), len(weights.apart)
         columns = torch.nn.functional.pad(weights.columns.float(), (0, 0, 0, -apart % _COLUMNS))
         channels = np.full(len(columns), -1)
-        zero = 0 if processor.level() == "avx2" else 128  # as in nn/kernels/emit.py
         channels[:apart] = weights.apart.numpy()
         return _Line(
             _INT8,
@@ -249,7 +245,7 @@ class _Packed:
             values.shape[1],
             self._bytes.add(values.numpy()),
             self._floats.add(weights.scales.numpy()),
-            self._sums.add((zero * weights.values.int().sum(dim=1, dtype=torch.int32)).numpy()),
+            self._sums.add((processor.zero() * weights.values.int().sum(dim=1, dtype=torch.int32)).numpy()),
             bias,
             len(columns),
             self._channels.add(channels),

@@ -1,7 +1,7 @@
 """Transformer blocks of the flow's estimator with int8 weights, as one compiled function (`nn/kernels/transformer.py`).
 
-Weights have a scale for each output, inputs one for each frame, found as they come. Needs an x86 processor with AVX-512's
-VNNI and BF16.
+Weights have a scale for each output, inputs one for each frame, found as they come. Needs an x86 processor with AVX2, better
+with VNNI and AVX-512's BF16.
 """
 
 import math
@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longplay.nn.processor import features
+from longplay.nn import processor
 from longplay.nn.team import Block, Pile, Team, available
 
-_LANES, _TILE, _ROWS, _WIDTH, _SUMS = 16, 24, 6, 64, 24  # as in the kernels
+_LANES, _TILE, _ROWS, _WIDTH, _SUMS, _QUERIES = 16, 24, 6, 64, 24, 12  # as in the kernels
 _team, _alone = Team(), threading.Lock()
 
 
 def is_available() -> bool:
     """Whether this machine has numba and the instructions."""
-    return features() >= {"avx512vnni", "avx512bf16"}
+    return processor.level() is not None
 
 
 class Int8Layer:
@@ -52,13 +52,13 @@ class Int8Layer:
 
 
 class _Projection:
-    """Values [out, in], a scale of each output, what its inputs' zero of 128 adds to it, and a bias."""
+    """Values [out, in], a scale of each output, what its inputs' zero adds to it, and a bias."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outputs, self.inputs = weight.shape
         self.scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
         self.values = (weight / self.scales[:, None]).round().to(torch.int8)
-        self.taken = 128 * self.values.int().sum(dim=1, dtype=torch.int32)
+        self.taken = processor.zero() * self.values.int().sum(dim=1, dtype=torch.int32)
         self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float()
 
     def packed(self) -> Tensor:
@@ -82,6 +82,7 @@ class CompiledTransformers:
         first = layers[0]
         self._num_heads, self._lanes = first.num_heads, first.head_dim // _LANES
         self._inner, self._widest = first.projections[1].inputs, max(each.inputs for each in first.projections)
+        self._queries = _SUMS // self._lanes if processor.has_pairs() else _QUERIES
         bytes_, ints, floats = Pile(np.int8), Pile(np.int32), Pile(np.float32)
         table = [
             (
@@ -105,7 +106,7 @@ class CompiledTransformers:
 
     def takes(self, frames: int) -> bool:
         """Whether there are enough frames for the kernels' blocks."""
-        return frames >= max(_ROWS, _SUMS // self._lanes)
+        return frames >= max(_ROWS, self._queries)
 
     def __call__(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """All blocks, in the type of `x`; from one to the next in float32."""
@@ -131,14 +132,14 @@ class CompiledTransformers:
 
     def _room(self, threads: int, frames: int) -> tuple[np.ndarray, ...]:
         """Of each thread: keys, values, scores, shares and sums of attention; bytes, scales, lines and products of a tile."""
-        queries, width = _SUMS // self._lanes, _LANES * self._lanes
+        queries, width, in_word = self._queries, _LANES * self._lanes, 2 if processor.has_pairs() else 1
         unit = math.lcm(_LANES * min(4, _SUMS // queries), 2 * _LANES)
         frames = -(-frames // unit) * unit
         sizes: tuple[tuple[type, tuple[int, ...]], ...] = (
-            (np.int32, (frames * width // 2,)),
-            (np.int32, (frames * width // 2,)),
+            (np.int32, (frames * width // in_word,)),
+            (np.int32, (frames * width // in_word,)),
             (np.float32, (queries, frames)),
-            (np.int32, (queries, frames // 2)),
+            (np.int32, (queries, max(frames // 2, 2 * width))),
             (np.float32, (queries,)),
             (np.uint8, (_TILE * self._widest,)),
             (np.float32, (_TILE,)),

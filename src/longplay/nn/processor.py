@@ -4,6 +4,10 @@ import functools
 import importlib.util
 import os
 import platform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _AVX512 = frozenset({"avx512vnni", "avx512vl"})
 _LEVELS = {
@@ -23,9 +27,27 @@ def features() -> frozenset[str]:
     return frozenset(name for name, has in binding.get_host_cpu_features().items() if has)
 
 
+def has_bfloat16(device: "torch.device") -> bool:
+    """Whether a device multiplies bfloat16 by instructions of its own; else torch converts, and some CPUs take forever."""
+    import torch
+
+    fast = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}.get(device.type)
+    return fast is not None and fast()
+
+
 def levels() -> tuple[str, ...]:
     """By which instructions kernels can multiply bytes here, the fastest first: `avx512vnni`, `avxvnni`, `avx2`, or nothing."""
     return tuple(name for name, ways in _LEVELS.items() if any(features() >= needed for needed in ways))
+
+
+def zero() -> int:
+    """What stands for zero in the bytes that kernels multiply with weights: VNNI takes unsigned ones."""
+    return 0 if level() == "avx2" else 128
+
+
+def has_pairs() -> bool:
+    """Whether kernels can multiply pairs of bfloat16."""
+    return level() == "avx512vnni" and "avx512bf16" in features()
 
 
 def level() -> str | None:

@@ -75,6 +75,19 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(self.sinusoids(t).to(self.linear_1.weight.dtype))))
 
 
+def mish(x: Tensor) -> Tensor:
+    """x tanh(log(1 + e^x)) (arXiv 1908.08681).
+
+    On the CPU torch takes a logarithm and a tanh of every number; one exponential says as much: with n = e^x (e^x + 2),
+    it is x n / (n + 2).
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+        return F.mish(x)
+    n = x.clamp(max=20.0).exp_()  # beyond, it is x
+    n.mul_(n + 2.0)
+    return n.div_(n + 2.0).mul_(x)
+
+
 class ConvBlock(nn.Module):
     """Convolution, group norm, Mish."""
 
@@ -85,7 +98,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C T"], padding: Padding | None) -> Float[Tensor, "B C2 T"]:
         """The same number of frames."""
-        return hide(F.mish(self.norm(self.conv(hide(x, padding)), padding)), padding)
+        return hide(mish(self.norm(self.conv(hide(x, padding)), padding)), padding)
 
 
 class ResnetBlock(nn.Module):

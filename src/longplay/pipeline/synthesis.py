@@ -7,6 +7,7 @@ import torch
 from longplay.checkpoint.system import System
 from longplay.models.flow import Flow
 from longplay.nn import compiled_transformer
+from longplay.nn.processor import has_bfloat16
 
 MAX_ERROR = 0.05
 """Of a velocity, relative, that int8 transformers may add: as the flow's own error from solving in ten steps."""
@@ -21,8 +22,7 @@ def synthesis_dtype(device: torch.device) -> torch.dtype:
     Its error is a tenth of the flow's own, from solving in ten steps (docs/performance.md). Without AVX-512 BF16 a CPU
     converts back and forth, which is no faster.
     """
-    fast = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}.get(device.type)
-    return torch.bfloat16 if fast is not None and fast() else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
 
 
 def speed_up(system: System) -> None:

@@ -20,7 +20,7 @@ WORDS, FLOATS = ir.VectorType(INT, LANES), ir.VectorType(FLOAT, LANES)
 HAS_VNNI = processor.level() != "avx2"
 BITS = 512 if processor.level() == "avx512vnni" else 256
 """Of the registers that bytes are multiplied in."""
-ZERO = 128 if HAS_VNNI else 0
+ZERO = processor.zero()
 """What stands for zero in the bytes that `add_bytes` multiplies with weights."""
 
 _POLYNOMIAL = (0.0135424278, 0.0520548175, 0.2413697877, 0.6930329670, 1.0)  # 2 to [0, 1), within 4e-6

@@ -1,4 +1,4 @@
-"""Blocks of products of bytes by AVX-512's VNNI, for many rows, and what turns their results into other numbers.
+"""Blocks of products of bytes, for many rows, and what turns their results into other numbers.
 
 A block of sums stays in registers: `rows` inputs times `columns` vectors of sixteen outputs, both tuples that count.
 """
@@ -20,10 +20,10 @@ _ERF = (0.0000430638, 0.0002765672, 0.0001520143, 0.0092705272, 0.0422820123, 0.
 def block_of_products(
     typingctx, inputs, apart, weights, quads, taken, factors, scales, bias, made, rows, columns
 ):  # fmt: skip
-    """Unsigned bytes of some rows times the weights of some outputs, as float32 [rows, 16 columns].
+    """Rounded inputs of some rows times the weights of some outputs, as float32 [rows, 16 columns].
 
     Rows lie `apart` bytes from each other; of sixteen outputs, weights are [quads, 16, 4]. `taken` from each sum is what
-    the zero of 128 adds to it; it is then multiplied by a factor of its output and a scale of its row, and gets a bias.
+    the zero of the inputs adds to it; it is then multiplied by a factor of its output and a scale of its row, and gets a bias.
     """
     count, width = rows.count, columns.count
 
@@ -42,8 +42,8 @@ def block_of_products(
                 values = emit.word(builder, builder.add(place, builder.mul(step, emit.long(row))))
                 for column in range(width):
                     total = sums[row * width + column]
-                    operands = [builder.load(total, typ=emit.WORDS), values, known[column]]
-                    builder.store(emit.call(builder, "llvm.x86.avx512.vpdpbusd.512", emit.WORDS, operands), total)
+                    so_far = builder.load(total, typ=emit.WORDS)
+                    builder.store(emit.add_bytes(builder, so_far, values, known[column]), total)
         for column in range(width):
             corrections, factors_, biases = (
                 emit.vector(builder, address, column * emit.BYTES, kind)
@@ -132,7 +132,7 @@ def gelu(typingctx, numbers, made, columns):
 
 @intrinsic
 def round_row(typingctx, numbers, count, made):
-    """So many floats, in 16s, as unsigned bytes, 128 being 0; returns their scale."""
+    """So many floats, in 16s, as bytes for `emit.add_bytes`; returns their scale."""
 
     def generate(context, builder, signature, arguments):
         source, length, out = arguments
@@ -152,9 +152,10 @@ def round_row(typingctx, numbers, count, made):
         with emit.loop(builder, length, emit.LANES) as (place, _):
             loaded = emit.vector(builder, source, builder.mul(place, emit.long(4)), emit.FLOATS)
             raised = emit.add_product(builder, loaded, inverse, emit.constant(128.5))
-            rounded = builder.trunc(
-                builder.fptosi(raised, emit.WORDS), ir.VectorType(emit.BYTE, emit.LANES)
-            )  # all are positive
+            words = builder.fptosi(raised, emit.WORDS)  # all are positive
+            if emit.ZERO != 128:
+                words = builder.sub(words, emit.whole(128 - emit.ZERO))
+            rounded = builder.trunc(words, ir.VectorType(emit.BYTE, emit.LANES))
             emit.store(builder, rounded, builder.add(out, place), 1)
         return scale
 

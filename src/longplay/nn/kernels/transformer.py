@@ -11,13 +11,18 @@ up from block to block stays in float32.
 import numpy as np
 from numba import njit
 
-from longplay.nn.kernels import arrays, int8, vectors
-from longplay.nn.kernels.attention import attend, lay_out
+from longplay.nn import processor
+from longplay.nn.kernels import arrays, emit, int8, vectors
+
+if processor.has_pairs():
+    from longplay.nn.kernels.attention import attend, lay_out
+else:
+    from longplay.nn.kernels.attention_float32 import attend, lay_out
 
 OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS = range(6)
 """Columns of the table of projections: sizes, then where its numbers start, -1 for none."""
-ROWS, COLUMNS = 6, 4
-"""Of a block of products, the latter in sixteens."""
+ROWS, COLUMNS = (6, 4) if emit.BITS == 512 else (4, 1)
+"""Of a block of products, the latter in sixteens: as many as there are registers for."""
 TILE = 24
 """Rows that go from product to product together, at most."""
 _WIDTH = 16 * COLUMNS
@@ -39,7 +44,7 @@ def _norm(x, gain, bias, eps, made):
 
 @njit
 def _multiply(entry, piles, rounded, scales, count, group, rows, columns, made):
-    """64 outputs of a projection, of so many rows: the last block makes some rows of the one before again."""
+    """A group of outputs of a projection, of so many rows: the last block makes some rows of the one before again."""
     weights, sums, floats = piles
     inputs, first = entry[INPUTS], group * _WIDTH
     bias = floats.ctypes.data + 4 * (entry[BIAS] + first)
@@ -115,10 +120,12 @@ def transformers(lanes):
     sizes [3]: batch, frames, heads; table [4 N, 6]: projections qkv, out, up and down of each block.
     bytes, ints, floats: that the table points into; norms [4 N, D]: gains and biases of both norms; eps [1].
     x [M, D]: in and out. heads [M * 3 I] (also as pairs), attended [M * I], bfloat16: between.
-    of each thread: keys, values, scores, shares and sums of attention (`kernels/attention.py`), and for a tile bytes
-    [T, 24 * in], scales [T, 24], lines [T, 24, in], products [T, 24, 64].
+    of each thread: keys, values, scores, shares and sums of attention (`kernels/attention.py`, or `attention_float32.py`),
+    and for a tile bytes [T, 24 * in], scales [T, 24], lines [T, 24, in], products [T, 24, 64].
     """
-    attention_rows, attention_columns = (0,) * (24 // lanes), (0,) * min(4, 24 // (24 // lanes))
+    attention_rows, attention_columns = (0,) * 6, (0,)  # of attention_float32's blocks
+    if processor.has_pairs():
+        attention_rows, attention_columns = (0,) * (24 // lanes), (0,) * min(4, 24 // (24 // lanes))
     rows, columns, lanes = (0,) * ROWS, (0,) * COLUMNS, (0,) * lanes
 
     def run(thread, threads, block):
