@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longplay.errors import UserError
+from longplay.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +61,5 @@ def check_plotting() -> None:
 
 def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
     """Write a picture, of the format that its suffix names, in one step: it appears complete or not at all."""
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    figure.savefig(part, dpi=dpi)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=dpi, format=path.suffix.removeprefix("."))

@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from longplay.errors import CheckpointError, ConfigError
+from longplay.files import write_text
 
 PUBLISHED_SPECIAL_TOKENS = (
     "<|im_start|>",
@@ -86,9 +87,7 @@ class TextTokenizer:
 
     def save(self, path: Path) -> None:
         """Write everything to one JSON file, atomically."""
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(self.to_json(), encoding="utf-8")
-        part.replace(path)
+        write_text(path, self.to_json())
 
     def to_json(self) -> str:
         """The contents of the file that `save` writes."""

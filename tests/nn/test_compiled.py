@@ -170,6 +170,22 @@ def test_a_row_does_not_notice_its_neighbours_nor_the_number_of_threads(
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
+def test_the_largest_bytes_are_multiplied_exactly(lm: LM, rows: int) -> None:
+    """Nothing overflows where products are added in 16 bits."""
+    weights, generator = form(lm, "int8"), torch.Generator().manual_seed(3)
+    outputs, inputs = weights["head"].values.shape  # type: ignore[union-attr]
+    values = torch.full((outputs, inputs), 127) * torch.randint(2, (outputs, 1), generator=generator).mul(2).sub(1)
+    values[1::3] = torch.randint(-127, 128, values[1::3].shape, generator=generator)
+    whole = Int8Weights(
+        values.to(torch.int8), torch.ones(outputs), None, torch.tensor([], dtype=torch.long), torch.zeros(0, outputs)
+    )
+    x = torch.randint(2, (rows, inputs), generator=generator).mul(2.0).sub(1.0)
+    x[0], x[-1] = 1.0, -1.0  # each number becomes 127 or -127
+    made = compiled.CompiledWeights({**weights, "head": whole}).projections["head"](x)
+    torch.testing.assert_close(made, x @ values.float().t(), rtol=1e-6, atol=0)
+
+
 def test_nothing_is_written_beyond_the_cache(lm: LM) -> None:
     decoder, cache = lm.compiled_decoder(form(lm, "int8")), lm.cache(2, 3)
     with torch.inference_mode():

@@ -39,7 +39,7 @@ def test_a_piece_in_int8_can_be_made_again(model: Path) -> None:
     assert (first.wav == again.wav).all()
 
 
-@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with VNNI")
+@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
 def test_the_bundled_model_runs_compiled_and_can_be_made_again() -> None:
     pipeline = Pipeline.load("nano", "cpu")
     assert pipeline.precision == "int8-compiled"
@@ -54,7 +54,7 @@ def test_compiled_is_refused_where_it_cannot_be(model: Path, monkeypatch: pytest
         Pipeline.load(model, "cpu", "int8-compiled")
     monkeypatch.setattr(compiled, "is_available", lambda: False)
     assert Pipeline.load("nano", "cpu").precision == "int8"
-    with pytest.raises(UserError, match="int8-compiled: needs numba and an x86 processor with VNNI"):
+    with pytest.raises(UserError, match="int8-compiled: needs numba and an x86 processor with AVX2"):
         Pipeline.load("nano", "cpu", "int8-compiled")
     with pytest.raises(UserError, match="int8-compiled: computes on the CPU only"):
         load_dtype("int8-compiled", torch.device("cuda"))

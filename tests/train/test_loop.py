@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(audio_stage: Any, tm
     run = audio_stage(loop={"steps": 3})
     train(run, run.config.loop, tmp_path / "run")
     before = (tmp_path / "run/checkpoint.pt").read_bytes()
-    (tmp_path / "run/checkpoint.pt.part").symlink_to("/dev/full")
+    (tmp_path / f"run/.checkpoint.pt.{os.getpid()}.part").symlink_to("/dev/full")
     more = audio_stage()
     with pytest.raises(TrainingError, match=r"checkpoint.pt: cannot be written .*; the last one is kept"):
         train(more, more.config.loop, tmp_path / "run")

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import soundfile
 
 from longplay.audio import tags
 from longplay.errors import AudioError
+from longplay.files import beside, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def check_output(path: Path | str) -> Path:
         raise AudioError(f"{path}: is a folder; give the name of a file in it")
     if not path.parent.is_dir():
         raise AudioError(f"{path}: the folder {path.parent} does not exist; create it first")
-    probe = _beside(path)
+    probe = beside(path)
     try:
         probe.touch()
         probe.unlink()
@@ -114,30 +114,23 @@ def write(path: Path | str, blocks: Iterable[Wav], sample_rate: int, recipe: Map
         channels, peak = wav.shape[0], max(peak, float(wav.max()), -float(wav.min()))
     if peak > 1:
         logger.warning("%s: scaled down by %.1f dB, it would clip", path, 20 * math.log10(peak))
-    part = _beside(path)
     try:
-        with soundfile.SoundFile(part, "w", sample_rate, channels, subtype, format=container) as file:
-            for wav in blocks:
-                for start in range(0, wav.shape[1], BLOCK):
-                    block = wav[:, start : start + BLOCK].T / peak
-                    file.write(to_24_bit(block) if subtype == "PCM_24" else np.ascontiguousarray(block))
-        if recipe is not None:
-            tags.write(part, container, recipe)
-        part.replace(path)
+        with replacing(path) as part:
+            with soundfile.SoundFile(part, "w", sample_rate, channels, subtype, format=container) as file:
+                for wav in blocks:
+                    for start in range(0, wav.shape[1], BLOCK):
+                        block = wav[:, start : start + BLOCK].T / peak
+                        file.write(to_24_bit(block) if subtype == "PCM_24" else np.ascontiguousarray(block))
+            if recipe is not None:
+                tags.write(part, container, recipe)
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
         raise AudioError(
             f"{path}: cannot be written as {container}, {sample_rate} Hz, {channels} channels ({error}); "
             "use .wav or .flac, or another place"
         ) from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def to_24_bit(wav: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
     """Samples as 24-bit integers in the upper bits of 32, as libsndfile takes them."""
     scaled = np.rint(wav.astype(np.float64) * FULL_SCALE_24)
     return np.ascontiguousarray(scaled.clip(-FULL_SCALE_24, FULL_SCALE_24 - 1).astype(np.int32) << 8)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}.part")

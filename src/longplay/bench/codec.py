@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
+from longplay.bench.flow import dtypes
 from longplay.bench.limits import machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
@@ -51,10 +52,10 @@ class CodecBench:
         work: dict[str, tuple[Decode, Tensor]] = {}
         if system.codec is not None:
             latents = _latents(system.codec, self.seconds)
-            half = copy.deepcopy(system.codec).decode_in(torch.bfloat16)
             work["codec, whole, float32"] = (system.codec.decode, latents)
-            work["codec, windows, float32"] = (_windowed(system.codec), latents)
-            work["codec, windows, bfloat16"] = (_windowed(half), latents)
+            for name, dtype in dtypes().items():
+                decoder = copy.deepcopy(system.codec).decode_in(dtype)
+                work[f"codec, windows, {name}"] = (_windowed(decoder), latents)
         if system.tokenizer is not None:
             codes = _codes(system.tokenizer, self.seconds)
             work["tokenizer, whole, float32"] = (system.tokenizer.decode, codes)

@@ -24,9 +24,9 @@ from longplay.errors import CheckpointError
 from longplay.models.flow import Flow
 from longplay.nn import compiled_transformer
 from longplay.nn.ode import Method, evaluations
+from longplay.nn.processor import has_bfloat16
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-INT8 = "bfloat16 and int8"
+_INT8 = " and int8"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class FlowBench:
             timings = in_turns({name: self._windows(form, self.seconds) for name, form in forms.items()}, self.repeats)
         rows = []
         for name, timing in timings.items():
-            counted = "bfloat16" if name.endswith(INT8) else name.rpartition(" ")[2]
+            counted = name.removesuffix(_INT8).rpartition(" ")[2]
             flops = count_flops(self._windows(forms[f"windows, {counted}"], self.seconds)) / self.seconds
             cost = timing.median / self.seconds
             rate = limits.gemm[counted]
@@ -110,12 +110,19 @@ class FlowBench:
 
 
 def flow_forms(flow: Flow) -> dict[str, Flow]:
-    """Copies of a flow that compute in float32, in bfloat16 and, where the machine can, in bfloat16 and int8."""
-    forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in DTYPES.items()}
+    """Copies of a flow that compute in each of `dtypes` and, where the machine can, in the last of them and int8."""
+    forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in dtypes().items()}
     if compiled_transformer.is_available():
-        forms[INT8] = copy.deepcopy(flow).compute_in(torch.bfloat16)
-        forms[INT8].estimator.use_int8()
+        name, fastest = list(forms.items())[-1]
+        forms[name + _INT8] = copy.deepcopy(fastest)
+        forms[name + _INT8].estimator.use_int8()
     return forms
+
+
+def dtypes() -> dict[str, torch.dtype]:
+    """What flow and codec may compute in on this CPU: bfloat16 only where it has instructions for it, else it takes minutes."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return dict(list(known.items())[: 2 if has_bfloat16(torch.device("cpu")) else 1])
 
 
 def open_flow(model: str) -> Flow:

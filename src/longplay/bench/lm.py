@@ -127,7 +127,7 @@ def parse_precisions(text: str | None) -> tuple[Precision, ...]:
     if unknown:
         raise UserError(f"precision {unknown[0]!r}: unknown; use some of {','.join(FORMS)}")
     if "int8-compiled" in names and not compiled.is_available():
-        raise UserError("precision int8-compiled: needs numba and an x86 processor with VNNI; use int8")
+        raise UserError("precision int8-compiled: needs numba and an x86 processor with AVX2; use int8")
     return cast(tuple[Precision, ...], names)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from longplay.bench.measure import exponent
-from longplay.data.manifest import write_text
+from longplay.files import write_text
 from longplay.report import number, save_figure, table, to_json
 
 

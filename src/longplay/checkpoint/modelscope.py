@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from longplay.errors import DownloadError
+from longplay.files import write_text
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 5
@@ -174,10 +175,7 @@ def _read_listing(directory: Path) -> list[RemoteFile]:
 
 
 def _write_listing(directory: Path, listed: list[RemoteFile]) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    part = directory / f"{_LISTING}.part"
-    part.write_text(json.dumps(listed), encoding="utf-8")
-    part.replace(directory / _LISTING)
+    write_text(directory / _LISTING, json.dumps(listed))
 
 
 def _file_url(repository: str, revision: str, path: str) -> str:

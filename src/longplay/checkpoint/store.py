@@ -28,6 +28,7 @@ from longplay.checkpoint.int8 import widen
 from longplay.checkpoint.names import ModelName
 from longplay.config import Config, read_yaml
 from longplay.errors import CheckpointError, ConfigError
+from longplay.files import replacing
 from longplay.models.codec import CodecConfig
 from longplay.models.flow import FlowConfig
 from longplay.models.lm import LMConfig
@@ -166,14 +167,10 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, with `metadata` in its header; a reader sees the old file or the new one, never a part."""
-    part = path.with_name(path.name + ".part")
-    try:
-        header = {"format": "pt", **(metadata or {})}
+    header = {"format": "pt", **(metadata or {})}
+    with replacing(path) as part:
         save_file({name: _dense(tensor) for name, tensor in tensors.items()}, part, metadata=header)
         part.chmod(0o644)  # safetensors makes it private
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save_native(

@@ -192,7 +192,8 @@ def attribution(
 ) -> None:
     """Name every work of the training split, with author and licence."""
     from longplay.data.attribution import attribution as text
-    from longplay.data.manifest import read_manifest, write_text
+    from longplay.data.manifest import read_manifest
+    from longplay.files import write_text
 
     write_text(out, text(read_manifest(manifest)))
 

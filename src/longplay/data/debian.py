@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from longplay.errors import DownloadError, UserError
+from longplay.files import replacing
 
 ARCHIVES = (".zip", ".pk3")
 
@@ -110,6 +111,5 @@ def _container(path: str) -> str | None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(data)

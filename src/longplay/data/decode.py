@@ -14,6 +14,7 @@ from longplay.audio.clip import to_mono
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.data.quality import Channels, Quality, inspect
 from longplay.errors import AudioError
+from longplay.files import replacing
 from longplay.prompt import MAX_SECONDS
 
 LOUDNESS = -16.0  # LUFS
@@ -109,6 +110,5 @@ def mixed(stems: Sequence[Wav]) -> Wav:
 def write_wav(path: Path, wav: Wav) -> None:
     """Write 16-bit PCM at 48 kHz; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    soundfile.write(part, wav, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    part.replace(path)
+    with replacing(path) as part:
+        soundfile.write(part, wav, SAMPLE_RATE, subtype="PCM_16", format="WAV")

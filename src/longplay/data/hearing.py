@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from longplay.data.decode import read_mono
-from longplay.data.manifest import write_text
 from longplay.data.musicnn import Listener
 from longplay.data.store import Progress, Store
 from longplay.data.tags import NOTHING, Heard, probabilities, words
 from longplay.data.workers import run_jobs
 from longplay.errors import DownloadError
+from longplay.files import write_text
 
 
 def hear(store: Store, audio: Mapping[str, Path], workers: int, progress: Progress) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from longplay.config import Config, describe
-from longplay.data.manifest import Track, write_text
+from longplay.data.manifest import Track
 from longplay.errors import ConfigError, UserError
+from longplay.files import write_text
 from longplay.prompt import Prompt, Section
 
 LABELS = "labels.jsonl"

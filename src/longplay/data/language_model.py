@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longplay.data.manifest import write_text
 from longplay.errors import LongplayError, UserError
+from longplay.files import write_text
 
 RETRIES = 6
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds

@@ -1,6 +1,5 @@
 """The manifest: one line of JSON per track of a corpus, everything that training may know about it."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from longplay.config import Config
 from longplay.errors import ConfigError
+from longplay.files import write_text
 from longplay.prompt import Section
 
 MANIFEST = "manifest.jsonl"
@@ -96,11 +96,3 @@ def parse_manifest(text: str, source: str) -> list[Track]:
             where = ".".join(map(str, first["loc"])) or "line"
             raise ConfigError(f"{source}:{number}: {where}: {first['msg']}; rebuild the manifest") from None
     return tracks
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file in one step: it appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

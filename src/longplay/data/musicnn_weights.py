@@ -8,7 +8,6 @@
 import hashlib
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longplay.errors import DownloadError
+from longplay.files import cache_folder
 
 Training = Literal["MTT", "MSD"]
 """The data set that a set of weights was trained on: MagnaTagATune or the Million Song Dataset."""
@@ -60,7 +60,7 @@ def fetch_wheel() -> Path:
     Raises:
         DownloadError: pip is missing or fails, or the file's SHA-256 is not the expected one.
     """
-    path = Path(os.environ.get("LONGPLAY_CACHE") or "~/.cache/longplay").expanduser() / description()["wheel"]
+    path = cache_folder() / description()["wheel"]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

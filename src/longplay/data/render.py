@@ -11,10 +11,11 @@ import numpy as np
 
 from longplay.data.captions import Description, captions
 from longplay.data.decode import normalize, read_mono, sounding, write_wav
-from longplay.data.manifest import SAMPLE_RATE, Split, Track, write_text
+from longplay.data.manifest import SAMPLE_RATE, Split, Track
 from longplay.data.midi import instrument_names, read_midi
 from longplay.data.score import Score
 from longplay.errors import LongplayError, UserError
+from longplay.files import write_text
 from longplay.prompt import Section
 
 TOOLS = ("mma", "fluidsynth")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from longplay.data.build import Built
-from longplay.data.manifest import write_text
 from longplay.data.quality import LIMITS, Quality, flags
 from longplay.errors import UserError
+from longplay.files import write_text
 from longplay.report import save_figure
 
 LISTED = 50  # rows of each table in words; the numbers have them all

@@ -20,10 +20,11 @@ from longplay.audio.clip import to_mono
 from longplay.config import Config
 from longplay.data.decode import Prepared, prepare, read, read_mono, write_wav
 from longplay.data.fingerprint import duplicates, fingerprint
-from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest, write_text
+from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest
 from longplay.data.measure import Facts, measure
 from longplay.data.quality import Quality, flags, inspect
 from longplay.errors import AudioError
+from longplay.files import write_text
 
 MIN_SECONDS = 10.0
 SPLIT_ORDER = ("test", "valid", "train")  # of two copies, the one that is not trained on stays

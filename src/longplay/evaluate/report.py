@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from longplay.data.manifest import write_text
+from longplay.files import write_text
 from longplay.report import number, save_figure, table, to_json
 
 COMPARED = ("mel", "frechet")

@@ -22,6 +22,7 @@ from typing import Any
 from llvmlite import binding
 
 from longplay.errors import LongplayError
+from longplay.files import cache_folder, replacing
 from longplay.nn import processor
 
 Kernel = Callable[[int, int, int], int]
@@ -79,7 +80,7 @@ def _path(name: str, *sizes: int) -> Path:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("LONGPLAY_CACHE") or "~/.cache/longplay").expanduser() / "kernels"
+    return cache_folder() / "kernels"
 
 
 @functools.cache
@@ -112,11 +113,10 @@ def _compile(name: str, sizes: tuple[int, ...]) -> bytes:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         logger.info("%s: cannot be kept (%s)", path, error.strerror)
 

@@ -67,7 +67,7 @@ def settle(system: System, name: str, precision: str) -> Precision:
     compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
     if precision == "int8-compiled" and not compiles:
         raise UserError(
-            f"precision int8-compiled: needs numba and an x86 processor with VNNI, and heads of a multiple of "
+            f"precision int8-compiled: needs numba and an x86 processor with AVX2, and heads of a multiple of "
             f"{compiled.LANES} numbers, not {lm.config.head_dim}; use int8"
         )
     found = load_quantized(system) if precision in INT8 or (precision == AUTO and has_kernels()) else None

@@ -5,7 +5,6 @@ Weights that do not learn are not in it, only their sums: every start has them f
 Every process reads it; only the first writes it, to a file beside it that then takes its place.
 """
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from longplay.errors import TrainingError
+from longplay.files import replacing
 from longplay.train.average import Average, part_of
 from longplay.train.stage import Stage
 from longplay.train.update import Updater
@@ -41,13 +41,10 @@ def save(stage: Stage, updater: Updater, average: Average, run: Path, step: int)
     if average.model is None:
         return
     state |= {"average": _changing(average.model, stage.model), "average_count": average.count}
-    part = run / f"{CHECKPOINT}.part"
     try:
-        torch.save(state, part)
-        part.replace(run / CHECKPOINT)
+        with replacing(run / CHECKPOINT) as part:
+            torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
-        with contextlib.suppress(OSError):
-            part.unlink()
         reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
         raise TrainingError(f"{run / CHECKPOINT}: cannot be written ({reason}); the last one is kept") from None
 

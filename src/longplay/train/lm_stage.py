@@ -12,10 +12,10 @@ from torch import nn
 
 from longplay.checkpoint.adapter import AdapterConfig, save_adapter
 from longplay.config import Config
-from longplay.data.manifest import write_text
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
+from longplay.files import write_text
 from longplay.models.lm import LM, LMBatch, LMConfig
 from longplay.models.tokenizer import Tokenizer
 from longplay.prompt import GenerationOptions

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import longplay
-from longplay.data.manifest import write_text
+from longplay.files import write_text
 from longplay.train.build import StageConfig, build_stage
 from longplay.train.loop import train
 from longplay.train.parallel import Parallel

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from longplay import __version__
-from longplay.data.manifest import Track, write_text
+from longplay.data.manifest import Track
 from longplay.data.workers import Outcome
 from longplay.errors import UserError
+from longplay.files import write_text
 from longplay.report import table, to_json
 from longplay.train.encoding import Codes, Job
 from longplay.train.tokens import EncodeAll, prepare_tokens

@@ -24,12 +24,13 @@ from longplay.checkpoint.adapter import is_adapter, load_adapter
 from longplay.checkpoint.hub import locate
 from longplay.checkpoint.system import lm_digest, load_config, load_system, load_text_tokenizer, weight_files
 from longplay.data.build import build
-from longplay.data.manifest import MANIFEST, Track, write_text
+from longplay.data.manifest import MANIFEST, Track
 from longplay.data.report import write_report as write_data_report
 from longplay.data.store import Progress
 from longplay.data.token_windows import read_token_tracks
 from longplay.data.workers import Outcome
 from longplay.errors import CheckpointError, UserError
+from longplay.files import write_text
 from longplay.models.lm import LM, LMConfig
 from longplay.pipeline import Pipeline
 from longplay.pipeline.device import resolve_device

@@ -6,8 +6,8 @@ import yaml
 from pydantic import Field
 
 from longplay.config import Config, read_yaml
-from longplay.data.manifest import write_text
 from longplay.errors import ConfigError
+from longplay.files import write_text
 
 REQUEST = "finetune.yaml"
 

@@ -14,8 +14,8 @@ from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import SystemConfig, save_native
 from longplay.checkpoint.store import load_weights as load_native
 from longplay.checkpoint.system import load_config, load_text_tokenizer, load_weights
-from longplay.data.manifest import write_text
 from longplay.errors import CheckpointError
+from longplay.files import write_text
 from longplay.pipeline import Pipeline
 from longplay.prompt import GenerationOptions
 from longplay.report import number, table, to_json
