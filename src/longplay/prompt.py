@@ -133,7 +133,8 @@ class GenerationOptions(_Asked):
         history_seconds: how much of its own music the model hears while it goes on; what is older is forgotten, words
             and sections are not, and time and memory per second stay the same. None: as it was trained.
         cache: numbers that the lm keeps of its music in: bfloat16 takes half of the memory of float32, int8 a quarter, which
-            long pieces of large models notice in time too. None: those that it computes in.
+            long pieces of large models notice in time too. None: bfloat16 where its steps are compiled, else those that it
+            computes in.
         max_repeat: a code that makes up this share or more of the latest codes is drawn again, from all codes: a guard
             against loops (arXiv 2406.05370). None is off.
         compatibility: `reference` imitates the published inference code where Longplay differs (CHECKPOINTS.md 7).

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from longplay.bench.codec import CodecBench
-from longplay.bench.flow import FlowBench, dtypes
+from longplay.bench.flow import FlowBench
 from longplay.bench.flow_studies import METHODS, WINDOWS, FlowStudy, log_spectral_distance
+from longplay.bench.limits import dtypes
 from longplay.bench.models import open_system
 from longplay.bench.pipeline import PipelineBench, _in_sequence
 from longplay.errors import CheckpointError, UserError
@@ -24,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_flow_in_windows_is_measured_beside_the_whole(tiny: str) -> None:
     report = FlowBench(tiny, seconds=4, repeats=1, num_steps=3, solver="midpoint", baseline_seconds=2).run()
-    forms = list(dtypes())
+    forms = list(dtypes(torch.device("cpu")))
     forms += [f"{forms[-1]} and int8"] if compiled_transformer.is_available() else []
     assert [row.name for row in report.rows] == [*(f"windows, {form}" for form in forms), "whole piece of 2 s, float32"]
     assert report.setting["evaluations"] == 6
@@ -47,8 +48,8 @@ def test_decoders_in_windows_differ_from_the_whole_by_rounding(tiny: str) -> Non
     assert rows["codec, whole, float32"]["difference"] == 0
     assert rows["codec, windows, float32"]["difference"] < 1e-5
     assert rows["tokenizer, windows, float32"]["difference"] < 1e-5
-    assert ("codec, windows, bfloat16" in rows) == ("bfloat16" in dtypes())
-    if "bfloat16" in dtypes():
+    assert ("codec, windows, bfloat16" in rows) == ("bfloat16" in dtypes(torch.device("cpu")))
+    if "bfloat16" in dtypes(torch.device("cpu")):
         assert 1e-5 < rows["codec, windows, bfloat16"]["difference"] < 0.5
 
 
@@ -86,7 +87,7 @@ def test_studies_tell_differences(tiny: str, study: str, monkeypatch: pytest.Mon
     counts = {
         "solver": 5 * len(METHODS),
         "windows": 1 + len(WINDOWS),
-        "precision": 2 * len(dtypes()) + compiled_transformer.is_available(),
+        "precision": 2 * len(dtypes(torch.device("cpu"))) + compiled_transformer.is_available(),
     }
     assert len(report.rows) == counts[study]
     for row in report.rows:

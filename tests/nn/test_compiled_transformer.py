@@ -1,10 +1,15 @@
 """Compiled int8 transformers against the modules that they stand for."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from longplay.nn import compiled_transformer
+from longplay.nn import compiled_transformer, processor
 from longplay.nn.compiled_transformer import CompiledTransformers
 from longplay.nn.masking import Padding
 from longplay.nn.unet import TransformerBlock, UNet, UNetConfig
@@ -55,6 +60,23 @@ def test_the_kernels_compute_what_the_modules_do(dim: int, num_heads: int, head_
     assert off(made, exact, x) < 0.025
     half = [module.bfloat16() for module in modules]
     assert off(made, exact, x) < 2 * off(run(half, x.bfloat16()), exact, x)  # type: ignore[arg-type]
+
+
+CLOSE = """
+import torch
+from test_compiled_transformer import blocks, compiled, off, run
+modules, x = blocks(64, 2, 64), torch.randn(2, 101, 64)
+assert off(compiled(modules)(x), run(modules, x), x) < 0.025
+"""
+
+
+@pytest.mark.parametrize("level", processor.levels())
+def test_so_do_the_kernels_of_lesser_processors(level: str, tmp_path: Path) -> None:
+    paths = {"PYTHONPATH": str(Path(__file__).parent), "LONGPLAY_CACHE": str(tmp_path)}
+    environment = {**os.environ, **paths, "LONGPLAY_PROCESSOR": level}
+    done = subprocess.run([sys.executable, "-c", CLOSE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "kernels").glob("*.bin"))) == 1
 
 
 def test_attention_that_looks_at_one_frame_alone_finds_it() -> None:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
-from longplay.bench.flow import dtypes
-from longplay.bench.limits import machine, measure_limits
+from longplay.bench.limits import dtypes, machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
@@ -53,7 +52,7 @@ class CodecBench:
         if system.codec is not None:
             latents = _latents(system.codec, self.seconds)
             work["codec, whole, float32"] = (system.codec.decode, latents)
-            for name, dtype in dtypes().items():
+            for name, dtype in dtypes(torch.device("cpu")).items():
                 decoder = copy.deepcopy(system.codec).decode_in(dtype)
                 work[f"codec, windows, {name}"] = (_windowed(decoder), latents)
         if system.tokenizer is not None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
-from longplay.bench.limits import machine, measure_limits
+from longplay.bench.limits import dtypes, machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
@@ -24,7 +24,6 @@ from longplay.errors import CheckpointError
 from longplay.models.flow import Flow
 from longplay.nn import compiled_transformer
 from longplay.nn.ode import Method, evaluations
-from longplay.nn.processor import has_bfloat16
 
 _INT8 = " and int8"
 
@@ -111,18 +110,12 @@ class FlowBench:
 
 def flow_forms(flow: Flow) -> dict[str, Flow]:
     """Copies of a flow that compute in each of `dtypes` and, where the machine can, in the last of them and int8."""
-    forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in dtypes().items()}
+    forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in dtypes(torch.device("cpu")).items()}
     if compiled_transformer.is_available():
         name, fastest = list(forms.items())[-1]
         forms[name + _INT8] = copy.deepcopy(fastest)
         forms[name + _INT8].estimator.use_int8()
     return forms
-
-
-def dtypes() -> dict[str, torch.dtype]:
-    """What flow and codec may compute in on this CPU: bfloat16 only where it has instructions for it, else it takes minutes."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    return dict(list(known.items())[: 2 if has_bfloat16(torch.device("cpu")) else 1])
 
 
 def open_flow(model: str) -> Flow:

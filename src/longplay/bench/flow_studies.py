@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from longplay.bench.flow import dtypes, flow_forms, whole_piece
-from longplay.bench.limits import machine
+from longplay.bench.flow import flow_forms, whole_piece
+from longplay.bench.limits import dtypes, machine
 from longplay.bench.lm import RANDOM
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.report import BenchReport, Row
@@ -96,7 +96,7 @@ class FlowStudy:
 
     def _precision(self, flow: Flow, codec: Codec, codes: Tensor) -> Iterator[Row]:
         forms = flow_forms(flow)
-        decoders = {name: copy.deepcopy(codec).decode_in(dtype) for name, dtype in dtypes().items()}
+        decoders = {name: copy.deepcopy(codec).decode_in(dtype) for name, dtype in dtypes(torch.device("cpu")).items()}
         flows = in_turns({name: lambda form=form: whole_piece(form, codes) for name, form in forms.items()})  # type: ignore[misc]
         exact = whole_piece(forms["float32"], codes)
         for name, form in forms.items():

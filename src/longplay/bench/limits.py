@@ -11,6 +11,7 @@ import torch
 
 from longplay import __version__
 from longplay.bench.measure import in_turns
+from longplay.nn.processor import has_bfloat16
 
 _STREAM_BYTES = 256 * 2**20  # larger than any cache
 _GEMM = 1024
@@ -59,9 +60,15 @@ def _reading_product(stream: torch.Tensor) -> Callable[[], object]:
 
 
 def _products(device: torch.device) -> dict[str, Callable[[], object]]:
-    dtypes = (torch.float32, torch.bfloat16) if device.type == "cpu" else (torch.float32, torch.bfloat16, torch.float16)
-    factors = [torch.ones(_GEMM, _GEMM, dtype=dtype, device=device) for dtype in dtypes]
-    return {str(a.dtype).removeprefix("torch."): partial(torch.mm, a, a) for a in factors}
+    factors = {name: torch.ones(_GEMM, _GEMM, dtype=dtype, device=device) for name, dtype in dtypes(device).items()}
+    return {name: partial(torch.mm, factor, factor) for name, factor in factors.items()}
+
+
+def dtypes(device: torch.device) -> dict[str, torch.dtype]:
+    """What models may compute in: on a CPU bfloat16 only where it has instructions for it, else that takes minutes."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    count = 3 if device.type != "cpu" else 2 if has_bfloat16(device) else 1
+    return dict(list(known.items())[:count])
 
 
 def machine(device: torch.device | None = None) -> dict[str, str | int | float]:

@@ -111,7 +111,9 @@ class LMBench:
     def _cache_width(self, name: str) -> int:
         if name.startswith("transformers"):
             return 4 if name.endswith("float32") else 2
-        return 4 if self.cache is None else getattr(torch, self.cache).itemsize
+        if self.cache is None:
+            return 2 if name == "int8-compiled" else 4  # as `LM.cache` has it
+        return getattr(torch, self.cache).itemsize
 
 
 def parse_precisions(text: str | None) -> tuple[Precision, ...]:

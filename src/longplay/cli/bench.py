@@ -31,7 +31,7 @@ def lm(
         str | None,
         typer.Option(help="Forms that compete, some of float32,bfloat16,int8,int8-compiled; default: all that can."),
     ] = None,
-    cache: Annotated[Literal["float32", "bfloat16", "int8"], typer.Option(help="Of keys and values.")] = "float32",
+    cache: options.CacheOption = None,
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music for the transformers loop to make; 0 leaves it out.")
     ] = 5.0,

@@ -72,7 +72,8 @@ HistorySecondsOption = Annotated[
 CacheOption = Annotated[
     Literal["float32", "bfloat16", "int8"] | None,
     typer.Option(
-        help="Numbers in which the language model keeps its music: fewer bytes for long pieces. [default: float32]"
+        help="Numbers in which the language model keeps its music: fewer bytes for long pieces. [default: bfloat16 where "
+        "its steps are compiled, else float32]"
     ),
 ]
 MaxRepeatOption = Annotated[
