@@ -31,14 +31,14 @@ class KVCache:
         lengths: [B], positions that each row holds.
         scales: [L, B, 2 H_kv, N, 1] where `data` is int8: each vector has its own.
         longest: the largest of `lengths`, known to the host so that no step has to ask the device.
-        seats: what a compiled step (`nn/compiled.py`) keeps here to compute in, by the number of its threads.
+        seats: what compiled steps (`nn/compiled.py`) keep here to compute in, by the step and the number of its threads.
     """
 
     data: Tensor
     lengths: Int[Tensor, " B"]
     scales: Tensor | None = None
     longest: int = 0
-    seats: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
+    seats: dict[tuple[object, int], Any] = field(default_factory=dict, init=False, repr=False)
     _heads: Tensor = field(init=False, repr=False)
     _layers: list[tuple[Tensor, Tensor, Tensor]] = field(init=False, repr=False)
 

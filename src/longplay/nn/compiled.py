@@ -30,13 +30,8 @@ _NO_SCALES = np.zeros(1, np.float32)
 _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs more than it saves
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
-_BFLOAT16, _FLOAT32, _INT8, _BLOCK, _COLUMNS = (
-    1,
-    2,
-    3,
-    64,
-    4,
-)  # as in nn/kernels/vectors.py, which is imported to be compiled only
+_BFLOAT16, _FLOAT32, _INT8 = 1, 2, 3  # as in nn/kernels/vectors.py, which is imported to be compiled only
+_BLOCK, _COLUMNS = 64, 4  # inputs of a projection, and channels kept apart, come in so many
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
@@ -164,9 +159,9 @@ class CompiledStep:
             size = f"{len(lengths)} rows of {cache.capacity} positions"
             raise ValueError(f"{len(inputs)} inputs at position {longest} do not fit into a cache of {size}")
         with weights.alone() as threads:
-            if (seat := cache.seats.get(threads)) is None:
-                seat = cache.seats[threads] = self._seat(cache, threads)
-            x, logits, block = seat
+            if (self, threads) not in cache.seats:
+                cache.seats[self, threads] = self._seat(cache, threads)
+            x, logits, block = cache.seats[self, threads]
             x[:] = inputs[:, 0].numpy()
             weights.run(kernel(*self._kernel(cache.data.dtype)), threads, block)
             made = torch.from_numpy(logits.copy())
