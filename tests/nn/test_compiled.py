@@ -193,6 +193,23 @@ def test_the_largest_bytes_are_multiplied_exactly(lm: LM, rows: int) -> None:
     torch.testing.assert_close(made, x @ values.float().t(), rtol=1e-6, atol=0)
 
 
+def test_a_cache_is_in_bfloat16_unless_another_is_asked_for(lm: LM) -> None:
+    model = LM(CONFIG).eval()
+    assert model.cache(1, 2).data.dtype == torch.float32
+    model.prepare(model.compiled_decoder(form(lm, "int8")))
+    assert model.cache(1, 2).data.dtype == torch.bfloat16
+    assert model.cache(1, 2, torch.int8).data.dtype == torch.int8
+
+
+def test_what_a_step_keeps_with_a_cache_is_its_own(lm: LM) -> None:
+    decoders = [lm.compiled_decoder(form(lm, name)) for name in ("int8", "float32")]
+    inputs, shared = torch.randn(2, 1, CONFIG.dim), lm.cache(2, 3)
+    with torch.inference_mode():
+        for decoder in decoders:
+            shared.clear()
+            assert torch.equal(step(decoder, inputs, shared), step(decoder, inputs, lm.cache(2, 3)))
+
+
 def test_nothing_is_written_beyond_the_cache(lm: LM) -> None:
     decoder, cache = lm.compiled_decoder(form(lm, "int8")), lm.cache(2, 3)
     with torch.inference_mode():
@@ -223,7 +240,7 @@ from longplay.nn.quantized import Int8Weights
 torch.manual_seed(0)
 lm = LM(LMConfig(text_vocab_size=9, codebook_size=30, code_rate=75, num_labels=5, dim=64, num_layers=2, num_heads=4,
     num_kv_heads=2, intermediate_dim=96))
-decoder, cache = lm.compiled_decoder({k: Int8Weights.of(w, torch.tensor([3])) for k, w in lm.linears()}), lm.cache(2, 20)
+decoder, cache = lm.compiled_decoder({k: Int8Weights.of(w, torch.tensor([3])) for k, w in lm.linears()}), lm.cache(2, 20, torch.bfloat16)
 with torch.inference_mode():
     print(decoder(torch.randn(2, 9, 64), cache).double().sum().item().hex())
     print(sum(step(decoder, torch.randn(2, 1, 64), cache).double().sum().item() for _ in range(9)).hex())

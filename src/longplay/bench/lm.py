@@ -112,7 +112,7 @@ class LMBench:
         if name.startswith("transformers"):
             return 4 if name.endswith("float32") else 2
         if self.cache is None:
-            return 2 if name == "int8-compiled" else 4  # as `LM.cache` has it
+            return compiled.CACHE_DTYPE.itemsize if name == "int8-compiled" else 4
         return getattr(torch, self.cache).itemsize
 
 

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from longplay.config import Config
 from longplay.nn.attention import Attention, Rotary
 from longplay.nn.cache import KVCache
-from longplay.nn.compiled import CompiledStep, CompiledWeights
+from longplay.nn.compiled import CACHE_DTYPE, CompiledStep, CompiledWeights
 from longplay.nn.decoder import Decoder, DecoderLayer, Projection, turning_frequencies
 from longplay.nn.linear import Dense, Weights, stack_linears
 from longplay.nn.packing import Packing
@@ -284,11 +284,11 @@ class LM(nn.Module):
     def cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
         """An empty cache for `batch_size` rows of at most `capacity` positions.
 
-        `dtype` default: that of the model, or bfloat16 where steps are compiled: it changes less than their weights do.
+        `dtype` default: that of the model, or `nn.compiled.CACHE_DTYPE` where steps are compiled.
         """
         config, like = self.config, self.audio_head.bias
         if dtype is None and self.inference is not None and self.inference.compiled is not None:
-            dtype = torch.bfloat16
+            dtype = CACHE_DTYPE
         return KVCache.empty(
             config.num_layers,
             batch_size,

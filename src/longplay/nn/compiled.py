@@ -24,6 +24,8 @@ from longplay.nn.team import Block, Pile, Team, available
 if TYPE_CHECKING:
     from longplay.nn.native import Kernel
 
+CACHE_DTYPE = torch.bfloat16
+"""Of keys and values, unless another is asked for: half of the bytes, and less is changed than by weights in int8."""
 LANES = 16
 """Heads are a multiple of so many numbers wide."""
 _NO_SCALES = np.zeros(1, np.float32)
@@ -138,7 +140,7 @@ class CompiledStep:
         self._group, self._lanes = self._attended // (num_kv_heads * head_dim), head_dim // LANES
         self._padded = max(line.inputs for line in weights.lines)
         self._apart = max(line.apart for line in weights.lines)
-        get_ready(("project",), self._kernel(torch.float32))
+        get_ready(("project",), self._kernel(CACHE_DTYPE))
 
     def _kernel(self, cache: torch.dtype) -> tuple[str, int, int, int]:
         return "step", self._group, self._lanes, _CACHES[cache]
