@@ -2,7 +2,7 @@
 # Nano from an empty machine to an evaluated model: corpus, stages, release, scoreboard. Every step resumes.
 # Debian or Ubuntu; `apt-get install mma fluidsynth fluid-soundfont-gm` for the rendered part.
 # Usage: recipes/nano.sh [DIRECTORY], with corpus/ and runs/ in it; QUICK=1: seven packages and ten steps of each stage,
-# a rehearsal of some minutes whose weights mean nothing.
+# a rehearsal of ten minutes to half an hour whose weights mean nothing.
 set -euo pipefail
 repository=$(realpath "$(dirname "$0")/..")
 make -C "$repository" .venv/dev

@@ -15,6 +15,12 @@ from longplay.nn.kernels import bfloat16
 _LEAST = np.float32(-3.0e38)
 
 
+def blocks(lanes):
+    """Queries, and sixteens of keys, of a block of sums, as tuples that count, for heads of so many sixteens."""
+    rows = 24 // lanes
+    return (0,) * rows, (0,) * min(4, 24 // rows)
+
+
 @njit
 def lay_out(key_words, key, values, value, frames, apart, packed_keys, packed_values, width):
     """Sixteen keys side by side, pair after pair; two values in each other."""

@@ -23,6 +23,11 @@ _VALUES = 64  # at a time
 _LEAST = np.float32(-3.0e38)
 
 
+def blocks(lanes):
+    """Queries, and sixteens of keys, of a block of sums, as tuples that count; the same for all heads."""
+    return (0,) * _ROWS, (0,) * _COLUMNS
+
+
 @njit
 def lay_out(key_words, key, values, value, frames, apart, packed_keys, packed_values, width):
     """Sixteen keys side by side, number after number; values as they are."""

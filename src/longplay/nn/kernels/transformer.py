@@ -15,9 +15,9 @@ from longplay.nn import processor
 from longplay.nn.kernels import arrays, emit, int8, vectors
 
 if processor.has_pairs():
-    from longplay.nn.kernels.attention import attend, lay_out
+    from longplay.nn.kernels.attention import attend, blocks, lay_out
 else:
-    from longplay.nn.kernels.attention_float32 import attend, lay_out
+    from longplay.nn.kernels.attention_float32 import attend, blocks, lay_out
 
 OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS = range(6)
 """Columns of the table of projections: sizes, then where its numbers start, -1 for none."""
@@ -123,9 +123,7 @@ def transformers(lanes):
     of each thread: keys, values, scores, shares and sums of attention (`kernels/attention.py`, or `attention_float32.py`),
     and for a tile bytes [T, 24 * in], scales [T, 24], lines [T, 24, in], products [T, 24, 64].
     """
-    attention_rows, attention_columns = (0,) * 6, (0,)  # of attention_float32's blocks
-    if processor.has_pairs():
-        attention_rows, attention_columns = (0,) * (24 // lanes), (0,) * min(4, 24 // (24 // lanes))
+    attention_rows, attention_columns = blocks(lanes)
     rows, columns, lanes = (0,) * ROWS, (0,) * COLUMNS, (0,) * lanes
 
     def run(thread, threads, block):
