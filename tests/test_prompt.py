@@ -1,11 +1,14 @@
 """Prompt and options: what is allowed, what is refused and in which words."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from longplay import GenerationOptions, Prompt, Section
 from longplay.errors import PromptError
+from longplay.keys import Key
 from longplay.prompt import LABELS, parse_sections
 
 
@@ -123,3 +126,32 @@ def test_sections_of_a_continuation_count_from_the_start_of_the_recording() -> N
     assert GenerationOptions().settle(prompt, after=12).seconds == 33
     with pytest.raises(PromptError, match="the last section, chorus:20-45, ends within the 50 s of the audio prompt"):
         GenerationOptions().settle(prompt, after=50)
+
+
+def test_tempo_and_key_are_those_of_the_words_or_the_numbers() -> None:
+    words = Prompt(text="techno, 130 bpm, A minor").control
+    assert words is not None
+    assert (words.bpm, words.key, words.beats) == (pytest.approx(130), Key(9, "minor"), 4)
+    assert Prompt(text="techno", bpm=130, key="a minor").control == words
+    assert Prompt(text="techno").control is None
+    waltz = Prompt(text="a waltz", bpm=90).control
+    assert waltz is not None
+    assert (waltz.bpm, waltz.beats, waltz.key) == (pytest.approx(90), 3, None)
+    impossible = Prompt(text="a hit of 9000 bpm").control
+    assert impossible is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"bpm": 10}, "bpm = 10: must be greater than or equal to 30"),
+        ({"bpm": 999}, "bpm = 999: must be less than or equal to 300"),
+        ({"text": "120 bpm", "bpm": 90}, "bpm is 90, but the text says 120 bpm; leave one of them out"),
+        ({"key": "H dur"}, "key 'H dur': expected a form like 'F# minor'"),
+        ({"text": "in C minor", "key": "C major"}, "key is C major, but the text says C minor; leave one of them out"),
+    ],
+)
+def test_tempos_and_keys_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        Prompt(**given)
+    assert message in str(caught.value)

@@ -1,15 +1,18 @@
-"""What a user asks for: `Prompt` (text and sections) and `GenerationOptions` (every knob, with its range).
+"""What a user asks for: `Prompt` (text, sections, tempo, key) and `GenerationOptions` (every knob, with its range).
 
 Wrong values raise `PromptError` wherever these classes are made: in Python, on the command line, from a recipe.
 """
 
+import re
 import secrets
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from longplay.config import Config, describe
+from longplay.control import Control
 from longplay.errors import PromptError
+from longplay.keys import Key, named_key
 
 Cache = Literal["float32", "bfloat16", "int8"]
 Label = Literal["intro", "verse", "chorus", "outro"]
@@ -18,6 +21,9 @@ MAX_TEXT_LENGTH = 4000
 MAX_SECONDS = 7200.0
 DEFAULT_SECONDS = 30.0
 MAX_DRAWN_SEED = 2**31
+MIN_BPM, MAX_BPM = 30.0, 300.0
+BPM = re.compile(r"(\d+(?:\.\d+)?) ?bpm\b", re.IGNORECASE)
+TRIPLE = re.compile(r"\bwaltz|\b3/4\b", re.IGNORECASE)
 
 
 class _Asked(Config):
@@ -54,12 +60,21 @@ class Section(_Asked):
 class Prompt(_Asked):
     """A description in words and the sections of the piece (none: the model decides).
 
+    Attributes:
+        text: the words.
+        sections: labelled stretches in order.
+        bpm: the tempo; None: the one that the words name ("120 bpm"), if any.
+        key: such as "F# minor"; None: the one that the words name, if any.
+
     Raises:
-        PromptError: a text of more than 4,000 characters, or sections that overlap or are out of order.
+        PromptError: a text of more than 4,000 characters, sections that overlap or are out of order, a tempo or key out of
+            range, or another one than the text names.
     """
 
     text: str = ""
     sections: tuple[Section, ...] = ()
+    bpm: float | None = Field(default=None, ge=MIN_BPM, le=MAX_BPM)
+    key: str | None = None
 
     @field_validator("text")
     @classmethod
@@ -77,6 +92,27 @@ class Prompt(_Asked):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _of_one_mind(self) -> Self:
+        named = named_bpm(self.text)
+        if self.bpm is not None and named is not None and abs(self.bpm - named) > 0.5:
+            raise ValueError(f"bpm is {self.bpm:g}, but the text says {named:g} bpm; leave one of them out")
+        if self.key is not None:
+            key, other = Key.parse(self.key), named_key(self.text)
+            if other is not None and Key.parse(other) != key:
+                raise ValueError(f"key is {self.key}, but the text says {other}; leave one of them out")
+        return self
+
+    @property
+    def control(self) -> Control | None:
+        """The even pulse and the key that are asked for, one way or the other; bars of four beats, or of three in a waltz."""
+        bpm, key = self.bpm or named_bpm(self.text), self.key or named_key(self.text)
+        if bpm is not None and not MIN_BPM <= bpm <= MAX_BPM:
+            bpm = None  # words may be about anything
+        if bpm is None and key is None:
+            return None
+        return Control.steady(bpm, Key.parse(key) if key else None, beats=3 if TRIPLE.search(self.text) else 4)
+
     @property
     def start(self) -> float:
         """Where the piece starts in the song that the sections describe, in seconds."""
@@ -90,6 +126,12 @@ class Prompt(_Asked):
         """
         if not self.text.strip():
             raise PromptError("the prompt is empty; describe the music in a few words, e.g. 'calm piano, 80 bpm'")
+
+
+def named_bpm(text: str) -> float | None:
+    """The first tempo that a text names, such as "120 bpm"."""
+    match = BPM.search(text)
+    return float(match[1]) if match else None
 
 
 def parse_sections(text: str) -> tuple[Section, ...]:

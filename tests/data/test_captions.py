@@ -2,8 +2,8 @@ import re
 
 import pytest
 
+from longplay.analysis.measure import Facts
 from longplay.data.captions import Description, captions, moods, tempo_word
-from longplay.data.measure import Facts
 from longplay.prompt import Section
 
 FULL = Description(
@@ -58,7 +58,7 @@ def test_tempo_words(bpm: float, word: str) -> None:
 
 
 def test_moods_name_only_what_stands_out() -> None:
-    ordinary = Facts(seconds=60, brightness=1700, density=4, dynamics=7)
+    ordinary = Facts(seconds=60, brightness=1700, density=4, dynamics=7, bars=())
     assert moods(ordinary) == ()
-    extreme = Facts(seconds=60, brightness=900, density=7, dynamics=15)
+    extreme = Facts(seconds=60, brightness=900, density=7, dynamics=15, bars=())
     assert moods(extreme) == ("dark", "busy", "dynamic")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from longplay.data.measure import measure
+from longplay.analysis.measure import measure
 from longplay.data.render import find_fonts, render
 from longplay.data.score import Score, compose, styles
 from longplay.errors import LongplayError, UserError

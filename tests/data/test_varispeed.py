@@ -4,8 +4,9 @@ import pytest
 
 from longplay.data.captions import Description, captions
 from longplay.data.manifest import Track
-from longplay.data.varispeed import transposed, varispeed, with_varispeed
+from longplay.data.varispeed import varispeed, with_varispeed
 from longplay.errors import ConfigError
+from longplay.keys import Key
 from longplay.prompt import Section
 
 
@@ -52,7 +53,7 @@ def test_what_is_not_known_stays_unsaid() -> None:
     ("key", "up", "expected"), [("G# major", 1, "A major"), ("C minor", -1, "B minor"), ("Db major", 12, "C# major")]
 )
 def test_keys_are_transposed_however_they_are_spelt(key: str, up: int, expected: str) -> None:
-    assert transposed(key, up) == expected
+    assert str(Key.parse(key).transposed(up)) == expected
 
 
 def test_only_training_tracks_are_played_at_other_speeds() -> None:
@@ -62,3 +63,8 @@ def test_only_training_tracks_are_played_at_other_speeds() -> None:
     for wrong in ([0], [7], [2, 2]):
         with pytest.raises(ConfigError, match="different semitones from 1 to 6, up or down"):
             with_varispeed(tracks, wrong)
+
+
+def test_bars_go_with_the_speed() -> None:
+    before = track().model_copy(update={"bars": (0.3, 2.7, 5.1)})
+    assert varispeed(before, 5).bars == pytest.approx([time / 2 ** (5 / 12) for time in (0.3, 2.7, 5.1)])

@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from golden_fixtures import Golden
 from longplay.checkpoint.system import load_system
+from longplay.control import Control
 from longplay.engine import batch, piece
 from longplay.engine.batch import NO_CODE, prefill
 from longplay.engine.decode import Decoding, generate
 from longplay.engine.piece import Piece, RowBuilder
+from longplay.keys import Key
 from longplay.models.lm import LM
 from longplay.prompt import GenerationOptions, Section
 from tiny_lm import golden_lm, tiny_lm
@@ -125,6 +128,45 @@ def test_a_batch_equals_its_pieces_alone(guidance: float, context_frames: int | 
     together = codes(lm, *RAGGED, options=options)
     assert together == [codes(lm, one, options=options)[0] for one in RAGGED]
     assert len(together[1]) == 14
+
+
+HELD = tuple(
+    replace(piece, frames=piece.frames + 70, min_frames=100, offset=offset, control=control)
+    for piece, offset, control in zip(
+        RAGGED,
+        (0.0, 3.1, 1.7),
+        (Control.steady(140, start=0.1), None, Control((2.0, 3.0, 3.9), 3, Key(4, "minor"))),
+        strict=True,
+    )
+)  # beyond a block of controls
+
+
+@pytest.mark.parametrize("context_frames", [None, 8])
+def test_pieces_with_and_without_a_pulse_share_a_batch(context_frames: int | None) -> None:
+    lm = tiny_lm(context_frames=context_frames, control=True)
+    options = GenerationOptions(top_k=10)
+    together = codes(lm, *HELD, options=options)
+    assert together == [codes(lm, one, options=options)[0] for one in HELD]
+    freed = codes(lm, replace(HELD[0], control=None), options=options)[0]
+    assert freed != together[0]
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_stepwise_logits_with_a_pulse_equal_a_full_forward(held: Piece) -> None:
+    lm = tiny_lm(control=True)
+    logits, made = trace(Decoding(lm, [held], GenerationOptions()), held.frames)
+    builder = RowBuilder(lm, held, "none")
+    for step in (0, 1, 2, 63, 64, 65, held.frames - 1):
+        history = torch.cat([held.prompt, made[:step, 0]])
+        for row, inputs in enumerate(builder.rows(history, 0, guided=True)):
+            with torch.no_grad():
+                full = lm.audio_head(lm(inputs[None]))[0, -1]
+            torch.testing.assert_close(logits[step, 0, row], full, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_takes_no_pulse_says_so() -> None:
+    with pytest.raises(ValueError, match=r"LMConfig.control is false"):
+        codes(tiny_lm(), HELD[0])
 
 
 @pytest.mark.parametrize("compatibility", ["none", "reference"])

@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from longplay.evaluate.adherence import asked_bpm, asked_key, hit_rate, retrieval_rate, same_key, same_tempo
+from longplay.evaluate.adherence import hit_rate, retrieval_rate, same_key, same_tempo
+from longplay.keys import named_key
+from longplay.prompt import named_bpm
 
 
 def synthetic_tags(count: int, seed: int = 0) -> np.ndarray:
@@ -55,7 +57,7 @@ def test_too_few_clips_to_choose_from_are_refused() -> None:
     ],
 )
 def test_what_a_prompt_asks_for(text: str, bpm: float | None, key: str | None) -> None:
-    assert (asked_bpm(text), asked_key(text)) == (bpm, key)
+    assert (named_bpm(text), named_key(text)) == (bpm, key)
 
 
 def test_tempo_within_four_percent() -> None:

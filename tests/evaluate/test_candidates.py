@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longplay.data.measure import measure
+from longplay.analysis.measure import measure
 from longplay.data.musicnn import Listener, Musicnn
 from longplay.errors import PromptError
 from longplay.evaluate.candidates import Asked, Candidate, check_comparable, find_candidates

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from longplay import Audio, GenerationOptions, Pipeline, Prompt
+from longplay.control import Control
 from longplay.errors import PromptError
-from longplay.pipeline.continuation import go_on, hear
+from longplay.keys import Key
+from longplay.pipeline.continuation import Heard, go_on, hear, on_the_beat
 from longplay.prompt import parse_sections
 from recordings import chord
 
@@ -113,3 +115,39 @@ def test_the_new_part_has_the_level_of_each_channel(pipeline: Pipeline) -> None:
     recording = chord(3, 24_000, channels=2)
     made = pipeline.continue_(recording, "x", GenerationOptions(seconds=3, seed=0, num_steps=1)).wav[:, 72_000:]
     np.testing.assert_allclose(made[0, 2_000:], 2 * made[1, 2_000:], atol=1e-5)
+
+
+def clicks(bpm: float, seconds: float, first: float) -> Heard:
+    """The end of a longer recording, clicks and a chord that changes every four of them."""
+    rate, wav = 24_000, np.zeros(round(seconds * 24_000), np.float32)
+    time = np.arange(len(wav)) / rate
+    for number, start in enumerate(np.arange(first, seconds - 0.1, 60 / bpm)):
+        begin, pitch = round(start * rate), (220.0, 277.2)[number // 4 % 2]
+        wav[begin : begin + 800] += np.random.default_rng(0).normal(0, 0.3, 800).astype(np.float32)
+        stop = round((start + 60 / bpm) * rate)
+        wav[begin:stop] += 0.1 * np.sin(2 * np.pi * pitch * time[begin:stop]).astype(np.float32)
+    return Heard(wav[None], len(wav), seconds, start=20.0)
+
+
+def test_the_pulse_of_the_recording_goes_on() -> None:
+    found = on_the_beat(clicks(125, 10, 0.2), 24_000, None)
+    assert found.bpm == pytest.approx(125, rel=0.02)
+    assert found.beats == 4
+    beats = 4 * found.position(np.array([20.2 + 0.48 * 30]))  # four seconds after the recording's end
+    assert abs(beats - beats.round()) < 0.15
+
+
+def test_another_tempo_that_is_asked_for_starts_on_the_last_bar_line() -> None:
+    heard = clicks(125, 10, 0.2)
+    last = on_the_beat(heard, 24_000, None).bars[-1]
+    asked = Control.steady(90, Key.parse("D minor"), beats=3)
+    found = on_the_beat(heard, 24_000, asked)
+    assert (found.bpm, found.beats, found.bars[0]) == (pytest.approx(90), 3, last)
+    assert found.key == asked.key
+    assert on_the_beat(heard, 24_000, Control.steady(124)).bars[-1] == last
+
+
+def test_without_a_pulse_there_is_none_to_go_on_with() -> None:
+    steady = Heard(chord(5, 24_000).mono(), 120_000, 5.0, start=0.0)
+    assert on_the_beat(steady, 24_000, None).bpm is None
+    assert on_the_beat(steady, 24_000, Control.steady(100)).bpm == pytest.approx(100)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from longplay import Audio, GenerationOptions, Pipeline, Prompt
 from longplay.errors import AudioError, CheckpointError, PromptError, UserError
+from longplay.models.lm import LM
 from longplay.pipeline import read_recipe, stages
 from longplay.pipeline.device import resolve_device
 from longplay.prompt import parse_sections
@@ -115,6 +117,35 @@ def test_text_sections_and_options_all_count(pipeline: Pipeline, options: Genera
     for other in changed:
         assert other.shape[1] <= plain.shape[1]
         assert not np.array_equal(other, plain[:, : other.shape[1]])
+
+
+def test_tempo_and_key_count_where_the_model_takes_them(pipeline: Pipeline, options: GenerationOptions) -> None:
+    options = options.model_copy(update={"fast": True})
+    assert pipeline.system.lm is not None
+    torch.manual_seed(0)
+    lm = LM(pipeline.system.lm.config.model_copy(update={"control": True})).eval()
+    for parameter in lm.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    held = Pipeline(replace(pipeline.system, lm=lm), "held")
+    plain = held.generate("x", options).wav
+    given = held.generate(Prompt(text="x", bpm=97), options)
+    assert not np.array_equal(given.wav, plain)
+    assert not np.array_equal(given.wav, held.generate(Prompt(text="x", bpm=98), options).wav)
+    assert not np.array_equal(plain, held.generate(Prompt(text="x", key="A minor"), options).wav)
+    assert given.recipe is not None
+    assert Prompt.parse(given.recipe["prompt"]).bpm == 97
+    words, numbers = (held.generate(Prompt(text="x, 97 bpm", bpm=bpm), options).wav for bpm in (None, 97))
+    assert np.array_equal(words, numbers)
+    sketch = held.sketch(Prompt(text="x", bpm=97), [1], options)[0].wav
+    assert np.array_equal(sketch[:, : 24_000 // 4], given.wav[:, : 24_000 // 4])
+
+
+@pytest.mark.parametrize("prompt", [Prompt(text="x", bpm=97), Prompt(text="x", key="A minor")])
+def test_a_model_of_words_alone_says_so(pipeline: Pipeline, prompt: Prompt, options: GenerationOptions) -> None:
+    for make in (pipeline.generate, lambda asked, how: pipeline.sketch(asked, [1], how)):
+        with pytest.raises(PromptError, match=r"takes tempo and key in words alone; .* e\.g\. '120 bpm, F# minor'"):
+            make(prompt, options)
+    assert pipeline.generate("x, 97 bpm", options).seconds > 1
 
 
 def test_progress_reaches_the_end_and_never_falls(pipeline: Pipeline, options: GenerationOptions) -> None:

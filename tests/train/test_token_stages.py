@@ -1,5 +1,6 @@
 """Stages `lm` and `flow` on tiny pieces of codes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from longplay.data.token_windows import TokenTrack
+from longplay.control import Control
+from longplay.data.token_windows import TokenTrack, TokenWindows
 from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.flow import Flow
 from longplay.train.export import export_model
 from longplay.train.flow_stage import FlowStage, FlowStageConfig, ReflowConfig
+from longplay.train.init import start_from
 from longplay.train.lm_examples import collate
 from longplay.train.loop import train
 from longplay.train.parallel import Parallel
@@ -52,6 +55,42 @@ def test_the_lm_learns_what_repeats(lm_stage: Any, optimizer: str) -> None:
     learn(stage, 150, optimizer=optimizer)
     stage.model.eval()
     assert held_out_loss(stage) < 0.5 * first
+
+
+def test_the_lm_learns_to_keep_a_beat_that_only_control_tells(lm_stage: Any, tracks: list[TokenTrack]) -> None:
+    """A code of its own on every bar line, noise between: where a window starts in the bar, the codes do not say at once."""
+    rng = np.random.default_rng(1)
+
+    def beaten(track: TokenTrack, period: int, first: int) -> TokenTrack:
+        codes = rng.integers(1, 16, 400).astype(np.int16)
+        codes[first::period] = 0
+        rate = 20
+        return replace(track, semantic=codes, control=Control(((first) / rate, (first + period) / rate)))
+
+    pieces = [beaten(track, period, first) for track, period, first in zip(tracks, (5, 6, 7), (2, 3, 0), strict=True)]
+    stage = lm_stage(lm=lm_stage().config.lm.model_copy(update={"control": True}), held_out_windows=8)
+    windows = TokenWindows(pieces, 20)
+    stage.windows = stage.held_out = windows
+    learn(stage, 250, learning_rate=1e-2)
+    stage.model.eval()
+    with torch.inference_mode():
+        found = stage.evaluate(stage.model)
+    gain = found["loss_without_control"] - found["loss"]
+    assert gain > 0.1, found
+
+
+def test_older_weights_learn_control_from_nothing(lm_stage: Any, tmp_path: Path) -> None:
+    older = lm_stage()
+    older.export(older.model, tmp_path)
+    newer = lm_stage(lm=older.config.lm.model_copy(update={"control": True}))
+    start_from(newer.model, "lm", tmp_path)
+    batch = newer.batch(0, slice(None))
+    said = newer.losses(0, batch).metrics["loss"]
+    batch.pop("control")
+    assert older.losses(0, batch).metrics["loss"] == said
+    newer.export(newer.model, tmp_path / "newer")
+    with pytest.raises(CheckpointError, match="does not fit this config"):
+        start_from(older.model, "lm", tmp_path / "newer")
 
 
 def test_the_flow_learns(flow_stage: Any) -> None:

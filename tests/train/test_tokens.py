@@ -14,12 +14,14 @@ import soundfile as sf
 import soxr
 import torch
 
+from longplay.control import Control
 from longplay.data.labels import TrackLabel, apply_labels
 from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenWindows, read_token_tracks
 from longplay.data.varispeed import with_varispeed
 from longplay.engine import encode as engine_encode
 from longplay.errors import TrainingError
+from longplay.keys import Key
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.prompt import Section
@@ -190,6 +192,20 @@ def test_new_captions_reach_old_shards_without_encoding_again(manifest: Path, tm
     assert all(
         np.array_equal(a.semantic, b.semantic) and a.sections == b.sections for a, b in zip(before, after, strict=True)
     )
+
+
+def test_bars_tempo_and_key_reach_shards_of_an_older_version(manifest: Path, tmp_path: Path, models: Any) -> None:
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
+    for shard in (tmp_path / "tokens").glob("*.parquet"):
+        pq.write_table(pq.read_table(shard).drop_columns(["bars", "bpm", "key"]), shard)
+    older = read_token_tracks(tmp_path / "tokens", "train")
+    assert {track.control for track in older} == {Control()}
+    said = {"bars": (0.0, 0.5, 1.0), "bpm": 360.0, "key": "Eb minor", "offset": 2.0}
+    write_manifest(manifest, [track.model_copy(update=said) for track in read_manifest(manifest)])
+    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models))).tracks == 0
+    after = read_token_tracks(tmp_path / "tokens", "train")
+    assert {track.control for track in after} == {Control((2.0, 2.5, 3.0), 3, Key(3, "minor"))}
+    assert all(np.array_equal(a.semantic, b.semantic) for a, b in zip(older, after, strict=True))
 
 
 def rows(folder: Path) -> dict[str, list[Any]]:

@@ -15,6 +15,8 @@ def continue_(
     seconds: options.SecondsOption = None,
     prompt_seconds: options.PromptSecondsOption = None,
     sections: options.SectionsOption = None,
+    bpm: options.BpmOption = None,
+    key: options.KeyOption = None,
     seed: options.SeedOption = None,
     count: options.CountOption = 1,
     fast: options.FastOption = None,
@@ -53,6 +55,8 @@ def continue_(
         "continue",
         text,
         sections,
+        bpm,
+        key,
         {
             "seconds": seconds,
             "prompt_seconds": prompt_seconds,

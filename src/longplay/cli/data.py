@@ -131,8 +131,8 @@ def structure(
     ] = None,
 ) -> None:
     """Find the sections of a recording; the last line can be given to `generate --sections` or a sidecar."""
+    from longplay.analysis.measure import analyse
     from longplay.data.decode import read_mono
-    from longplay.data.measure import analyse
     from longplay.data.structure_plot import plot_structure
 
     wav, rate = read_mono(file)

@@ -12,6 +12,8 @@ def generate(
     output: options.OutputOption = None,
     seconds: options.SecondsOption = None,
     sections: options.SectionsOption = None,
+    bpm: options.BpmOption = None,
+    key: options.KeyOption = None,
     seed: options.SeedOption = None,
     count: options.CountOption = 1,
     candidates: options.CandidatesOption = None,
@@ -53,6 +55,8 @@ def generate(
         "generate",
         text,
         sections,
+        bpm,
+        key,
         {
             "seconds": seconds,
             "seed": seed,

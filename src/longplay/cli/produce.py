@@ -119,7 +119,7 @@ def _check_comparable(request: Request, count: int, candidates: int) -> None:
         )
     if request.remake is not None:
         raise PromptError("--candidates: --from makes the piece of its seed again; leave out one of them")
-    check_comparable(request.prompt.text)
+    check_comparable(request.prompt)
 
 
 def _check_streamable(request: Request, count: int) -> None:

@@ -48,6 +48,8 @@ def build_request(
     task: Task,
     text: str | None,
     sections: str | None,
+    bpm: float | None,
+    key: str | None,
     options: Mapping[str, Any],
     finish: Mapping[str, Any],
     source: Path | None,
@@ -63,6 +65,8 @@ def build_request(
         task: the command.
         text: the prompt in words.
         sections: as on the command line.
+        bpm: tempo.
+        key: such as "F# minor".
         options: words of `GenerationOptions`; None is not given.
         finish: words of `Finish`; None is not given, loudness may be `off`.
         source: a file whose recipe to start from.
@@ -87,6 +91,7 @@ def build_request(
         prompt["text"] = text
     if sections is not None:
         prompt["sections"] = parse_sections(sections)
+    prompt |= only_given({"bpm": bpm, "key": key})
     base = recipe.options.dump() if recipe else {}
     if recipe and options.get("seconds") is None and sections is not None:
         base["seconds"] = None

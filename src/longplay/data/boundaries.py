@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from longplay.analysis.measure import measure
 from longplay.data.decode import read_mono
 from longplay.data.manifest import Track
-from longplay.data.measure import measure
 from longplay.data.workers import run_jobs
 from longplay.errors import UserError
 from longplay.prompt import Label, Section

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from longplay.analysis.measure import Facts
 from longplay.data.captions import Description, captions, moods
 from longplay.data.hearing import hear, heard
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Split, Track
-from longplay.data.measure import Facts
 from longplay.data.quality import LIMITS, Quality
 from longplay.data.recordings import Given, GroupBy, Recording, splits
 from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
@@ -154,6 +154,7 @@ def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, 
         genre=about.styles[0] if about.styles else None,
         instruments=about.instruments,
         chords=given.chords,
+        bars=facts.bars,
         offset=given.offset,
     )
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from longplay.analysis.measure import Facts
 from longplay.config import Config
-from longplay.data.measure import Facts
 from longplay.prompt import Section
 
 MAX_INSTRUMENTS = 5

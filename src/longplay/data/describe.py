@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 import yaml
 from pydantic import Field
 
+from longplay.analysis.measure import Facts
 from longplay.config import Config
 from longplay.data.captions import Description, captions, moods
 from longplay.data.copyright import Rights, read_stanzas, rights
 from longplay.data.manifest import Track
-from longplay.data.measure import Facts
 from longplay.data.sources import Work
 from longplay.data.tags import NOTHING, Heard
 
@@ -68,6 +68,7 @@ def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTH
         sections=facts.sections,
         bpm=facts.bpm,
         key=facts.key,
+        bars=facts.bars,
         genre=about.styles[0],
         instruments=heard.instruments,
     )

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from longplay.data.measure import NOTES
+from longplay.keys import NOTES
 
 Mode = Literal["major", "minor"]
 Harmony = Literal["pop", "jazz", "blues", "soul", "electronic", "metal"]

@@ -35,6 +35,7 @@ class Track(Config):
         codec_ok: the source has at least 44.1 kHz and 100 kb/s, so that the 48 kHz codec may learn from it.
         captions: several wordings of the same facts, from terse to a sentence.
         sections, bpm, key, chords: exact where `kind` is "rendered", else given or estimated (see `measure`).
+        bars: times of the bar lines in seconds, none without a pulse; `bpm` tells how many beats a bar has.
         offset: second of the song at which the audio starts, where it is a clip of one.
         speed: at which the file is to be played, times and tempo being those of then (`data/varispeed.py`).
     """
@@ -56,6 +57,7 @@ class Track(Config):
     genre: str | None = None
     instruments: tuple[str, ...] = ()
     chords: tuple[Chord, ...] = ()
+    bars: tuple[float, ...] = ()
     offset: float = Field(default=0.0, ge=0)
     speed: float = Field(default=1.0, gt=0)
 

@@ -127,6 +127,7 @@ def _label(score: Score, name: str, seconds: float, instruments: tuple[str, ...]
         genre=score.style.genre,
         instruments=instruments,
         chords=score.chords,
+        bars=score.bars,
     )
 
 

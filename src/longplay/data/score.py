@@ -14,8 +14,8 @@ from pydantic import Field
 from longplay.config import Config
 from longplay.data.harmony import MINOR_SHARE, PROGRESSIONS, Harmony, Mode, chord, symbol
 from longplay.data.manifest import Chord
-from longplay.data.measure import NOTES
 from longplay.data.melody import Voice, choose_voice, melody
+from longplay.keys import NOTES
 from longplay.prompt import Label, Section
 
 MIN_BPM, MAX_BPM = 60, 180
@@ -88,6 +88,12 @@ class Score(Config):
             if not result or result[-1].name != name:
                 result.append(Chord(start=round(bar * self.bar_seconds, 3), name=name))
         return tuple(result)
+
+    @property
+    def bars(self) -> tuple[float, ...]:
+        """The bar lines, that at the end of the last bar included."""
+        count = sum(len(part.chords) for part in self.parts)
+        return tuple(round(bar * self.bar_seconds, 3) for bar in range(count + 1))
 
     def text(self) -> str:
         """The MMA source."""

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import soxr
+from pydantic import ValidationError
 
+from longplay.analysis.measure import Facts, measure
 from longplay.audio.clip import to_mono
 from longplay.config import Config
 from longplay.data.decode import Prepared, prepare, read, read_mono, write_wav
 from longplay.data.fingerprint import duplicates, fingerprint
 from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest
-from longplay.data.measure import Facts, measure
 from longplay.data.quality import Quality, flags, inspect
 from longplay.errors import AudioError
 from longplay.files import write_text
@@ -101,6 +102,10 @@ class Store:
     def is_done(self, name: str, paths: Sequence[Path] = ()) -> bool:
         """Whether it is prepared; with `paths`, from these files as they are now and with these settings."""
         if not self._facts(name).is_file():
+            return False
+        try:
+            self.facts(name)
+        except ValidationError:  # measured when less was measured
             return False
         made = self.preparation(name)
         return not paths or (made is not None and made.stamp == self._stamp(paths))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longplay.data.structure import Structure
+from longplay.analysis.structure import Structure
 from longplay.errors import UserError
 from longplay.report import save_figure
 

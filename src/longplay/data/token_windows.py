@@ -1,18 +1,21 @@
 """Windows of token shards as training batches of `lm` and `flow`; batch n is a function of (seed, n) alone."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longplay.control import Control
 from longplay.data.intake import PUBLISHED_LABELS
 from longplay.data.manifest import Split
 from longplay.data.recordings import hashed_splits
 from longplay.data.storage import Folder, open_folder
 from longplay.errors import TrainingError
+from longplay.keys import Key
 from longplay.prompt import MAX_SECONDS, Section, parse_sections
 
 SCHEMA_VERSION = "1"
@@ -25,7 +28,7 @@ class TokenTrack:
     """One piece: `semantic` [T] at the tokenizer's rate, `acoustic` [K, T'] at the codec's, and what is said of it.
 
     K is 0 where the shard was made without a codec. A clip of a song starts at its `offset` seconds, and its sections
-    have the times of the song.
+    and bars have the times of the song.
     """
 
     utt: str
@@ -34,6 +37,7 @@ class TokenTrack:
     captions: tuple[str, ...]
     sections: tuple[Section, ...]
     offset: float = 0.0
+    control: Control = field(default_factory=Control)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,18 @@ def _tracks(table: pa.Table) -> Iterator[TokenTrack]:
             captions=tuple(row.get("captions") or (row["text"],)),
             sections=parse_sections(row["sections"]) if "sections" in row else whole,
             offset=start,
+            control=_control(row),
         )
+
+
+def _control(row: Mapping[str, Any]) -> Control:
+    bars: Sequence[float] = row.get("bars") or ()
+    bpm, key = row.get("bpm"), row.get("key")
+    named = Key.parse(key) if key else None
+    if not bpm or len(bars) < 2:
+        return Control(key=named)
+    mean = (bars[-1] - bars[0]) / (len(bars) - 1)
+    return Control(tuple(bars), max(1, round(mean * bpm / 60)), named)
 
 
 def _codes(cell: pa.ListScalar) -> np.ndarray:

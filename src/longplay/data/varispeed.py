@@ -9,13 +9,12 @@ from collections.abc import Sequence
 
 from longplay.data.captions import tempo_word
 from longplay.data.manifest import Track
-from longplay.data.measure import NOTES
 from longplay.errors import ConfigError
+from longplay.keys import Key
 from longplay.prompt import Section
 
 MOST_SEMITONES = 6
 TEMPO_WORDS = re.compile(r"\b(slow|mid-tempo|very fast|fast)\b", re.IGNORECASE)
-_PITCHES = {name: pitch for pitch, name in enumerate(NOTES)} | {"Db": 1, "D#": 3, "Gb": 6, "G#": 8, "A#": 10}
 
 
 def with_varispeed(tracks: Sequence[Track], semitones: Sequence[int]) -> list[Track]:
@@ -47,18 +46,17 @@ def varispeed(track: Track, semitones: int) -> Track:
             "seconds": track.seconds / speed,
             "offset": track.offset / speed,
             "bpm": track.bpm and track.bpm * speed,
-            "key": track.key and transposed(track.key, semitones),
+            "key": track.key and _transposed(track.key, semitones),
             "chords": (),
+            "bars": tuple(time / speed for time in track.bars),
             "sections": sections,
             "captions": tuple(_reworded(caption, track, semitones, speed) for caption in track.captions),
         }
     )
 
 
-def transposed(key: str, semitones: int) -> str:
-    """A key such as "F# minor", so many semitones higher."""
-    tonic, mode = key.split(" ", 1)
-    return f"{NOTES[(_PITCHES[tonic] + semitones) % 12]} {mode}"
+def _transposed(key: str, semitones: int) -> str:
+    return str(Key.parse(key).transposed(semitones))
 
 
 def _reworded(caption: str, track: Track, semitones: int, speed: float) -> str:
@@ -71,7 +69,7 @@ def _reworded(caption: str, track: Track, semitones: int, speed: float) -> str:
         before, after = tempo_word(track.bpm), tempo_word(track.bpm * speed)
         rest = TEMPO_WORDS.sub(lambda found: _like(found[0], after) if found[0].lower() == before else found[0], rest)
     if track.key:
-        rest = rest.replace(track.key, transposed(track.key, semitones))
+        rest = rest.replace(track.key, _transposed(track.key, semitones))
     return head + rest
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from longplay.control import Control
 from longplay.models.lm import LM
 from longplay.models.segments import REFERENCE_CLI_IDS, TRAINING_IDS, Segment, window_segments
 from longplay.prompt import Section
@@ -33,6 +34,7 @@ class Piece:
         offset: seconds from the start of the piece to the first code of `prompt`, or else to the first new one.
         history: codes that the model hears at most; None: as many as it was trained on.
         min_frames: codes before which eos is forbidden; None is the published rule, nine tenths of `frames`.
+        control: bars, tempo and key that it is held to, for models that take them.
     """
 
     ids: tuple[int, ...]
@@ -43,6 +45,7 @@ class Piece:
     offset: float = 0.0
     min_frames: int | None = None
     history: int | None = None
+    control: Control | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -103,6 +106,14 @@ class RowBuilder:
             2 + 3 * max(1, len(self.piece.sections)) + len(self.piece.ids) + (min(codes, context) if context else codes)
         )
 
+    def control(self, first: int, count: int) -> Tensor | None:
+        """Features [count, C] of the codes of prompt and piece from `first` on; None where it is held to nothing."""
+        if self.piece.control is None:
+            return None
+        rate = self.lm.config.code_rate
+        made = self.piece.control.features(self.piece.offset + first / rate, count, rate)
+        return torch.from_numpy(made).to(self.lm.audio_head.bias)
+
     def rows(self, history: Tensor, first: int, guided: bool) -> list[Tensor]:
         """Inputs [N, D] of the conditional row and, if `guided`, the unconditional one.
 
@@ -119,7 +130,7 @@ class RowBuilder:
             torch.tensor(labels, device=device),
         )
         ids = torch.tensor(self.piece.ids, dtype=torch.long, device=device)
-        rows = [lm.assemble(structure, ids, history)]
+        rows = [lm.assemble(structure, ids, history, self.control(first, len(history) + 1))]
         if guided and self.compatibility == "reference":
             heard = history.clone()
             heard[: max(0, len(self.prompt) - first)] = 0

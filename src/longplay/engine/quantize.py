@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from longplay.control import MIDDLE_BPM, Control
 from longplay.engine.batch import prefill
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece, RowBuilder
@@ -137,16 +138,17 @@ def calibration_inputs(lm: LM, ids: Sequence[int], frames: int) -> dict[str, Ten
 
     lm.inference = lm.decoder({name: watched(name, Dense(weights)) for name, weights in lm.linears()})
     try:
-        for _ in generate(lm, [calibration_piece(ids, frames, seed=0)], GenerationOptions()):
+        for _ in generate(lm, [calibration_piece(lm, ids, frames, seed=0)], GenerationOptions()):
             pass
     finally:
         lm.inference = None
     return {name: torch.cat(parts) for name, parts in kept.items()}
 
 
-def calibration_piece(ids: Sequence[int], frames: int, seed: int) -> Piece:
-    """A piece of exactly `frames` codes."""
-    return Piece(tuple(ids), frames, seed, min_frames=frames)
+def calibration_piece(lm: LM, ids: Sequence[int], frames: int, seed: int) -> Piece:
+    """A piece of exactly `frames` codes, with a pulse where the model takes one."""
+    control = Control.steady(MIDDLE_BPM) if lm.config.control else None
+    return Piece(tuple(ids), frames, seed, min_frames=frames, control=control)
 
 
 @torch.inference_mode()
@@ -159,7 +161,7 @@ def compare(lm: LM, forms: Mapping[str, Decoder], ids: Sequence[int], frames: in
         ids: of the text.
         frames: codes of the piece; another seed than that of the calibration.
     """
-    options, piece = GenerationOptions(), calibration_piece(ids, frames, seed=1)
+    options, piece = GenerationOptions(), calibration_piece(lm, ids, frames, seed=1)
     codes = torch.cat(list(generate(lm, [piece], options)), dim=1)[0]
     exact = guided_logits(lm, lm.decoder(), piece, codes, options)
     return {
@@ -174,9 +176,11 @@ def guided_logits(lm: LM, decoder: Decoder, piece: Piece, codes: Tensor, options
     builder = RowBuilder(lm, piece, "none")
     cache = lm.cache(2, builder.max_positions(len(codes)))
     logits = prefill(decoder, builder.rows(codes[:0], 0, guided=True), cache)
-    said = [logits]
-    for code in codes[:-1]:
-        inputs = lm.audio_embedding(code).expand(2, 1, -1)
+    said, control = [logits], builder.control(0, len(codes))
+    for number, code in enumerate(codes[:-1], 1):
+        inputs = lm.audio_embedding(code).repeat(2, 1, 1)
+        if control is not None:
+            inputs[0] += lm.project_control(control[number])
         said.append(step(decoder, inputs, cache))
     rows = torch.stack(said).float()  # [T, 2, V]
     return mix(rows[:, 0], rows[:, 1], options.guidance)

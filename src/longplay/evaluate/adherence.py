@@ -6,34 +6,19 @@ computed exactly.
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from longplay.keys import Key
+
 CHOICES = 8
 TEMPO_TOLERANCE = 0.04
-PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-ACCIDENTALS = {"": 0, "#": 1, "b": -1}
-BPM = re.compile(r"(\d+(?:\.\d+)?) ?bpm\b", re.IGNORECASE)
-KEY = re.compile(r"\b([A-G])(#|b)? (major|minor)\b")
 
 Array = npt.NDArray[np.floating]
 T = TypeVar("T")
-
-
-def asked_bpm(text: str) -> float | None:
-    """The tempo that a prompt asks for, such as "120 bpm"."""
-    match = BPM.search(text)
-    return float(match[1]) if match else None
-
-
-def asked_key(text: str) -> str | None:
-    """The key that a prompt asks for, such as "F# minor"."""
-    match = KEY.search(text)
-    return match[0] if match else None
 
 
 def same_tempo(asked: float, measured: float | None) -> bool:
@@ -43,7 +28,7 @@ def same_tempo(asked: float, measured: float | None) -> bool:
 
 def same_key(asked: str, measured: str | None) -> bool:
     """The same tonic, however it is spelled, and mode."""
-    return measured is not None and _pitch_and_mode(asked) == _pitch_and_mode(measured)
+    return measured is not None and Key.parse(asked) == Key.parse(measured)
 
 
 def hit_rate(
@@ -92,10 +77,3 @@ def _directions(probabilities: Array) -> Array:
     odds = np.log(p / (1 - p))
     standard = (odds - odds.mean(0)) / odds.std(0).clip(1e-6)
     return standard / np.linalg.norm(standard, axis=1, keepdims=True).clip(1e-12)
-
-
-def _pitch_and_mode(key: str) -> tuple[int, str]:
-    match = KEY.fullmatch(key)
-    if match is None:
-        raise ValueError(f"key {key!r}: expected a form like 'F# minor'")
-    return (PITCHES[match[1]] + ACCIDENTALS[match[2] or ""]) % 12, match[3]

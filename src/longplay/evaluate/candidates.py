@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from longplay.analysis.measure import measure
 from longplay.audio import Audio
-from longplay.data.measure import measure
 from longplay.data.musicnn import Listener
 from longplay.data.tags import excess, probabilities, vocabulary
 from longplay.errors import PromptError
-from longplay.evaluate.adherence import asked_bpm, asked_key, same_key, same_tempo
+from longplay.evaluate.adherence import same_key, same_tempo
+from longplay.keys import named_key
 from longplay.pipeline import Pipeline
-from longplay.prompt import Prompt, SettledOptions
+from longplay.prompt import Prompt, SettledOptions, named_bpm
 
 SKETCH_SECONDS = 10.0
 MIN_SECONDS = 4.0
@@ -40,10 +41,11 @@ class Asked:
         return self != Asked(None, None, ())
 
     @classmethod
-    def of(cls, text: str) -> "Asked":
+    def of(cls, prompt: Prompt) -> "Asked":
         """Read a prompt."""
+        text = prompt.text
         named = tuple(word for word in _words() if re.search(rf"\b{re.escape(word)}s?\b", text, re.IGNORECASE))
-        return cls(asked_bpm(text), asked_key(text), named)
+        return cls(prompt.bpm or named_bpm(text), prompt.key or named_key(text), named)
 
 
 @dataclass(frozen=True, order=True)
@@ -70,17 +72,17 @@ class Candidate:
         return f"seed {self.seed}: {tempo}, {self.key or 'no clear key'}"
 
 
-def check_comparable(text: str) -> Asked:
+def check_comparable(prompt: Prompt) -> Asked:
     """What a prompt asks for.
 
     Raises:
         PromptError: nothing that can be heard.
     """
-    asked = Asked.of(text)
+    asked = Asked.of(prompt)
     if not asked:
         examples = ", ".join(_words()[:6])
         raise PromptError(
-            f"prompt {text!r}: candidates are compared by tempo ('120 bpm'), key ('F# minor') and words like {examples}; "
+            f"prompt {prompt.text!r}: candidates are compared by tempo ('120 bpm'), key ('F# minor') and words like {examples}; "
             "it names none"
         )
     return asked
@@ -107,7 +109,7 @@ def find_candidates(
         CheckpointError: the model lacks a part.
         DownloadError: the listening network cannot be fetched.
     """
-    asked = check_comparable(prompt.text)
+    asked = check_comparable(prompt)
     if options.seconds < MIN_SECONDS:
         raise PromptError(f"seconds = {options.seconds:g}: candidates are compared over {MIN_SECONDS:g} s or more")
     if options.compatibility == "reference":

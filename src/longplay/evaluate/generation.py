@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from longplay.analysis.measure import measure
 from longplay.data.manifest import Track
-from longplay.data.measure import measure
 from longplay.data.musicnn import Heard
 from longplay.evaluate.adherence import (
     CHOICES,
-    asked_bpm,
-    asked_key,
     hit_rate,
     retrieval_rate,
     same_key,
@@ -27,6 +25,8 @@ from longplay.evaluate.clips import Clip
 from longplay.evaluate.controls import add_noise, shuffle_chunks, white_noise
 from longplay.evaluate.frechet import frechet_distance
 from longplay.evaluate.report import Row
+from longplay.keys import named_key
+from longplay.prompt import named_bpm
 
 NOISE_DB = 10.0
 
@@ -36,7 +36,7 @@ Embeddings = npt.NDArray[np.float32]
 
 def prompt_of(track: Track) -> str:
     """The caption that asks for most that can be checked: tempo and key, else one of them, else the first."""
-    return max(track.captions, key=lambda text: (asked_bpm(text) is not None) + (asked_key(text) is not None))
+    return max(track.captions, key=lambda text: (named_bpm(text) is not None) + (named_key(text) is not None))
 
 
 def controls(clips: Sequence[Clip]) -> dict[str, list[Wav]]:
@@ -77,7 +77,7 @@ def adherence_rows(
         heard: `made`, heard.
     """
     prompts = [prompt_of(clip.track) for clip in clips]
-    bpms, keys = [asked_bpm(text) for text in prompts], [asked_key(text) for text in prompts]
+    bpms, keys = [named_bpm(text) for text in prompts], [named_key(text) for text in prompts]
     facts = [measure(wav, sample_rate) for wav in made]
     real_facts = [measure(clip.wav, clip.sample_rate) for clip in clips]
     groups = [clip.track.id for clip in clips]

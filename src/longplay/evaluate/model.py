@@ -288,7 +288,7 @@ class Evaluation:
         prompt = Prompt(text=prompt_of(clip.track))
         own = {"seconds": seconds, "seed": index * (candidates or 1), "fast": self._fast}
         options = self.options.model_copy(update=own).settle(prompt)
-        if candidates is not None and Asked.of(prompt.text):
+        if candidates is not None and Asked.of(prompt):
             options = options.with_seed(
                 find_candidates(self.pipeline, prompt, options, candidates, self.listener)[0].seed
             )

@@ -5,7 +5,8 @@ One row of input vectors, concatenated along time (CHECKPOINTS.md 3.2):
     [sos] [start x S] [end x S] [label x S] [text x L] [task] [audio x T]
 
 with S segments of the piece. The state at `task` predicts the first code, the state at code n the one after it, and
-after the last comes eos = `codebook_size`. Published models saw whole pieces; our own are trained on windows of
+after the last comes eos = `codebook_size`. A model with `LMConfig.control` is told of every code, by an addition to the
+vector before it, where in the bar it falls, the tempo and the key (`control.py`). Published models saw whole pieces; our own are trained on windows of
 `context_frames` codes, with times counted from the start of the piece.
 """
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.config import Config
+from longplay.control import CONTROL_WIDTH
 from longplay.nn.attention import Attention, Rotary
 from longplay.nn.cache import KVCache
 from longplay.nn.compiled import CACHE_DTYPE, CompiledStep, CompiledWeights
@@ -47,6 +49,7 @@ class LMConfig(Config):
         text_dropout: share of rows that train without their text, which is what guidance needs.
         float16_time: round time vectors to float16, as the published models do (CHECKPOINTS.md 7, item 3).
         context_frames: codes of history that the model was trained on; None: a whole piece.
+        control: whether it takes bars, tempo and key of the codes; published models do not.
     """
 
     text_vocab_size: PositiveInt
@@ -64,6 +67,7 @@ class LMConfig(Config):
     text_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
     float16_time: bool = False
     context_frames: int | None = Field(default=None, ge=2)
+    control: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> "LMConfig":
@@ -113,6 +117,7 @@ class LMBatch:
         starts, ends: seconds of each segment; a start of -1 marks padding.
         labels: label id of each segment.
         complete: whether eos follows the last code; false for a window that stops before its piece does.
+        control: features of each code and the one after the last; zeros where none, None where the model takes none.
     """
 
     ids: Int[Tensor, "B L"]
@@ -123,6 +128,7 @@ class LMBatch:
     ends: Float[Tensor, "B S"]
     labels: Int[Tensor, "B S"]
     complete: Bool[Tensor, " B"]
+    control: Float[Tensor, "B T+1 C"] | None = None
 
 
 class LMLoss(NamedTuple):
@@ -178,6 +184,7 @@ class LM(nn.Module):
         self.audio_embedding = nn.Embedding(config.codebook_size, config.dim)
         self.structure_embedding = nn.Embedding(config.num_labels, config.dim)
         self.task_embedding = nn.Embedding(2, config.dim)
+        self.control_projection = nn.Linear(CONTROL_WIDTH, config.dim, bias=False) if config.control else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
         self.audio_head = nn.Linear(config.dim, config.codebook_size + 1)
@@ -197,6 +204,8 @@ class LM(nn.Module):
         # The head starts as the embedding's transpose: the newest code is the first guess for the next one, which
         # codes of sustained sound make a good guess (docs/experiments.md, 2026-11-22).
         with torch.no_grad():
+            if self.control_projection is not None:
+                self.control_projection.weight.zero_()
             self.audio_head.weight[: self.config.codebook_size].copy_(self.audio_embedding.weight)
 
     def linears(self) -> Iterator[tuple[str, Weights]]:
@@ -316,11 +325,35 @@ class LM(nn.Module):
         return torch.cat([self.time_embedding(starts), self.time_embedding(ends), self.structure_embedding(labels)])
 
     def assemble(
-        self, structure: Float[Tensor, "S D"], ids: Int[Tensor, " L"], codes: Int[Tensor, " T"]
+        self,
+        structure: Float[Tensor, "S D"],
+        ids: Int[Tensor, " L"],
+        codes: Int[Tensor, " T"],
+        control: Float[Tensor, "T+1 C"] | None = None,
     ) -> Float[Tensor, "N D"]:
-        """One row of input; no ids is what training calls dropped text."""
+        """One row of input.
+
+        Args:
+            structure: of the segments.
+            ids: of the text; none is what training calls dropped text.
+            codes: so far.
+            control: features of `codes` and of the one that follows; None: nothing is known of them.
+        """
         sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
-        return torch.cat([sos, structure, self.text_embedding(ids), task, self.audio_embedding(codes)])
+        audio = torch.cat([task, self.audio_embedding(codes)])
+        if control is not None:
+            audio = audio + self.project_control(control)
+        return torch.cat([sos, structure, self.text_embedding(ids), audio])
+
+    def project_control(self, control: Float[Tensor, "*N C"]) -> Float[Tensor, "*N D"]:
+        """What features add to the vector before their code.
+
+        Raises:
+            ValueError: the model takes none.
+        """
+        if self.control_projection is None:
+            raise ValueError("this model takes no bars, tempo and key of its codes: LMConfig.control is false")
+        return self.control_projection(control)
 
     def forward(self, inputs: Float[Tensor, "B N D"], packing: Packing | None = None) -> Float[Tensor, "B N D"]:
         """States after the final norm, which `audio_head` turns into logits; those of padding mean nothing.
@@ -363,7 +396,10 @@ class LM(nn.Module):
             real = batch.starts[row] >= 0
             structure = self.structure(batch.starts[row][real], batch.ends[row][real], batch.labels[row][real])
             codes = batch.codes[row, :code_length]
-            inputs.append(self.assemble(structure, batch.ids[row, :id_length], codes))
+            control = None
+            if batch.control is not None and not (dropped is not None and dropped[row]):
+                control = batch.control[row, : code_length + 1]
+            inputs.append(self.assemble(structure, batch.ids[row, :id_length], codes, control))
             target = torch.full((len(inputs[-1]),), IGNORED, dtype=torch.long, device=codes.device)
             target[-1 - code_length : -1] = codes
             target[-1] = torch.where(batch.complete[row], self.config.eos, IGNORED)
@@ -375,7 +411,7 @@ class LM(nn.Module):
 
         Args:
             batch: what to learn.
-            dropped: rows whose text is left out (`draw_dropped`); default none.
+            dropped: rows whose text and control are left out (`draw_dropped`); default none.
             packed: compute the rows one after the other in one, without padding; the same but for rounding.
         """
         packing = None

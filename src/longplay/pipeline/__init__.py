@@ -133,6 +133,7 @@ class Pipeline:
             prompt.require_text()
         else:
             check_sound(audio)
+        self._check_held(prompt)
         settled = self._settle(options or GenerationOptions(), prompt, after=audio.seconds if audio else 0.0)
         steps = Steps(self.system, self.name, settled, one_at_a_time(progress))
         recipe = partial(self._recipe, "continue" if audio else "generate", prompt, settled, audio)
@@ -158,6 +159,7 @@ class Pipeline:
         """
         prompt = Prompt(text=prompt) if isinstance(prompt, str) else prompt
         prompt.require_text()
+        self._check_held(prompt)
         settled = self._settle(options or GenerationOptions(), prompt)
         steps = Steps(self.system, self.name, settled, silent)
         together = self.system.device.type == "cpu" and self.precision in ("float32", "int8-compiled")
@@ -204,6 +206,15 @@ class Pipeline:
             raise PromptError(f"the audio has {audio.sample_rate} Hz already; upscale takes {limit} Hz or less")
         made = self.reconstruct(audio, "both", options, progress)
         return replace(add_highs(audio, made), recipe={**(made.recipe or {}), "task": "upscale"})
+
+    def _check_held(self, prompt: Prompt) -> None:
+        """Refuse a tempo or key in numbers where the lm hears words alone."""
+        lm = self.system.lm
+        if (prompt.bpm or prompt.key) and lm is not None and not lm.config.control:
+            raise PromptError(
+                f"model {self.name!r}: takes tempo and key in words alone; leave out bpm and key and say them in the text, "
+                "e.g. '120 bpm, F# minor'"
+            )
 
     def _settle(self, options: GenerationOptions, prompt: Prompt, after: float = 0.0) -> SettledOptions:
         """Everything decided, the flow's own defaults too, so that a recipe makes the same sound whatever they become."""

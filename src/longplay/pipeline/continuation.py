@@ -6,20 +6,24 @@ of the heard part only sets the level; what follows it is the new part, led in f
 """
 
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from longplay.analysis.measure import measure
 from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.join import OVERLAP_SECONDS, lead_in
 from longplay.audio.resample import fit, resample_stream
+from longplay.control import Control
 from longplay.errors import PromptError
+from longplay.keys import Key
 from longplay.models.tokenizer import TokenizerConfig
 
 MIN_SECONDS = 1.0
 LEVEL_SECONDS = 3.0
 MAX_GAIN = 4.0
+SAME_TEMPO = 0.04
 
 
 def check_sound(audio: Audio) -> None:
@@ -61,6 +65,26 @@ def hear(audio: Audio, seconds: float, config: TokenizerConfig) -> Heard:
     wav = fit(Audio(end.mono(), audio.sample_rate).resample(sample_rate).wav, length)
     seconds = length / sample_rate
     return Heard(wav, samples, seconds, max(0.0, audio.seconds - seconds))
+
+
+def on_the_beat(heard: Heard, sample_rate: int, asked: Control | None) -> Control:
+    """The pulse and key of what is heard going on; what is asked for comes first, its bars from the last bar line on.
+
+    Args:
+        heard: at least a second.
+        sample_rate: of its `wav`.
+        asked: in words or numbers.
+    """
+    facts = measure(heard.wav[0], sample_rate)
+    bars = tuple(heard.start + time for time in facts.bars)
+    beats = max(1, round((bars[1] - bars[0]) * facts.bpm / 60)) if bars and facts.bpm else 4
+    found = Control(bars, beats, Key.parse(facts.key) if facts.key else None)
+    key = asked.key if asked is not None and asked.key is not None else found.key
+    if asked is None or asked.bpm is None:
+        return replace(found, key=key)
+    if facts.bpm is not None and abs(facts.bpm / asked.bpm - 1) <= SAME_TEMPO:
+        return replace(found, key=key)
+    return Control.steady(asked.bpm, key, bars[-1] if bars else heard.start, asked.beats)
 
 
 def go_on(audio: Audio, heard: Heard, rendered: Iterable[Wav], sample_rate: int) -> Generator[Wav, None, None]:

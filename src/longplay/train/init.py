@@ -9,6 +9,8 @@ from torch import nn
 from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
 
+NEW = ("control_projection.weight",)  # changes nothing before it learns, so that older models can learn it
+
 
 def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, own: Collection[str] = ()) -> None:
     """Give `model` the weights of a model directory.
@@ -22,9 +24,11 @@ def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, 
     Raises:
         CheckpointError: the directory has no such weights, or they do not fit.
     """
+    weights = load_weights(directory, stage)
+    own = {*own, *NEW} - (weights.keys() - own)
     kept = {name: value for name, value in model.state_dict().items() if name in own}
     try:
-        model.load_state_dict(load_weights(directory, stage) | kept)
+        model.load_state_dict(weights | kept)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{directory}: its {stage} does not fit this config ({reason})") from None

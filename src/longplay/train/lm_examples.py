@@ -6,7 +6,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from longplay.control import Control
 from longplay.data.token_windows import TokenWindow
 from longplay.models.lm import LMBatch, LMConfig
 from longplay.models.segments import Segment, window_segments
@@ -14,19 +16,35 @@ from longplay.models.segments import Segment, window_segments
 
 @dataclass(frozen=True)
 class Example:
-    """One window, and the ids of its text (none where the text is dropped), for a model of config `lm`."""
+    """One window for a model of config `lm`.
+
+    Attributes:
+        ids: of its text, none where the text is dropped.
+        held: whether the model is told of bars, tempo and key.
+    """
 
     window: TokenWindow
     ids: Sequence[int]
     lm: LMConfig
+    held: bool = True
 
     @cached_property
     def segments(self) -> Sequence[Segment]:
         """What the piece's sections say of the window."""
-        window, rate = self.window, self.lm.code_rate
-        start = window.track.offset + window.start / rate
-        end = start + len(window.semantic) / rate
-        return window_segments(window.track.sections, start, end, self.lm.unlabelled)
+        start = self.start
+        end = start + self.frames / self.lm.code_rate
+        return window_segments(self.window.track.sections, start, end, self.lm.unlabelled)
+
+    @property
+    def start(self) -> float:
+        """Second of the song at which the window starts."""
+        return self.window.track.offset + self.window.start / self.lm.code_rate
+
+    @property
+    def control(self) -> Tensor:
+        """Features of its codes and the one after [T + 1, C]; zeros where the model is not told."""
+        known = self.window.track.control if self.held else Control()
+        return torch.from_numpy(known.features(self.start, self.frames + 1, self.lm.code_rate))
 
     @property
     def frames(self) -> int:
@@ -52,6 +70,7 @@ def collate(examples: Sequence[Example]) -> LMBatch:
     """A padded batch, one example a row."""
     windows = [example.window for example in examples]
     segments = [example.segments for example in examples]
+    controlled = examples[0].lm.control
     return LMBatch(
         ids=_padded([example.ids for example in examples], 0, torch.long),
         id_lengths=torch.tensor([len(example.ids) for example in examples]),
@@ -61,7 +80,13 @@ def collate(examples: Sequence[Example]) -> LMBatch:
         ends=_padded([[segment.end for segment in row] for row in segments], -1, torch.float32),
         labels=_padded([[segment.label for segment in row] for row in segments], 0, torch.long),
         complete=torch.tensor([window.ends for window in windows]),
+        control=pad_sequence([example.control for example in examples], batch_first=True) if controlled else None,
     )
+
+
+def tensors(batch: LMBatch) -> dict[str, Tensor]:
+    """The fields of a batch that it has."""
+    return {name: value for name, value in vars(batch).items() if value is not None}
 
 
 def _padded(rows: Sequence[Sequence[float]], value: int, dtype: torch.dtype) -> Tensor:

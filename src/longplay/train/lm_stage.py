@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,7 +23,7 @@ from longplay.prompt import GenerationOptions
 from longplay.report import to_json
 from longplay.text import TextTokenizer
 from longplay.train.export import export_model
-from longplay.train.lm_examples import Example, collate
+from longplay.train.lm_examples import Example, collate, tensors
 from longplay.train.loop_config import LoopConfig
 from longplay.train.lora import LoRAConfig, lora_tensors, merged
 from longplay.train.packing import fill_rows
@@ -150,7 +151,7 @@ class LMStage:
         targets = sum(example.targets for row in every for example in row)
         parts = self.batch_size / (stop - first)
         weight = torch.tensor(sum(example.targets for example in chosen) * parts / targets)
-        made = vars(collate(chosen)) | {"weight": weight}
+        made = tensors(collate(chosen)) | {"weight": weight}
         if self.config.row_positions:
             used = sum(example.before + example.frames for example in chosen)
             made["filled"] = torch.tensor(used / (self.config.row_positions * (stop - first)))
@@ -158,15 +159,16 @@ class LMStage:
 
     def _rows(self, drawn: TokenWindows, step: int, per_row: int) -> list[list[Example]]:
         windows = drawn.batch(self.config.loop.seed, step, self.batch_size * per_row)
-        dropped = self.model.draw_dropped(len(windows), torch.Generator().manual_seed(step)).tolist()
-        every = [self._example(window, without) for window, without in zip(windows, dropped, strict=True)]
+        generator = torch.Generator().manual_seed(step)
+        dropped, free = (self.model.draw_dropped(len(windows), generator).tolist() for _ in range(2))
+        every = [self._example(*each) for each in zip(windows, dropped, free, strict=True)]
         return [every[first : first + per_row] for first in range(0, len(every), per_row)]
 
     def _packed(self, drawn: TokenWindows, step: int) -> list[list[Example]]:
         assert self.config.row_positions is not None
         generator = torch.Generator().manual_seed(step)
         examples = (
-            self._example(window, bool(self.model.draw_dropped(1, generator)))
+            self._example(window, *(bool(self.model.draw_dropped(1, generator)) for _ in range(2)))
             for window in drawn.draw(self.config.loop.seed, step)
         )
         return fill_rows(examples, self.batch_size, self.config.row_positions)
@@ -180,7 +182,8 @@ class LMStage:
         return Losses({"model": loss * weight}, metrics if filled is None else metrics | {"filled": filled})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Loss and accuracy on fixed windows, with their text and (`loss_without_text`) without it.
+        """Loss and accuracy on fixed windows, with all that is said of them, without any of it (`loss_without_text`), and
+        with words but without bars, tempo and key (`loss_without_control`).
 
         Also those of openings (`opening_loss`) and of other music (`kept_loss`), where there are any.
         """
@@ -200,14 +203,17 @@ class LMStage:
         device = next(model.parameters()).device
         rows = []
         for window in windows:
-            batch = LMBatch(
-                **{name: value.to(device) for name, value in vars(collate([self._example(window)])).items()}
-            )
+            fields = tensors(collate([self._example(window)]))
+            batch = LMBatch(**{name: value.to(device) for name, value in fields.items()})
             loss, accuracy = model.loss(batch)
             without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
-            rows.append([float(loss), float(accuracy), float(without)])
-        loss_, accuracy_, without_ = np.mean(rows, axis=0)
-        return {"loss": float(loss_), "accuracy": float(accuracy_), "loss_without_text": float(without_)}
+            words, _ = model.loss(replace(batch, control=None)) if batch.control is not None else (loss, accuracy)
+            rows.append([float(loss), float(accuracy), float(without), float(words)])
+        names = ("loss", "accuracy", "loss_without_text", "loss_without_control")
+        metrics = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+        if not self.config.lm.control:
+            del metrics["loss_without_control"]
+        return metrics
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Two pieces made from held-out captions, through the tokenizer's decoder, beside the pieces they describe."""
@@ -219,7 +225,8 @@ class LMStage:
         frames = round(self.config.sample_seconds * self.config.lm.code_rate)
         for index, window in enumerate(self.held_out.batch(2, 0, 2)):
             ids = tuple(self.text.encode(window.caption))
-            piece = Piece(ids=ids, frames=frames, seed=index, sections=window.track.sections)
+            control = window.track.control if self.config.lm.control else None
+            piece = Piece(ids=ids, frames=frames, seed=index, sections=window.track.sections, control=control)
             codes = torch.cat(list(generate(model, [piece], GenerationOptions())), dim=1).cpu()
             original = torch.from_numpy(window.semantic[:frames].astype(np.int64)).unsqueeze(0)
             made, real = self.tokenizer.decode(codes)[0, 0], self.tokenizer.decode(original)[0, 0]
@@ -245,5 +252,7 @@ class LMStage:
         if self.config.keep_best:
             write_text(best, to_json(self._measured))
 
-    def _example(self, window: TokenWindow, dropped: bool = False) -> Example:
-        return Example(window, () if dropped else tuple(self.text.encode(window.caption)), self.config.lm)
+    def _example(self, window: TokenWindow, dropped: bool = False, free: bool = False) -> Example:
+        """`dropped`: without words, bars, tempo and key; `free`: with words alone."""
+        ids = () if dropped else tuple(self.text.encode(window.caption))
+        return Example(window, ids, self.config.lm, held=not (dropped or free))

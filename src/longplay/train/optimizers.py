@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor
 
 from longplay.errors import ConfigError
 from longplay.train.loop_config import LoopConfig
+from longplay.train.muon import Muon
 
 
 def build_optimizers(
@@ -40,10 +41,5 @@ def build_optimizers(
         "adamw": torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, fused=True)
     }
     if hidden:
-        optimizers["muon"] = torch.optim.Muon(
-            hidden,
-            lr=config.muon_learning_rate or learning_rate,
-            weight_decay=config.weight_decay,
-            adjust_lr_fn="match_rms_adamw",  # steps of AdamW's size, so that one learning rate serves both
-        )
+        optimizers["muon"] = Muon(hidden, config.muon_learning_rate or learning_rate, config.weight_decay)
     return optimizers

@@ -2,7 +2,7 @@
 
 A shard is a parquet file of whole tracks with the published columns (CHECKPOINTS.md 5: `utt, text, chorus, time_start,
 time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a whole piece, `captions`, `sections`
-(`label:start-end,...`) and `split`; times are those of the song. Spectral encoders take long tracks in windows with
+(`label:start-end,...`), `split`, `bars` (their lines), `bpm` and `key`; times are those of the song. Spectral encoders take long tracks in windows with
 their exact context: no seams. Who encodes is a parameter: this process, several, or the nodes of a cluster. Only this
 one writes, and what is in a shard is not encoded again: each track is there once, whoever was killed in between.
 """
@@ -38,9 +38,14 @@ SCHEMA = pa.schema(
         ("captions", pa.list_(pa.string())),
         ("sections", pa.string()),
         ("split", pa.string()),
+        ("bars", pa.list_(pa.float64())),
+        ("bpm", pa.float64()),
+        ("key", pa.string()),
     ],
     metadata={"longplay_schema": SCHEMA_VERSION},
 )
+
+OLDEST = SCHEMA.names[: SCHEMA.names.index("bars")]  # the columns of the first version
 
 EncodeAll = Callable[[Sequence[Job]], Iterable[Outcome[Job, Codes]]]
 
@@ -133,10 +138,13 @@ def _refresh(shards: Folder, name: str, tracks: Mapping[str, Track]) -> list[str
     """Rewrite the shard if the manifest now says something else of its tracks; returns their ids."""
     with shards.open(name) as file:
         table = pq.read_table(file)
-    if table.schema.names != SCHEMA.names:
+    if set(OLDEST) - set(table.schema.names):
         raise TrainingError(f"{name}: was not written by `longplay train tokens`; write to another folder")
     utts: list[str] = table["utt"].to_pylist()
     described = [column for column in SCHEMA.names if column not in ("semantic_token", "acoustic_token")]
+    for column in set(described) - set(table.schema.names):  # of an older version
+        table = table.append_column(SCHEMA.field(column), pa.nulls(len(table), SCHEMA.field(column).type))
+    table = table.select(SCHEMA.names)
     old = table.select(described).to_pylist()
     new = [_describe(tracks[row["utt"]]) if row["utt"] in tracks else row for row in old]
     if new != old:
@@ -165,4 +173,7 @@ def _describe(track: Track) -> dict[str, Any]:
         "captions": list(track.captions),
         "sections": ",".join(map(str, sections)),
         "split": track.split,
+        "bars": [time + track.offset for time in track.bars],
+        "bpm": track.bpm,
+        "key": track.key,
     }

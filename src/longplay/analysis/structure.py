@@ -73,8 +73,8 @@ def find_structure(bands: Floats, chroma: Floats, levels: Floats, beats: Array, 
     change = (change - change.mean()) / (change.std() + 1e-9)
     metre = _metre(np.concatenate([spectrum, harmony - harmony.mean(axis=0)], axis=1))
     best: tuple[float, list[int], npt.NDArray[np.int_], Array] | None = None
-    for phase in range(metre):
-        lines = np.arange(phase, len(spectrum) - metre + 1, metre)
+    phases = [np.arange(phase, len(spectrum) - metre + 1, metre) for phase in range(metre)]
+    for phase, lines in enumerate(phases):
         if len(lines) < 2 * MIN_BARS or seconds < MIN_SECONDS:
             continue
         bars = spectrum[: lines[-1] + metre][phase:].reshape(len(lines), -1)
@@ -84,7 +84,8 @@ def find_structure(bands: Floats, chroma: Floats, levels: Floats, beats: Array, 
         if best is None or worth > best[0]:
             best = worth, bounds, lines, likeness
     if best is None:
-        return Structure((), (), starts / per_second, np.zeros((0, 0)), novelty)
+        lines = max(phases, key=lambda lines: change[lines].mean() if len(lines) else -np.inf)
+        return Structure((), (), starts[lines] / per_second, np.zeros((0, 0)), novelty[lines])
     _, bounds, lines, likeness = best
     groups = _group(likeness, bounds)
     edges = [0, *lines[bounds[1:-1]], len(spectrum)]

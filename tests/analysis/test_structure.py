@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longplay.data.beats import track_beats
+from longplay.analysis.beats import track_beats
+from longplay.analysis.measure import HOP, RATE, analyse
 from longplay.data.boundaries import equal_sections, hit_f1, score, tenths
-from longplay.data.measure import HOP, RATE, analyse
 from longplay.data.structure_plot import plot_structure
 from longplay.errors import UserError
 from longplay.prompt import Section
@@ -106,3 +106,21 @@ def test_baselines_cover_the_piece_and_the_score_tells_them_from_the_truth() -> 
         assert (baseline[0].start, baseline[-1].end) == (0, 100)
         assert score(baseline, known, 100).fine < 1
     assert score(tenths(100), known, 100).labels > 0.9
+
+
+@pytest.mark.parametrize("bars", [5, 40])
+def test_bars_begin_where_the_harmony_changes_in_short_pieces_too(bars: int) -> None:
+    """10 s have no sections, but a pulse to go on with."""
+    lead = part("A", 1, 0.5)[:RATE]  # two beats before the first bar line
+    facts = analyse(np.concatenate([lead, part("A", bars, 0.7)]), RATE).facts
+    known = 1.0 + 4 * BEAT * np.arange(bars)
+    found = np.array(facts.bars)
+    assert bool(facts.sections) == (bars > 20)
+    assert len(found) == pytest.approx(bars, abs=2)
+    inner = found[(found > 1.5) & (found < known[-1] - 0.5)]
+    assert all(np.abs(known - time).min() < 0.06 for time in inner)
+
+
+def test_what_does_not_pulse_has_no_bars() -> None:
+    steady = 0.1 * np.sin(2 * np.pi * 220 * np.arange(20 * RATE) / RATE)
+    assert analyse(steady.astype(np.float32), RATE).facts.bars == ()

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import soxr
 from pydantic import Field
 
+from longplay.analysis.beats import track_beats
+from longplay.analysis.structure import GRID_SECONDS, Structure, find_structure
 from longplay.config import Config
-from longplay.data.beats import track_beats
-from longplay.data.structure import GRID_SECONDS, Structure, find_structure
+from longplay.keys import Key, Mode
 from longplay.prompt import Section
 
 RATE = 22050
@@ -29,9 +30,10 @@ MIN_BPM, MAX_BPM = 50.0, 200.0
 MIN_PULSE = 0.12  # of the onset strength's power must recur at the beat, or there is no tempo to speak of
 MIN_CONTRAST = 0.165  # of the chroma (deviation over mean); noise has 0.15, drums less, pitched music 0.18 and more
 MIN_KEY_MARGIN = 0.02  # by which the best key's correlation must lead that of any other tonic
-NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+PROFILES: tuple[tuple[Mode, tuple[float, ...]], ...] = (
+    ("major", (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)),
+    ("minor", (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)),
+)
 
 Array = npt.NDArray[np.float32]
 
@@ -45,6 +47,7 @@ class Facts(Config):
         brightness: median spectral centroid in Hz.
         density: note onsets per second.
         dynamics: dB between its loud and its quiet moments (90th and 10th percentile of the level).
+        bars: times of the bar lines in seconds; none without a clear pulse.
     """
 
     seconds: float
@@ -53,6 +56,7 @@ class Facts(Config):
     brightness: float = Field(ge=0)
     density: float = Field(ge=0)
     dynamics: float = Field(ge=0)
+    bars: tuple[float, ...]
     sections: tuple[Section, ...] = ()
 
 
@@ -92,6 +96,7 @@ def analyse(wav: Array, rate: int) -> Analysis:
         brightness=round(float(np.median(centroids)), 1),
         density=round(_peaks(onsets) / seconds, 2),
         dynamics=round(float(loud_level - quiet_level), 2),
+        bars=tuple(np.round(structure.bars, 3).tolist()) if bpm and len(structure.bars) > 1 else (),
         sections=structure.sections,
     )
     return Analysis(facts, structure)
@@ -144,13 +149,13 @@ def key(chroma: Array) -> str | None:
     if chroma.std() < MIN_CONTRAST * chroma.mean():
         return None
     scores = {
-        (tonic, mode): float(np.corrcoef(np.roll(profile, tonic), chroma)[0, 1])
-        for mode, profile in (("major", MAJOR), ("minor", MINOR))
+        Key(tonic, mode): float(np.corrcoef(np.roll(profile, tonic), chroma)[0, 1])
+        for mode, profile in PROFILES
         for tonic in range(12)
     }
-    (tonic, mode), best = max(scores.items(), key=lambda item: item[1])
-    runner_up = max(score for (other, _), score in scores.items() if other != tonic)
-    return f"{NOTES[tonic]} {mode}" if best - runner_up > MIN_KEY_MARGIN else None
+    found, best = max(scores.items(), key=lambda item: item[1])
+    runner_up = max(score for other, score in scores.items() if other.tonic != found.tonic)
+    return str(found) if best - runner_up > MIN_KEY_MARGIN else None
 
 
 def _spectrogram(wav: Array) -> Array:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from longplay.data.measure import measure
+from longplay.analysis.measure import measure
 
 RATE = 48000
 CHORDS = {"C": (261.63, 329.63, 392.0), "F": (349.23, 440.0, 523.25), "G": (392.0, 493.88, 587.33)}

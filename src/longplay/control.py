@@ -1,0 +1,79 @@
+"""What `lm` may be told of every code besides the words: where in the bar it falls, the tempo and the key.
+
+Words come before the music and only once; a small model hardly heeds them (docs/experiments.md, 2026-11-23). These
+numbers are added to the vector from which each code is predicted, so that the model always knows when the next beat
+falls, and positions in the bar can be compared by attention. Published models have no such input.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from longplay.keys import Key
+
+BEAT_HARMONICS = 8  # a code of 13 ms can be told from the next one at any tempo
+BAR_HARMONICS = 3
+MIDDLE_BPM = 120.0
+CONTROL_WIDTH = 2 * BEAT_HARMONICS + 2 * BAR_HARMONICS + 3 + 24
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Control:
+    """What one piece is held to.
+
+    Attributes:
+        bars: times of bar lines in seconds from the start of the piece, two or more, rising; beyond them bars go on
+            as long as the outermost are. Empty: no pulse is asked for.
+        beats: in a bar.
+        key: none is asked for if None.
+    """
+
+    bars: tuple[float, ...] = ()
+    beats: int = 4
+    key: Key | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.bars) == 1 or not (np.diff(self.bars) > 0).all():
+            raise ValueError(f"bar lines {self.bars[:4]}: expected none, or two or more that rise")
+        if self.beats < 1:
+            raise ValueError(f"beats {self.beats}: a bar has at least one")
+
+    @classmethod
+    def steady(cls, bpm: float | None, key: Key | None = None, start: float = 0.0, beats: int = 4) -> "Control":
+        """An even pulse whose bars start at `start` seconds; none with `bpm` None."""
+        return cls(() if bpm is None else (start, start + beats * 60 / bpm), beats, key)
+
+    @property
+    def bpm(self) -> float | None:
+        """The mean tempo."""
+        if not self.bars:
+            return None
+        return 60 * self.beats * (len(self.bars) - 1) / (self.bars[-1] - self.bars[0])
+
+    def position(self, seconds: Array) -> Array:
+        """Where in the music each time is, in bars from the first bar line."""
+        lines = np.asarray(self.bars)
+        bar = np.clip(np.searchsorted(lines, seconds, side="right") - 1, 0, len(lines) - 2)
+        return bar + (seconds - lines[bar]) / (lines[bar + 1] - lines[bar])
+
+    def features(self, start: float, count: int, rate: float) -> npt.NDArray[np.float32]:
+        """The numbers for `count` codes at `rate` a second, the first at `start` seconds: [count, CONTROL_WIDTH]."""
+        made = np.zeros((count, CONTROL_WIDTH), np.float32)
+        if self.bars:
+            bars = self.position(start + np.arange(count) / rate)
+            beat = np.outer(bars * self.beats, np.arange(1, BEAT_HARMONICS + 1))
+            bar = np.outer(bars, np.arange(1, BAR_HARMONICS + 1))
+            angles = 2 * np.pi * np.concatenate([beat, bar], axis=1)
+            width = angles.shape[1]
+            made[:, :width], made[:, width : 2 * width] = np.cos(angles), np.sin(angles)
+            bpm = self.bpm
+            assert bpm is not None
+            made[:, 2 * width] = 1
+            made[:, 2 * width + 1] = np.log2(bpm / MIDDLE_BPM)
+            made[:, 2 * width + 2] = self.beats % 3 == 0
+        if self.key is not None:
+            made[:, CONTROL_WIDTH - 24 + self.key.tonic + 12 * (self.key.mode == "minor")] = 1
+        return made
