@@ -147,7 +147,7 @@ def test_tempo_and_key_are_those_of_the_words_or_the_numbers() -> None:
         ({"bpm": 10}, "bpm = 10: must be greater than or equal to 30"),
         ({"bpm": 999}, "bpm = 999: must be less than or equal to 300"),
         ({"text": "120 bpm", "bpm": 90}, "bpm is 90, but the text says 120 bpm; leave one of them out"),
-        ({"key": "H dur"}, "key 'H dur': expected a form like 'F# minor'"),
+        ({"key": "H dur"}, "key 'H dur': expected a form like 'F# minor' or 'F#m'"),
         ({"text": "in C minor", "key": "C major"}, "key is C major, but the text says C minor; leave one of them out"),
     ],
 )

@@ -4,7 +4,8 @@ import re
 from typing import Literal, NamedTuple, Self
 
 NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-KEY = re.compile(r"\b([A-G])(#|b)? (major|minor)\b")
+IN_TEXT = re.compile(r"\b[A-G][#b]? (?:major|minor)\b")
+SPELT = re.compile(r"([A-Ga-g])([#b]?) ?(major|maj|minor|min|m|)")
 _PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "b": -1}
 
@@ -22,16 +23,16 @@ class Key(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Read "F# minor" or "Gb minor", which are the same.
+        """Read "F# minor", "F#m" or "Gb min", which are the same.
 
         Raises:
             ValueError: another form.
         """
-        match = KEY.fullmatch(name[:1].upper() + name[1:])
+        match = SPELT.fullmatch(name.strip())
         if match is None:
-            raise ValueError(f"key {name!r}: expected a form like 'F# minor'")
-        tonic = (_PITCHES[match[1]] + _ACCIDENTALS[match[2] or ""]) % 12
-        return cls(tonic, "major" if match[3] == "major" else "minor")
+            raise ValueError(f"key {name!r}: expected a form like 'F# minor' or 'F#m'")
+        tonic = (_PITCHES[match[1].upper()] + _ACCIDENTALS[match[2]]) % 12
+        return cls(tonic, "minor" if match[3] in ("minor", "min", "m") else "major")
 
     def transposed(self, semitones: int) -> "Key":
         """So many semitones higher."""
@@ -40,5 +41,5 @@ class Key(NamedTuple):
 
 def named_key(text: str) -> str | None:
     """The first key that a text names, as it spells it."""
-    match = KEY.search(text)
+    match = IN_TEXT.search(text)
     return match[0] if match else None

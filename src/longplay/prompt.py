@@ -83,6 +83,11 @@ class Prompt(_Asked):
             raise ValueError(f"{len(text)} characters are too many; use at most {MAX_TEXT_LENGTH}")
         return text
 
+    @field_validator("key")
+    @classmethod
+    def _spelt(cls, key: str | None) -> str | None:
+        return None if key is None else str(Key.parse(key))
+
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
         for before, after in zip(self.sections, self.sections[1:], strict=False):
@@ -98,8 +103,8 @@ class Prompt(_Asked):
         if self.bpm is not None and named is not None and abs(self.bpm - named) > 0.5:
             raise ValueError(f"bpm is {self.bpm:g}, but the text says {named:g} bpm; leave one of them out")
         if self.key is not None:
-            key, other = Key.parse(self.key), named_key(self.text)
-            if other is not None and Key.parse(other) != key:
+            other = named_key(self.text)
+            if other is not None and Key.parse(other) != Key.parse(self.key):
                 raise ValueError(f"key is {self.key}, but the text says {other}; leave one of them out")
         return self
 

@@ -82,6 +82,7 @@ def test_the_published_pair(tmp_path: Path) -> None:
         ('{"path": "a.wav", "tempo": 3}', r"list.jsonl:1: unknown key 'tempo'"),
         ('{"path": "a.wav", "sections": "intro:4-2"}', "list.jsonl:1: section 'intro:4-2'"),
         ('{"path": "a.wav", "sections": "intro:0-4,verse:3-9"}', "list.jsonl:1: sections intro:0-4 and verse:3-9 overlap"),
+        ('{"path": "a.wav", "key": "8A"}', "list.jsonl:1: .*key '8A': expected a form like 'F# minor' or 'F#m'"),
         ('{"title": "x"}', "list.jsonl:1: expected the audio file as one of path"),
         ("[1]", "list.jsonl:1: holds list"),
         ("{", "list.jsonl:1: is not JSON"),

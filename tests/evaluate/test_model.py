@@ -124,6 +124,32 @@ def test_generation_is_scored_beside_real_music_and_kept(pipeline: Pipeline, man
     assert len(list((tmp_path / "generated").glob("*.flac"))) == 8
 
 
+def test_continuations_are_heard_without_what_they_go_on_from(
+    pipeline: Pipeline, manifest: Path, tmp_path: Path
+) -> None:
+    class Repeater(Hummer):
+        def continue_(
+            self,
+            audio: Audio,
+            prompt: Prompt | str = "",
+            options: GenerationOptions | None = None,
+            progress: Progress = silent,
+        ) -> Audio:
+            assert options is not None
+            asked.append((audio.seconds, options.seconds, options.prompt_seconds))
+            return audio.with_wav(np.concatenate([audio.wav, 0.5 * audio.wav], axis=1))
+
+    asked: list[tuple[float, float | None, float]] = []
+    run = Evaluation(
+        Repeater(pipeline.system, "repeater"), Listener(QuickJudge(), QuickJudge()), manifest, tmp_path, 3, 2.4
+    )
+    (part,) = run.run("continuation")
+    assert asked == [(2.4, 2.4, 2.4)] * 3
+    assert [row.system for row in part.rows] == ["continued", "chance", "real"]
+    assert part.rows[0].values["key"] == 1  # of the tones that were heard
+    assert len(list((tmp_path / "continued").glob("*.flac"))) == 3
+
+
 def test_options_hold_for_all_that_is_made_and_are_reported(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:
     class Asked(Hummer):
         def generate(

@@ -15,7 +15,7 @@ def evaluate(
     clips: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 64,
     seconds: Annotated[float, typer.Option(min=4, help="Length of each.")] = 10.0,
     parts: Annotated[
-        str, typer.Option(help="Some of codec,tokenizer,flow,generation,speed,long,steps.")
+        str, typer.Option(help="Some of codec,tokenizer,flow,generation,speed,long,steps,continuation.")
     ] = "codec,tokenizer,flow,generation,speed",
     long_pieces: Annotated[int, typer.Option(min=2, help="Number of pieces of part long.")] = 6,
     long_seconds: Annotated[float, typer.Option(min=120, help="Length of each.")] = 480.0,

@@ -114,15 +114,14 @@ def _fetch_fonts(out: Path) -> list[Path]:
 def _render_hours(out: Path, fonts: Sequence[Path], hours: float, workers: int, progress: Progress) -> None:
     """Render the seeds 0, 1, 2, ... that are not there, until `hours` of rendered music exist."""
     choice = styles()
-    done = sum(
-        Track.model_validate_json(path.read_text(encoding="utf-8")).seconds
-        for path in (out / "rendered").glob("*.json")
-    )
+    labels = [Track.model_validate_json(path.read_text(encoding="utf-8")) for path in (out / "rendered").glob("*.json")]
+    there = {track.id: track.seconds for track in labels if track.bars}  # older labels do not say where bars begin
+    done = sum(there.values())
     seed = 0
     while done < hours * 3600:
         batch: list[int] = []
         while len(batch) < 4 * workers:
-            if not (out / "rendered" / f"{track_id(seed)}.json").is_file():
+            if track_id(seed) not in there:
                 batch.append(seed)
             seed += 1
         for job in run_jobs(partial(_render, choice, fonts, out), batch, workers):

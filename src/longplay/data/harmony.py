@@ -3,9 +3,8 @@
 import re
 from typing import Literal
 
-from longplay.keys import NOTES
+from longplay.keys import NOTES, Mode
 
-Mode = Literal["major", "minor"]
 Harmony = Literal["pop", "jazz", "blues", "soul", "electronic", "metal"]
 
 SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}

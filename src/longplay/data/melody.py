@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from random import Random
 
 from longplay.config import Config
-from longplay.data.harmony import CHORD_TONES, SCALES, Mode
+from longplay.data.harmony import CHORD_TONES, SCALES
+from longplay.keys import Mode
 
 LOWEST, HIGHEST = 60, 81  # MIDI pitches of a comfortable lead
 REST_SHARE = 0.1

@@ -11,6 +11,7 @@ from pydantic import field_validator
 
 from longplay.config import Config
 from longplay.data.manifest import Chord, Split
+from longplay.keys import Key
 from longplay.prompt import Prompt, Section, parse_sections
 
 GroupBy = Literal["album", "artist", "folder", "file"]
@@ -48,6 +49,11 @@ class Given(Config):
     @classmethod
     def _several(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("key")
+    @classmethod
+    def _spelt(cls, value: str | None) -> str | None:
+        return None if value is None else str(Key.parse(value))
 
     @field_validator("sections", mode="before")
     @classmethod

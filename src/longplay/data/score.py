@@ -12,10 +12,10 @@ import yaml
 from pydantic import Field
 
 from longplay.config import Config
-from longplay.data.harmony import MINOR_SHARE, PROGRESSIONS, Harmony, Mode, chord, symbol
+from longplay.data.harmony import MINOR_SHARE, PROGRESSIONS, Harmony, chord, symbol
 from longplay.data.manifest import Chord
 from longplay.data.melody import Voice, choose_voice, melody
-from longplay.keys import NOTES
+from longplay.keys import NOTES, Mode
 from longplay.prompt import Label, Section
 
 MIN_BPM, MAX_BPM = 60, 180

@@ -29,8 +29,8 @@ NO_CODE = -1
 CHUNK_FRAMES = 15
 """Codes between two looks at the device, unless told otherwise."""
 PREFILL_POSITIONS = 512
-CONTROL_BLOCK = 64
-"""Codes whose controls are computed at a time."""
+SAID_BLOCK = 64
+"""Codes of which is computed at a time what is said of them."""
 RECENT_CODES = 32
 """The latest codes, among which `max_repeat` counts."""
 
@@ -95,7 +95,7 @@ class Batch:
         self._uniforms = torch.zeros(slots, UNIFORM_BLOCK, device=device)
         self._redraws = torch.zeros(slots, UNIFORM_BLOCK, device=device)
         held = lm.config.control
-        self._control = torch.zeros(slots, CONTROL_BLOCK, lm.config.dim, device=device) if held else None
+        self._said = torch.zeros(slots, SAID_BLOCK, lm.config.dim, device=device) if held else None
         self._settle()
 
     @torch.inference_mode()
@@ -221,22 +221,21 @@ class Batch:
         inputs = self.lm.audio_embedding(codes)[:, None]
         if self._width > 1:
             inputs = inputs.repeat(1, self._width, 1)
-        if self._control is not None:
-            inputs[:, 0] += self._controls()
+        if self._said is not None:
+            inputs[:, 0] += self._next_said()
         logits = self._step(inputs.flatten(0, 1)[:, None], self._rows, self._counts)
         self.logits[: self._top] = logits.unflatten(0, (-1, self._width))
 
-    def _controls(self) -> Tensor:
-        """What is known of the next codes, as additions [P, D] to the newest ones."""
-        assert self._control is not None
+    def _next_said(self) -> Tensor:
+        """What is said of the next codes, as additions [P, D] to the newest ones."""
+        assert self._said is not None
         for slot, seat in enumerate(self._seats):
             if seat is None or seat.step == seat.builder.piece.frames:
                 continue
-            if (seat.step - 1) % CONTROL_BLOCK == 0:
-                features = seat.builder.control(seat.length, CONTROL_BLOCK)
-                self._control[slot] = 0 if features is None else self.lm.project_control(features)
-        place = (self._steps[: self._top] - 1) % CONTROL_BLOCK
-        return self._control[: self._top].gather(1, place[:, None, None].expand(-1, 1, self._control.shape[2]))[:, 0]
+            if (seat.step - 1) % SAID_BLOCK == 0:
+                self._said[slot] = seat.builder.said(seat.length, SAID_BLOCK)
+        place = (self._steps[: self._top] - 1) % SAID_BLOCK
+        return self._said[: self._top].gather(1, place[:, None, None].expand(-1, 1, self._said.shape[2]))[:, 0]
 
     def _forget(self, slot: int) -> None:
         """Drop the older half of what the model hears of a piece and read the rest again."""

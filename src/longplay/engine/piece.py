@@ -106,8 +106,13 @@ class RowBuilder:
             2 + 3 * max(1, len(self.piece.sections)) + len(self.piece.ids) + (min(codes, context) if context else codes)
         )
 
-    def control(self, first: int, count: int) -> Tensor | None:
-        """Features [count, C] of the codes of prompt and piece from `first` on; None where it is held to nothing."""
+    def said(self, first: int, count: int) -> Tensor:
+        """What the conditional row adds to the vectors before the codes of prompt and piece from `first` on, [count or 1, D]."""
+        ids = torch.tensor(self.piece.ids, dtype=torch.long, device=self.lm.audio_head.bias.device)
+        return self.lm.said(ids, self._control(first, count))
+
+    def _control(self, first: int, count: int) -> Tensor | None:
+        """Features [count, C]; None where the piece is held to nothing."""
         if self.piece.control is None:
             return None
         rate = self.lm.config.code_rate
@@ -130,7 +135,7 @@ class RowBuilder:
             torch.tensor(labels, device=device),
         )
         ids = torch.tensor(self.piece.ids, dtype=torch.long, device=device)
-        rows = [lm.assemble(structure, ids, history, self.control(first, len(history) + 1))]
+        rows = [lm.assemble(structure, ids, history, self._control(first, len(history) + 1))]
         if guided and self.compatibility == "reference":
             heard = history.clone()
             heard[: max(0, len(self.prompt) - first)] = 0

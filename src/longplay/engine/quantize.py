@@ -176,13 +176,12 @@ def guided_logits(lm: LM, decoder: Decoder, piece: Piece, codes: Tensor, options
     builder = RowBuilder(lm, piece, "none")
     cache = lm.cache(2, builder.max_positions(len(codes)))
     logits = prefill(decoder, builder.rows(codes[:0], 0, guided=True), cache)
-    said, control = [logits], builder.control(0, len(codes))
+    made, said = [logits], builder.said(0, len(codes)).expand(len(codes), -1)
     for number, code in enumerate(codes[:-1], 1):
         inputs = lm.audio_embedding(code).repeat(2, 1, 1)
-        if control is not None:
-            inputs[0] += lm.project_control(control[number])
-        said.append(step(decoder, inputs, cache))
-    rows = torch.stack(said).float()  # [T, 2, V]
+        inputs[0] += said[number]
+        made.append(step(decoder, inputs, cache))
+    rows = torch.stack(made).float()  # [T, 2, V]
     return mix(rows[:, 0], rows[:, 1], options.guidance)
 
 

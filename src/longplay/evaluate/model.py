@@ -17,6 +17,7 @@ from longplay.errors import UserError
 from longplay.evaluate.candidates import Asked, find_candidates
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
 from longplay.evaluate.generation import adherence_rows, artifact_rows, controls, prompt_of, quality_rows
+from longplay.evaluate.going_on import kept_rows
 from longplay.evaluate.long_form import LongForm, Sounds, long_form_rows
 from longplay.evaluate.reconstruction import code_usage, opus_clips, reconstruction_rows
 from longplay.evaluate.report import Part, Report, write_report
@@ -28,9 +29,9 @@ from longplay.pipeline import Pipeline, Through
 from longplay.prompt import GenerationOptions, Prompt
 from longplay.report import check_plotting
 
-PartName = Literal["codec", "tokenizer", "flow", "generation", "speed", "long", "steps"]
+PartName = Literal["codec", "tokenizer", "flow", "generation", "speed", "long", "steps", "continuation"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-DEFAULT_PARTS = PARTS[:-2]  # long pieces, and the flow four times over, take as long as all else together
+DEFAULT_PARTS = PARTS[:5]  # the others take as long as all these together
 MIN_SECONDS = 4.0  # one patch of musicnn, and some more for tempo and key
 EIGHT_MINUTES = LongForm()
 AS_IT_IS = GenerationOptions()
@@ -133,6 +134,7 @@ class Evaluation:
             "tokenizer": ["tokenizer"],
             "generation": ["lm", "tokenizer"],
             "long": ["lm", "tokenizer"],
+            "continuation": ["lm", "tokenizer"],
         }
         absent = [
             need for need in needs.get(name, ["tokenizer", "flow", "codec"]) if getattr(self.system, need) is None
@@ -145,6 +147,8 @@ class Evaluation:
             return [self.long()]
         if name == "steps":
             return [self.steps()]
+        if name == "continuation":
+            return [self.continuation()]
         return [self.flow() if name == "flow" else self.coder(name)]
 
     def coder(self, name: Literal["codec", "tokenizer"]) -> Part:
@@ -240,6 +244,22 @@ class Evaluation:
         )
         return Part("long", about, rows, facts)
 
+    def continuation(self) -> Part:
+        """The second halves of test clips of twice the length, made from their first halves without a word."""
+        tracks = [track for track in self.tracks if track.seconds >= 2 * self.seconds]
+        if not tracks:
+            raise UserError(f"{self.manifest}: no track of the test split lasts {2 * self.seconds:g} s")
+        clips = cut_clips(self.manifest, tracks, self.count, 2 * self.seconds)
+        rate = clips[0].sample_rate
+        halves = [np.array_split(clip.wav, 2) for clip in clips]
+        made = [self._continue(index, Audio(first[None], rate)) for index, (first, _) in enumerate(halves)]
+        about = (
+            f"{len(clips)} clips go on for {self.seconds:g} s from {self.seconds:g} s of a recording, without words: share with "
+            "a pulse; share that keep the tempo within 4 %, and the key, of what was heard."
+        )
+        heard, followed = ([half[number] for half in halves] for number in range(2))
+        return Part("continuation", about, kept_rows(heard, followed, made, rate))
+
     def report(self, parts: Sequence[Part]) -> Report:
         """The parts with what they were measured on."""
         models = {name: getattr(self.system, name) for name in ("tokenizer", "lm", "flow", "codec")}
@@ -283,6 +303,15 @@ class Evaluation:
     @property
     def _fast(self) -> bool:
         return self.system.flow is None or self.system.codec is None
+
+    def _continue(self, index: int, heard: Audio) -> Wav:
+        own = {"seconds": self.seconds, "seed": index, "fast": self._fast, "prompt_seconds": self.seconds}
+        audio = self.pipeline.continue_(heard, "", self.options.model_copy(update=own))
+        folder = self.out / "continued"
+        folder.mkdir(parents=True, exist_ok=True)
+        audio.save(folder / f"{index:03d}.flac")
+        logger.info("continued: made number %d", index + 1)
+        return audio.mono()[0, heard.wav.shape[1] :]
 
     def _generate(self, index: int, clip: Clip, seconds: float, name: str, candidates: int | None = None) -> Audio:
         prompt = Prompt(text=prompt_of(clip.track))

@@ -6,7 +6,7 @@ One row of input vectors, concatenated along time (CHECKPOINTS.md 3.2):
 
 with S segments of the piece. The state at `task` predicts the first code, the state at code n the one after it, and
 after the last comes eos = `codebook_size`. A model with `LMConfig.control` is told of every code, by an addition to the
-vector before it, where in the bar it falls, the tempo and the key (`control.py`). Published models saw whole pieces; our own are trained on windows of
+vector before it, where in the bar it falls, the tempo and the key (`control.py`), and what the text says. Published models saw whole pieces; our own are trained on windows of
 `context_frames` codes, with times counted from the start of the piece.
 """
 
@@ -49,7 +49,8 @@ class LMConfig(Config):
         text_dropout: share of rows that train without their text, which is what guidance needs.
         float16_time: round time vectors to float16, as the published models do (CHECKPOINTS.md 7, item 3).
         context_frames: codes of history that the model was trained on; None: a whole piece.
-        control: whether it takes bars, tempo and key of the codes; published models do not.
+        control: whether it takes bars, tempo and key of the codes, and the mean of the text beside them; published models
+            do not.
     """
 
     text_vocab_size: PositiveInt
@@ -185,6 +186,7 @@ class LM(nn.Module):
         self.structure_embedding = nn.Embedding(config.num_labels, config.dim)
         self.task_embedding = nn.Embedding(2, config.dim)
         self.control_projection = nn.Linear(CONTROL_WIDTH, config.dim, bias=False) if config.control else None
+        self.text_projection = nn.Linear(config.dim, config.dim, bias=False) if config.control else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
         self.audio_head = nn.Linear(config.dim, config.codebook_size + 1)
@@ -204,8 +206,9 @@ class LM(nn.Module):
         # The head starts as the embedding's transpose: the newest code is the first guess for the next one, which
         # codes of sustained sound make a good guess (docs/experiments.md, 2026-11-22).
         with torch.no_grad():
-            if self.control_projection is not None:
-                self.control_projection.weight.zero_()
+            for projection in (self.control_projection, self.text_projection):
+                if projection is not None:
+                    projection.weight.zero_()
             self.audio_head.weight[: self.config.codebook_size].copy_(self.audio_embedding.weight)
 
     def linears(self) -> Iterator[tuple[str, Weights]]:
@@ -340,20 +343,28 @@ class LM(nn.Module):
             control: features of `codes` and of the one that follows; None: nothing is known of them.
         """
         sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
-        audio = torch.cat([task, self.audio_embedding(codes)])
-        if control is not None:
-            audio = audio + self.project_control(control)
+        audio = torch.cat([task, self.audio_embedding(codes)]) + self.said(ids, control)
         return torch.cat([sos, structure, self.text_embedding(ids), audio])
 
-    def project_control(self, control: Float[Tensor, "*N C"]) -> Float[Tensor, "*N D"]:
-        """What features add to the vector before their code.
+    def said(self, ids: Int[Tensor, " L"], control: Float[Tensor, "N C"] | None) -> Float[Tensor, "#N D"]:
+        """What is added to the vectors before some codes.
+
+        Args:
+            ids: of the text.
+            control: features of the codes; None: nothing is known of them.
 
         Raises:
-            ValueError: the model takes none.
+            ValueError: there are features, and the model takes none.
         """
-        if self.control_projection is None:
-            raise ValueError("this model takes no bars, tempo and key of its codes: LMConfig.control is false")
-        return self.control_projection(control)
+        added = self.audio_head.bias.new_zeros(1, self.config.dim)
+        if control is not None:
+            if self.control_projection is None:
+                raise ValueError("this model takes no bars, tempo and key of its codes: LMConfig.control is false")
+            added = added + self.control_projection(control)
+        if self.text_projection is not None:
+            total = self.text_embedding(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
+            added = added + self.text_projection(total / max(1, len(ids)))
+        return added
 
     def forward(self, inputs: Float[Tensor, "B N D"], packing: Packing | None = None) -> Float[Tensor, "B N D"]:
         """States after the final norm, which `audio_head` turns into logits; those of padding mean nothing.

@@ -9,7 +9,10 @@ from torch import nn
 from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
 
-NEW = ("control_projection.weight",)  # changes nothing before it learns, so that older models can learn it
+NEW = (
+    "control_projection.weight",
+    "text_projection.weight",
+)  # change nothing before they learn, so that older models can learn them
 
 
 def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, own: Collection[str] = ()) -> None:
