@@ -9,8 +9,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/runtime  ## install and write demo.wav: 20 s of 48 kHz music from a text prompt
 	$(BIN)/longplay generate "calm ambient piano with soft strings" --seconds 20 --seed 7 --output demo.wav
 
-test: $(VENV)/dev  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/dev  ## the whole test suite, a file on each core at a time
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 check: $(VENV)/dev  ## lint, format, types, import layers
 	$(BIN)/ruff check .
