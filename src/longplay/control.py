@@ -15,7 +15,6 @@ from longplay.keys import Key
 BEAT_HARMONICS = 8  # a code of 13 ms can be told from the next one at any tempo
 BAR_HARMONICS = 3
 MIDDLE_BPM = 120.0
-AMPLITUDE = 0.1  # with 1, a step of Adam moves what all features add together by half of an embedding
 CONTROL_WIDTH = 2 * BEAT_HARMONICS + 2 * BAR_HARMONICS + 3 + 24
 
 Array = npt.NDArray[np.float64]
@@ -77,4 +76,4 @@ class Control:
             made[:, 2 * width + 2] = self.beats % 3 == 0
         if self.key is not None:
             made[:, CONTROL_WIDTH - 24 + self.key.tonic + 12 * (self.key.mode == "minor")] = 1
-        return AMPLITUDE * made
+        return made

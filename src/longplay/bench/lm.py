@@ -26,7 +26,7 @@ from longplay.nn import compiled
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
 from longplay.pipeline.int8 import Quantized, load_quantized, quantize_lm
-from longplay.pipeline.precision import INT8, Precision
+from longplay.pipeline.precision import INT8, Precision, require_compiled
 from longplay.prompt import Cache, GenerationOptions
 
 FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "int8-compiled")
@@ -128,8 +128,8 @@ def parse_precisions(text: str | None) -> tuple[Precision, ...]:
     unknown = [name for name in names if name not in FORMS]
     if unknown:
         raise UserError(f"precision {unknown[0]!r}: unknown; use some of {','.join(FORMS)}")
-    if "int8-compiled" in names and not compiled.is_available():
-        raise UserError("precision int8-compiled: needs numba and an x86 processor with AVX2; use int8")
+    if "int8-compiled" in names:
+        require_compiled()
     return cast(tuple[Precision, ...], names)
 
 

@@ -35,6 +35,9 @@ from longplay.nn.quantized import Int8Weights
 IGNORED = -1
 _SOS, _TASK = 0, 1
 _INIT_STD = 0.02
+_TEXT_RMS = (
+    0.1  # of the mean of the text, so that a step of Adam moves what it adds as far as what bars, tempo and key add
+)
 
 
 class LMConfig(Config):
@@ -363,7 +366,7 @@ class LM(nn.Module):
             added = added + self.control_projection(control)
         if self.text_projection is not None:
             total = self.text_embedding(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
-            added = added + self.text_projection(total / max(1, len(ids)))
+            added = added + self.text_projection(_TEXT_RMS * F.rms_norm(total, total.shape[-1:]))
         return added
 
     def forward(self, inputs: Float[Tensor, "B N D"], packing: Packing | None = None) -> Float[Tensor, "B N D"]:

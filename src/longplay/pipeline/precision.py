@@ -28,6 +28,20 @@ def check_precision(name: str) -> str:
     return name
 
 
+def require_compiled(head_dim: int | None = None) -> None:
+    """Refuse steps that this machine cannot compile, or not for heads of `head_dim` numbers.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    if not compiled.is_available():
+        raise UserError("precision int8-compiled: needs numba and an x86 processor with AVX2; use int8")
+    if head_dim is not None and not compiled.fits(head_dim):
+        raise UserError(
+            f"precision int8-compiled: needs heads of a multiple of {compiled.LANES} numbers, not {head_dim}; use int8"
+        )
+
+
 def load_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """What `load_system` should load the lm in: the CPU keeps embeddings and sums in float32.
 
@@ -64,15 +78,12 @@ def settle(system: System, name: str, precision: str) -> Precision:
     if system.device.type != "cpu":
         lm.prepare()
         return cast(Precision, str(lm.audio_head.weight.dtype).removeprefix("torch."))
-    compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
-    if precision == "int8-compiled" and not compiles:
-        raise UserError(
-            f"precision int8-compiled: needs numba and an x86 processor with AVX2, and heads of a multiple of "
-            f"{compiled.LANES} numbers, not {lm.config.head_dim}; use int8"
-        )
+    if precision == "int8-compiled":
+        require_compiled(lm.config.head_dim)
     found = load_quantized(system) if precision in INT8 or (precision == AUTO and has_kernels()) else None
     if precision == AUTO:
         close = found is not None and found.is_close
+        compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
         precision = ("int8-compiled" if compiles else "int8") if close else "float32"
     if precision in INT8:
         found = found or quantize_and_keep(system, name)
