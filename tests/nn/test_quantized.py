@@ -6,7 +6,7 @@ from torch.backends import quantized as backend
 from longplay.errors import UserError
 from longplay.nn import quantized
 from longplay.nn.linear import Dense, Weights
-from longplay.nn.quantized import Int8, Int8Weights
+from longplay.nn.quantized import Int8, Int8Weights, Rounded
 
 NONE = torch.zeros(0, dtype=torch.long)
 
@@ -40,6 +40,16 @@ def test_large_channels_kept_apart_leave_the_others_their_digits(size: float) ->
     apart = Int8(Int8Weights.of(weights, large))(x) - exact
     assert together.norm() / others.norm() > 0.1
     assert apart.norm() / others.norm() < 0.015
+
+
+@pytest.mark.parametrize("apart", [NONE, torch.tensor([3, 17])])
+def test_rounded_is_what_eight_bits_compute(apart: Tensor) -> None:
+    x, weights = typical() + 0.3, layer()
+    split = Int8Weights.of(weights, apart)
+    exact, rounded, kernel = Dense(weights)(x), Rounded(split)(x), Int8(split)(x)
+    assert 0.001 < off_by(rounded, exact) < 0.012
+    assert off_by(kernel, rounded) < (0.001 if torch.cpu._is_vnni_supported() else 0.02)  # 7 bits without
+    assert torch.equal(Rounded(split)(torch.zeros(1, 64))[0], weights.bias)
 
 
 def test_a_layer_is_what_its_parts_say() -> None:

@@ -94,8 +94,7 @@ class Batch:
         self._ended = torch.ones(slots, dtype=torch.bool, device=device)
         self._uniforms = torch.zeros(slots, UNIFORM_BLOCK, device=device)
         self._redraws = torch.zeros(slots, UNIFORM_BLOCK, device=device)
-        held = lm.config.control
-        self._said = torch.zeros(slots, SAID_BLOCK, lm.config.dim, device=device) if held else None
+        self._said = lm.audio_head.bias.new_zeros(slots, SAID_BLOCK, lm.config.dim) if lm.config.control else None
         self._settle()
 
     @torch.inference_mode()

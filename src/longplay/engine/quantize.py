@@ -21,7 +21,7 @@ from longplay.models.lm import LM
 from longplay.nn.decoder import Decoder, Projection
 from longplay.nn.graphed import step
 from longplay.nn.linear import Dense, Weights
-from longplay.nn.quantized import Int8, Int8Weights
+from longplay.nn.quantized import Int8, Int8Weights, Rounded
 from longplay.prompt import GenerationOptions
 
 ERROR_LIMIT = 0.04  # measured (docs/performance.md): what most projections of every model can keep
@@ -89,7 +89,8 @@ def quantize_projection(weights: Weights, inputs: Tensor, limit: float = ERROR_L
 
     Args:
         weights: in float32.
-        inputs: typical ones, [M, in].
+        inputs: typical ones, [M, in]; they are rounded to eight bits, whatever the kernels of this machine do, so that a
+            model has the same form wherever it is quantised.
         limit: of the error, relative to what the channels carry that are never kept apart: large channels must not
             hide what happens to the others.
     """
@@ -106,7 +107,7 @@ def quantize_projection(weights: Weights, inputs: Tensor, limit: float = ERROR_L
     for count in APART:
         if count <= weights.weight.shape[1] // 4:
             split = Int8Weights.of(weights, largest[:count].sort().values)
-            found = QuantizedProjection(split, error(Int8(split)))
+            found = QuantizedProjection(split, error(Rounded(split)))
             if found.error <= limit:
                 return found
     half = weights.to(torch.bfloat16)

@@ -60,15 +60,14 @@ class Quantized:
     projections: Mapping[str, QuantizedProjection]
     quality: Mapping[str, Quality]
 
-    @property
-    def is_close(self) -> bool:
-        """Whether it may stand for float32 unasked."""
-        return self.kl <= KL_LIMIT
+    def is_close(self, compiled: bool) -> bool:
+        """Whether it may stand for float32 unasked, by our own kernels or by torch's."""
+        return self.kl(compiled) <= KL_LIMIT
 
-    @property
-    def kl(self) -> float:
-        """Of the int8 form that is farthest from float32, in nats a code."""
-        return max(quality.kl for form, quality in self.quality.items() if form.startswith("int8"))
+    def kl(self, compiled: bool) -> float:
+        """From float32, in nats a code; by torch's kernels where our own were not measured."""
+        ours = self.quality.get("int8-compiled") if compiled else None
+        return (ours or self.quality["int8"]).kl
 
     def decoder(self, lm: LM, compiled: bool = False) -> Decoder:
         """What computes with it, by torch's kernels or our own."""
@@ -105,17 +104,18 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
     ids = tuple(text_tokenizer.encode(CALIBRATION_TEXT)) if text_tokenizer is not None else ()
     inputs = calibration_inputs(lm, ids, CALIBRATION_FRAMES)
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
+    compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
     known = compare(lm, {"bfloat16": half}, ids, CALIBRATION_FRAMES)
     for limit in ERROR_LIMITS:
         projections = quantize(lm, inputs, limit)
         form = Quantized(projections, {})
         forms = {"int8": form.decoder(lm)}
-        if compiled.is_available() and compiled.fits(lm.config.head_dim):
+        if compiles:
             forms["int8-compiled"] = form.decoder(lm, compiled=True)
         made = Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES) | known)
-        if made.is_close:
+        if made.is_close(compiles):
             break
-        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.kl, KL_LIMIT)
+        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.kl(compiles), KL_LIMIT)
     return made
 
 

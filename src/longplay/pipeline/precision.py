@@ -82,8 +82,8 @@ def settle(system: System, name: str, precision: str) -> Precision:
         require_compiled(lm.config.head_dim)
     found = load_quantized(system) if precision in INT8 or (precision == AUTO and has_kernels()) else None
     if precision == AUTO:
-        close = found is not None and found.is_close
         compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
+        close = found is not None and found.is_close(compiles)
         precision = ("int8-compiled" if compiles else "int8") if close else "float32"
     if precision in INT8:
         found = found or quantize_and_keep(system, name)
