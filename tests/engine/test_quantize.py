@@ -91,18 +91,21 @@ def test_calibration_hears_prefix_and_steps_and_leaves_the_model_alone() -> None
 
 
 def test_nano_in_int8_says_what_it_says_in_float32() -> None:
-    lm = load_system("nano").lm
+    system = load_system("nano")
+    lm = system.lm
     assert lm is not None
-    made = quantize(lm, calibration_inputs(lm, range(12), 40))
+    assert system.text_tokenizer is not None
+    ids = system.text_tokenizer.encode("calm piano")
+    made = quantize(lm, calibration_inputs(lm, ids, 40))
     decoder = lm.decoder({name: value.projection() for name, value in made.items()})
+    eight_bits = lm.decoder({name: value.arithmetic() for name, value in made.items()})
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
-    forms = {"int8": decoder, "bfloat16": half}
+    forms = {"int8": decoder, "eight bits": eight_bits, "bfloat16": half}
     if compiled.is_available() and compiled.fits(lm.config.head_dim):
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
-    quality = compare(lm, forms, range(12), 40)
-    assert quality["int8"].kl < (0.02 if torch.cpu._is_vnni_supported() else 0.04)  # torch's inputs have 7 bits without
-    assert quality["int8"].top_overlap > 0.9
-    if "compiled" in quality:
-        assert quality["compiled"].kl < 0.01
-        assert quality["compiled"].top_overlap > 0.94
+    quality = compare(lm, forms, ids, 40)
+    assert quality["int8"].kl < (0.03 if torch.cpu._is_vnni_supported() else 0.08)  # torch's inputs have 7 bits without
+    for name in {"eight bits", "compiled"} & quality.keys():
+        assert quality[name].kl < 0.03, quality
+        assert quality[name].top_overlap > 0.9, quality
     assert all(value.error <= ERROR_LIMIT for value in made.values())

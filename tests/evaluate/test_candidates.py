@@ -28,13 +28,13 @@ def listener() -> Listener:
 
 
 def test_a_prompt_is_read_for_what_can_be_heard() -> None:
-    asked = Asked.of("Slow JAZZ with guitars, 92.5 BPM, Eb major, for a pianola")
+    asked = Asked.of(Prompt(text="Slow JAZZ with guitars, 92.5 BPM, Eb major, for a pianola"))
     assert (asked.bpm, asked.key) == (92.5, "Eb major")
     assert set(asked.words) >= {"jazz", "guitar"}
     assert "piano" not in asked.words
-    assert not Asked.of("something nice")
+    assert not Asked.of(Prompt(text="something nice"))
     with pytest.raises(PromptError, match="'something nice': candidates are compared by tempo"):
-        check_comparable("something nice")
+        check_comparable(Prompt(text="something nice"))
 
 
 def test_what_is_met_counts_before_how_it_sounds() -> None:

@@ -71,6 +71,10 @@ class QuantizedProjection:
         """What computes it."""
         return Int8(self.weights) if isinstance(self.weights, Int8Weights) else Dense(self.weights)
 
+    def arithmetic(self) -> Projection:
+        """What it computes with inputs of eight bits, slowly."""
+        return Rounded(self.weights) if isinstance(self.weights, Int8Weights) else Dense(self.weights)
+
 
 def quantize(lm: LM, inputs: Mapping[str, Tensor], limit: float = ERROR_LIMIT) -> dict[str, QuantizedProjection]:
     """Choose a form for every projection of `lm.linears()`.
