@@ -5,6 +5,7 @@ numbers are added to the vector from which each code is predicted, so that the m
 falls, and positions in the bar can be compared by attention. Published models have no such input.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ from longplay.keys import Key
 BEAT_HARMONICS = 8  # a code of 13 ms can be told from the next one at any tempo
 BAR_HARMONICS = 3
 MIDDLE_BPM = 120.0
-CONTROL_WIDTH = 2 * BEAT_HARMONICS + 2 * BAR_HARMONICS + 3 + 24
+_PULSE_WIDTH = 2 * BEAT_HARMONICS + 2 * BAR_HARMONICS + 3  # there is one, tempo, bars of three
+CONTROL_WIDTH = _PULSE_WIDTH + 24
 
 Array = npt.NDArray[np.float64]
 
@@ -46,6 +48,15 @@ class Control:
         """An even pulse whose bars start at `start` seconds; none with `bpm` None."""
         return cls(() if bpm is None else (start, start + beats * 60 / bpm), beats, key)
 
+    @classmethod
+    def tracked(cls, bars: Sequence[float], bpm: float | None, key: str | None) -> "Control":
+        """What was found in a recording: its bar lines, the tempo that tells how many beats are in a bar, the name of its key."""
+        named = Key.parse(key) if key else None
+        if not bpm or len(bars) < 2:
+            return cls(key=named)
+        mean = (bars[-1] - bars[0]) / (len(bars) - 1)
+        return cls(tuple(bars), max(1, round(mean * bpm / 60)), named)
+
     @property
     def bpm(self) -> float | None:
         """The mean tempo."""
@@ -75,5 +86,5 @@ class Control:
             made[:, 2 * width + 1] = np.log2(bpm / MIDDLE_BPM)
             made[:, 2 * width + 2] = self.beats % 3 == 0
         if self.key is not None:
-            made[:, CONTROL_WIDTH - 24 + self.key.tonic + 12 * (self.key.mode == "minor")] = 1
+            made[:, _PULSE_WIDTH + self.key.tonic + 12 * (self.key.mode == "minor")] = 1
         return made

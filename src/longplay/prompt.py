@@ -109,9 +109,19 @@ class Prompt(_Asked):
         return self
 
     @property
+    def asked_bpm(self) -> float | None:
+        """The tempo in numbers, else in words."""
+        return self.bpm or named_bpm(self.text)
+
+    @property
+    def asked_key(self) -> str | None:
+        """The key in its own field, else in words."""
+        return self.key or named_key(self.text)
+
+    @property
     def control(self) -> Control | None:
         """The even pulse and the key that are asked for, one way or the other; bars of four beats, or of three in a waltz."""
-        bpm, key = self.bpm or named_bpm(self.text), self.key or named_key(self.text)
+        bpm, key = self.asked_bpm, self.asked_key
         if bpm is not None and not MIN_BPM <= bpm <= MAX_BPM:
             bpm = None  # words may be about anything
         if bpm is None and key is None:

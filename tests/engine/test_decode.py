@@ -113,6 +113,20 @@ def test_tiny_checkpoint(
     assert made[:, 0].tolist() == tokens.tolist()
 
 
+def assert_steps_equal_a_full_forward(
+    lm: LM, asked: Piece, compatibility: Any, frames: int, steps: Iterable[int]
+) -> None:
+    """The logits before some of `frames` codes are those of the whole rows so far."""
+    logits, made = trace(Decoding(lm, [asked], GenerationOptions(compatibility=compatibility)), frames)
+    builder = RowBuilder(lm, asked, compatibility)
+    for step in steps:
+        history = torch.cat([asked.prompt, made[:step, 0]])
+        for row, inputs in enumerate(builder.rows(history, 0, guided=True)):
+            with torch.no_grad():
+                full = lm.audio_head(lm(inputs[None]))[0, -1]
+            torch.testing.assert_close(logits[step, 0, row], full, atol=1e-5, rtol=1e-4)
+
+
 RAGGED = (
     Piece((1, 2, 3), frames=9, seed=5, prompt=torch.tensor([4, 5])),
     Piece((7,), frames=14, seed=6, sections=(Section(label="intro", start=0, end=1),) * 1, min_frames=14),
@@ -153,15 +167,8 @@ def test_pieces_with_and_without_a_pulse_share_a_batch(context_frames: int | Non
 
 @pytest.mark.parametrize("held", HELD)
 def test_stepwise_logits_with_a_pulse_equal_a_full_forward(held: Piece) -> None:
-    lm = tiny_lm(control=True)
-    logits, made = trace(Decoding(lm, [held], GenerationOptions()), held.frames)
-    builder = RowBuilder(lm, held, "none")
-    for step in (0, 1, 2, 63, 64, 65, held.frames - 1):
-        history = torch.cat([held.prompt, made[:step, 0]])
-        for row, inputs in enumerate(builder.rows(history, 0, guided=True)):
-            with torch.no_grad():
-                full = lm.audio_head(lm(inputs[None]))[0, -1]
-            torch.testing.assert_close(logits[step, 0, row], full, atol=1e-5, rtol=1e-4)
+    steps = (0, 1, 2, 63, 64, 65, held.frames - 1)
+    assert_steps_equal_a_full_forward(tiny_lm(control=True), held, "none", held.frames, steps)
 
 
 def test_a_model_that_takes_no_pulse_says_so() -> None:
@@ -171,16 +178,7 @@ def test_a_model_that_takes_no_pulse_says_so() -> None:
 
 @pytest.mark.parametrize("compatibility", ["none", "reference"])
 def test_stepwise_logits_equal_a_full_forward(compatibility: Any) -> None:
-    lm = tiny_lm()
-    asked = RAGGED[0]
-    logits, made = trace(Decoding(lm, [asked], GenerationOptions(compatibility=compatibility)), 9)
-    builder = RowBuilder(lm, asked, compatibility)
-    for step in range(9):
-        history = torch.cat([asked.prompt, made[:step, 0]])
-        for row, inputs in enumerate(builder.rows(history, 0, guided=True)):
-            with torch.no_grad():
-                full = lm.audio_head(lm(inputs[None]))[0, -1]
-            torch.testing.assert_close(logits[step, 0, row], full, atol=1e-5, rtol=1e-4)
+    assert_steps_equal_a_full_forward(tiny_lm(), RAGGED[0], compatibility, 9, range(9))
 
 
 def test_chunked_prefill_equals_whole() -> None:

@@ -104,8 +104,11 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     if compiled.is_available() and compiled.fits(lm.config.head_dim):
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
     quality = compare(lm, forms, ids, 40)
-    assert quality["int8"].kl < (0.03 if torch.cpu._is_vnni_supported() else 0.08)  # torch's inputs have 7 bits without
-    for name in {"eight bits", "compiled"} & quality.keys():
-        assert quality[name].kl < 0.03, quality
-        assert quality[name].top_overlap > 0.9, quality
+    assert quality["int8"].kl < (0.02 if torch.cpu._is_vnni_supported() else 0.04)  # torch's inputs have 7 bits without
+    assert quality["int8"].top_overlap > 0.9
+    assert quality["eight bits"].kl < 0.02
+    assert quality["eight bits"].top_overlap > 0.94
+    if "compiled" in quality:
+        assert quality["compiled"].kl < 0.01
+        assert quality["compiled"].top_overlap > 0.94
     assert all(value.error <= ERROR_LIMIT for value in made.values())

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from longplay.evaluate.adherence import hit_rate, retrieval_rate, same_key, same_tempo
+from longplay.analysis.measure import same_tempo
+from longplay.evaluate.adherence import hit_rate, retrieval_rate, same_key
 from longplay.keys import named_key
 from longplay.prompt import named_bpm
 

@@ -27,6 +27,7 @@ FRAME = 2048
 HOP = 256
 PRIOR_BPM, PRIOR_OCTAVES = 120.0, 0.9
 MIN_BPM, MAX_BPM = 50.0, 200.0
+TEMPO_TOLERANCE = 0.04
 MIN_PULSE = 0.12  # of the onset strength's power must recur at the beat, or there is no tempo to speak of
 MIN_CONTRAST = 0.165  # of the chroma (deviation over mean); noise has 0.15, drums less, pitched music 0.18 and more
 MIN_KEY_MARGIN = 0.02  # by which the best key's correlation must lead that of any other tonic
@@ -126,6 +127,11 @@ def tempo(onsets: Array) -> float | None:
     prior = np.exp(-0.5 * (np.log2(bpms / PRIOR_BPM) / PRIOR_OCTAVES) ** 2)
     best = int(np.argmax((at[0] + at[1] + at[2]) * prior))
     return round(float(bpms[best]), 1) if at[0][best] > MIN_PULSE else None
+
+
+def same_tempo(asked: float, measured: float | None) -> bool:
+    """Within 4 %, octave errors counting as errors."""
+    return measured is not None and abs(measured - asked) <= TEMPO_TOLERANCE * asked
 
 
 def chromagram(spectrum: Array) -> Array:

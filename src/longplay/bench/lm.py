@@ -25,6 +25,7 @@ from longplay.models.lm import LM, LMConfig
 from longplay.nn import compiled
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
+from longplay.nn.quantized import input_bits
 from longplay.pipeline.int8 import Quantized, load_quantized, quantize_lm
 from longplay.pipeline.precision import INT8, Precision, require_compiled
 from longplay.prompt import Cache, GenerationOptions
@@ -78,6 +79,8 @@ class LMBench:
         rows = [_compared(row, [other for other in rows if other.name in baselines], quantized) for row in rows]
         curves = [Curve(name, *_cumulative(taken[name])) for name in ours]
         setting = {"seconds": self.seconds, "batch": self.batch, "cache": str(self.cache), **machine()}
+        if "int8" in self.precisions:  # quality is that of 8 bits
+            setting["int8_input_bits"] = input_bits()
         values = limits.values() | {"peak_memory_gb": peak.bytes / 1e9}
         return BenchReport("lm", self.model, setting, values, rows, curves)
 

@@ -21,13 +21,8 @@ NOT_DECODED = (".m4a", ".aac", ".wma", ".ape", ".wv", ".webm", ".mp4")  # to be 
 AUDIO = frozenset((*DECODED, *NOT_DECODED))
 NAMES = {"caption": "captions", "text": "captions", "artist": "author", "license": "licence", "utt": "id"}
 PATHS = ("path", "audio", "audio_filepath", "file")
-IGNORED = (
-    "seconds",
-    "kind",
-    "source",
-    "codec_ok",
-    "bars",
-)  # of a manifest of ours: measured anew, or not the user's to say
+# Of a manifest of ours: measured anew, or not the user's to say.
+IGNORED = ("seconds", "kind", "source", "codec_ok", "bars")
 SCP, SCP_TEXT = "wav.scp", "text"
 PUBLISHED = re.compile(r"<\|([\d.eE+-]+)\|><\|(\w+)\|><\|(.*)\|><\|([\d.eE+-]+)\|>", re.DOTALL)
 PUBLISHED_LABELS: dict[str, Label] = {**{label: label for label in LABELS}, "verse1": "verse", "verse2": "verse"}

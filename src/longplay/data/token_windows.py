@@ -1,9 +1,8 @@
 """Windows of token shards as training batches of `lm` and `flow`; batch n is a function of (seed, n) alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,6 @@ from longplay.data.manifest import Split
 from longplay.data.recordings import hashed_splits
 from longplay.data.storage import Folder, open_folder
 from longplay.errors import TrainingError
-from longplay.keys import Key
 from longplay.prompt import MAX_SECONDS, Section, parse_sections
 
 SCHEMA_VERSION = "1"
@@ -121,18 +119,8 @@ def _tracks(table: pa.Table) -> Iterator[TokenTrack]:
             captions=tuple(row.get("captions") or (row["text"],)),
             sections=parse_sections(row["sections"]) if "sections" in row else whole,
             offset=start,
-            control=_control(row),
+            control=Control.tracked(row.get("bars") or (), row.get("bpm"), row.get("key")),
         )
-
-
-def _control(row: Mapping[str, Any]) -> Control:
-    bars: Sequence[float] = row.get("bars") or ()
-    bpm, key = row.get("bpm"), row.get("key")
-    named = Key.parse(key) if key else None
-    if not bpm or len(bars) < 2:
-        return Control(key=named)
-    mean = (bars[-1] - bars[0]) / (len(bars) - 1)
-    return Control(tuple(bars), max(1, round(mean * bpm / 60)), named)
 
 
 def _codes(cell: pa.ListScalar) -> np.ndarray:

@@ -15,15 +15,9 @@ import numpy.typing as npt
 from longplay.keys import Key
 
 CHOICES = 8
-TEMPO_TOLERANCE = 0.04
 
 Array = npt.NDArray[np.floating]
 T = TypeVar("T")
-
-
-def same_tempo(asked: float, measured: float | None) -> bool:
-    """Within 4 %, octave errors counting as errors."""
-    return measured is not None and abs(measured - asked) <= TEMPO_TOLERANCE * asked
 
 
 def same_key(asked: str, measured: str | None) -> bool:

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from longplay.analysis.measure import measure
+from longplay.analysis.measure import measure, same_tempo
 from longplay.audio import Audio
 from longplay.data.musicnn import Listener
 from longplay.data.tags import excess, probabilities, vocabulary
 from longplay.errors import PromptError
-from longplay.evaluate.adherence import same_key, same_tempo
-from longplay.keys import named_key
+from longplay.evaluate.adherence import same_key
 from longplay.pipeline import Pipeline
-from longplay.prompt import Prompt, SettledOptions, named_bpm
+from longplay.prompt import Prompt, SettledOptions
 
 SKETCH_SECONDS = 10.0
 MIN_SECONDS = 4.0
@@ -43,9 +42,8 @@ class Asked:
     @classmethod
     def of(cls, prompt: Prompt) -> "Asked":
         """Read a prompt."""
-        text = prompt.text
-        named = tuple(word for word in _words() if re.search(rf"\b{re.escape(word)}s?\b", text, re.IGNORECASE))
-        return cls(prompt.bpm or named_bpm(text), prompt.key or named_key(text), named)
+        named = tuple(word for word in _words() if re.search(rf"\b{re.escape(word)}s?\b", prompt.text, re.IGNORECASE))
+        return cls(prompt.asked_bpm, prompt.asked_key, named)
 
 
 @dataclass(frozen=True, order=True)

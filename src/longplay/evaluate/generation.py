@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from longplay.analysis.measure import measure
+from longplay.analysis.measure import measure, same_tempo
 from longplay.data.manifest import Track
 from longplay.data.musicnn import Heard
 from longplay.evaluate.adherence import (
@@ -18,7 +18,6 @@ from longplay.evaluate.adherence import (
     hit_rate,
     retrieval_rate,
     same_key,
-    same_tempo,
 )
 from longplay.evaluate.artifacts import hum, silence
 from longplay.evaluate.clips import Clip

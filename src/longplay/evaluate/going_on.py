@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from longplay.analysis.measure import Facts, measure
-from longplay.evaluate.adherence import hit_rate, same_key, same_tempo
+from longplay.analysis.measure import Facts, measure, same_tempo
+from longplay.evaluate.adherence import hit_rate, same_key
 from longplay.evaluate.report import Row
 
 Wav = npt.NDArray[np.float32]

@@ -35,9 +35,8 @@ from longplay.nn.quantized import Int8Weights
 IGNORED = -1
 _SOS, _TASK = 0, 1
 _INIT_STD = 0.02
-_TEXT_RMS = (
-    0.1  # of the mean of the text, so that a step of Adam moves what it adds as far as what bars, tempo and key add
-)
+# Of the mean of the text, so that a step of Adam moves what it adds as far as what bars, tempo and key add.
+_TEXT_RMS = 0.1
 
 
 class LMConfig(Config):

@@ -81,8 +81,7 @@ class Int8:
         # The call itself looks through its arguments for what only `torch.compile` puts there, for a seventh of the time of a
         # small product; what it then calls has a private name.
         self._multiply = getattr(multiply, "_op", multiply)
-        # Without VNNI the kernels add pairs of products in 16 bits, which overflow unless inputs have 7 bits.
-        self._reduce_range = not _has_vnni()
+        self._reduce_range = input_bits() < 8
         self._apart = weights.apart if len(weights.apart) else None
         self._columns = weights.columns
 
@@ -131,6 +130,17 @@ def engine() -> str:
         if name in quantized.supported_engines:
             return name
     raise UserError("precision int8: this build of torch has no int8 kernels for the CPU; use bfloat16 or float32")
+
+
+def input_bits() -> int:
+    """Of the inputs of `Int8` on this machine.
+
+    On x86 without VNNI the kernels add pairs of products in 16 bits, which overflow unless inputs have 7; QNNPACK has 8.
+
+    Raises:
+        UserError: this build of torch has no int8 kernels.
+    """
+    return 8 if engine() == "qnnpack" or _has_vnni() else 7
 
 
 def _pack(weights: Int8Weights) -> torch.ScriptObject:

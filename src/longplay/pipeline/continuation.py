@@ -10,20 +10,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longplay.analysis.measure import measure
+from longplay.analysis.measure import measure, same_tempo
 from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.join import OVERLAP_SECONDS, lead_in
 from longplay.audio.resample import fit, resample_stream
 from longplay.control import Control
 from longplay.errors import PromptError
-from longplay.keys import Key
 from longplay.models.tokenizer import TokenizerConfig
 
 MIN_SECONDS = 1.0
 LEVEL_SECONDS = 3.0
 MAX_GAIN = 4.0
-SAME_TEMPO = 0.04
 
 
 def check_sound(audio: Audio) -> None:
@@ -76,15 +74,13 @@ def on_the_beat(heard: Heard, sample_rate: int, asked: Control | None) -> Contro
         asked: in words or numbers.
     """
     facts = measure(heard.wav[0], sample_rate)
-    bars = tuple(heard.start + time for time in facts.bars)
-    beats = max(1, round((bars[1] - bars[0]) * facts.bpm / 60)) if bars and facts.bpm else 4
-    found = Control(bars, beats, Key.parse(facts.key) if facts.key else None)
-    key = asked.key if asked is not None and asked.key is not None else found.key
-    if asked is None or asked.bpm is None:
+    found = Control.tracked([heard.start + time for time in facts.bars], facts.bpm, facts.key)
+    if asked is None:
+        return found
+    key = asked.key or found.key
+    if asked.bpm is None or same_tempo(asked.bpm, facts.bpm):
         return replace(found, key=key)
-    if facts.bpm is not None and abs(facts.bpm / asked.bpm - 1) <= SAME_TEMPO:
-        return replace(found, key=key)
-    return Control.steady(asked.bpm, key, bars[-1] if bars else heard.start, asked.beats)
+    return Control.steady(asked.bpm, key, found.bars[-1] if found.bars else heard.start, asked.beats)
 
 
 def go_on(audio: Audio, heard: Heard, rendered: Iterable[Wav], sample_rate: int) -> Generator[Wav, None, None]:

@@ -61,12 +61,12 @@ class Quantized:
     projections: Mapping[str, QuantizedProjection]
     quality: Mapping[str, Quality]
 
-    def is_close(self, compiled: bool) -> bool:
+    def is_close(self, compiled: bool = True) -> bool:
         """Whether it may stand for float32 unasked, by our own kernels or by torch's."""
         return self.kl(compiled) <= KL_LIMIT
 
-    def kl(self, compiled: bool) -> float:
-        """From float32, in nats a code; by torch's kernels where our own were not measured."""
+    def kl(self, compiled: bool = True) -> float:
+        """From float32, in nats a code: by our own kernels, if `compiled` and measured, else with inputs of eight bits."""
         ours = self.quality.get("int8-compiled") if compiled else None
         return (ours or self.quality["int8"]).kl
 
@@ -105,18 +105,17 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
     ids = tuple(text_tokenizer.encode(CALIBRATION_TEXT)) if text_tokenizer is not None else ()
     inputs = calibration_inputs(lm, ids, CALIBRATION_FRAMES)
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
-    compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
     known = compare(lm, {"bfloat16": half}, ids, CALIBRATION_FRAMES)
     for limit in ERROR_LIMITS:
         projections = quantize(lm, inputs, limit)
         form = Quantized(projections, {})
         forms = {"int8": lm.decoder({name: projection.arithmetic() for name, projection in projections.items()})}
-        if compiles:
+        if compiled.is_available() and compiled.fits(lm.config.head_dim):
             forms["int8-compiled"] = form.decoder(lm, compiled=True)
         made = Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES) | known)
-        if made.is_close(compiles):
+        if made.is_close():
             break
-        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.kl(compiles), KL_LIMIT)
+        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.kl(), KL_LIMIT)
     return made
 
 

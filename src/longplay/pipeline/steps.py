@@ -113,8 +113,10 @@ class Steps:
         before = self._encode_heard(heard) if heard else []
         piece = self._piece(prompt, self.options.seed)
         if heard:
-            control = on_the_beat(heard, self.tokenizer.config.sample_rate, piece.control)
-            piece = replace(piece, prompt=before[0][0], offset=heard.start, control=control if self._holds else None)
+            piece = replace(piece, prompt=before[0][0], offset=heard.start)
+            if self.lm.config.control:
+                control = on_the_beat(heard, self.tokenizer.config.sample_rate, piece.control)
+                piece = replace(piece, control=control)
         new = generate(self.lm, [piece], self.options)
         return chain(before, self.metered(new, "lm", self.lm.config.code_rate))
 
@@ -153,13 +155,8 @@ class Steps:
             offset=prompt.start,
             min_frames=None if options.compatibility == "reference" else frames,
             history=None if options.history_seconds is None else round(options.history_seconds * rate),
-            control=prompt.control if self._holds else None,
+            control=prompt.control if self.lm.config.control else None,
         )
-
-    @property
-    def _holds(self) -> bool:
-        """Whether the lm can be held to bars, tempo and key."""
-        return self.lm.config.control
 
     def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Generator[Wav, None, None]:
         """Audio [1, S] of the lm's codes [1, T] as they come; `skip` seconds at the start are not counted as made."""

@@ -9,10 +9,8 @@ from torch import nn
 from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
 
-NEW = (
-    "control_projection.weight",
-    "text_projection.weight",
-)  # change nothing before they learn, so that older models can learn them
+# They change nothing before they learn, so a model that lacks them can learn them.
+NEW = ("control_projection.weight", "text_projection.weight")
 
 
 def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, own: Collection[str] = ()) -> None:
@@ -28,8 +26,8 @@ def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, 
         CheckpointError: the directory has no such weights, or they do not fit.
     """
     weights = load_weights(directory, stage)
-    own = {*own, *NEW} - (weights.keys() - own)
-    kept = {name: value for name, value in model.state_dict().items() if name in own}
+    new = [name for name in NEW if name not in weights]
+    kept = {name: value for name, value in model.state_dict().items() if name in own or name in new}
     try:
         model.load_state_dict(weights | kept)
     except RuntimeError as error:

@@ -207,13 +207,11 @@ class LMStage:
             batch = LMBatch(**{name: value.to(device) for name, value in fields.items()})
             loss, accuracy = model.loss(batch)
             without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
-            words, _ = model.loss(replace(batch, control=None)) if batch.control is not None else (loss, accuracy)
-            rows.append([float(loss), float(accuracy), float(without), float(words)])
-        names = ("loss", "accuracy", "loss_without_text", "loss_without_control")
-        metrics = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
-        if not self.config.lm.control:
-            del metrics["loss_without_control"]
-        return metrics
+            row = {"loss": loss, "accuracy": accuracy, "loss_without_text": without}
+            if batch.control is not None:
+                row["loss_without_control"], _ = model.loss(replace(batch, control=None))
+            rows.append(row)
+        return {name: float(np.mean([float(row[name]) for row in rows])) for name in rows[0]}
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Two pieces made from held-out captions, through the tokenizer's decoder, beside the pieces they describe."""

@@ -1,6 +1,6 @@
 """Muon (arXiv 2502.16982): momentum whose update of a matrix is made orthogonal, in numbers that the device is fast in.
 
-PyTorch's own always computes in bfloat16, for which many CPUs have no instructions: there a step of nano's lm took four times
+PyTorch's own always computes in bfloat16, for which many CPUs have no instructions: there a step of nano's lm took five times
 as long as with float32. Matrices of one shape are computed together.
 """
 

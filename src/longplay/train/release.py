@@ -12,7 +12,6 @@ from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import MODELS, TEXT_FILE, SystemConfig, load_config, load_weights, save_native
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
-from longplay.nn import compiled
 from longplay.pipeline.int8 import KL_LIMIT, Quantized, int8_metadata, int8_tensors, quantize_lm
 from longplay.text import TextTokenizer
 
@@ -74,10 +73,9 @@ def release(
         source = str(parts["lm"])
         lm = build(LM, system.lm, weights["lm"], f"{source} lm", torch.float32)
         made = quantize_lm(lm, TextTokenizer.load(parts["lm"] / TEXT_FILE))
-        compiles = compiled.is_available()
-        if not made.is_close(compiles):
+        if not made.is_close():
             raise CheckpointError(
-                f"{source}: its lm in int8 is {made.kl(compiles):.4f} nats a code from float32, more than "
+                f"{source}: its lm in int8 is {made.kl():.4f} nats a code from float32, more than "
                 f"{KL_LIMIT:g}; release it in float16"
             )
         weights["lm"] |= int8_tensors(lm, made)
