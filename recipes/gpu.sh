@@ -69,7 +69,7 @@ overrides() {
     *-decoder) echo "batch_size=64 loop.steps=20000 init=$work/nano-${1%-decoder}/model" ;;
     codec) echo "batch_size=64 loop.steps=40000" ;;
     lm) echo "batch_size=48 loop.steps=12000 tokenizer=$work/nano-tokenizer/model" ;;
-    flow) echo "batch_size=64 loop.steps=30000 codec=$work/nano-codec/model" ;;
+    flow) echo "batch_size=64 loop.steps=30000 codec=$work/nano-codec/model tokenizer=$work/nano-tokenizer/model music=$pack/corpus/manifest.jsonl" ;;
     *) echo "$1: no stage; use tokenizer, codec, lm, flow, codec-decoder, tokenizer-decoder" >&2; exit 2 ;;
   esac
 }
@@ -85,7 +85,13 @@ train() {
   for stage in "${stages[@]}"; do
     given=$(overrides "$stage")
     data=$pack/tokens
-    case $stage in tokenizer* | codec) data=$pack/corpus/manifest.jsonl ;; esac
+    case $stage in
+      tokenizer* | codec*) data=$pack/corpus/manifest.jsonl ;;
+      flow)  # learns from recordings: the codes of what of them came along
+        data=$work/tokens-flow
+        "$there" -m longplay train tokens "$pack/corpus/manifest.jsonl" "$data" --model "$work/nano-tokenizer/model"
+        ;;
+    esac
     local set=(--set loop.workers=12 --set loop.evaluate_every=100000 --set loop.save_every=2000)
     for override in $given ${OVERRIDES:-}; do set+=(--set "$override"); done
     "$there" -m longplay train run "nano-$stage" --run "$work/nano-$stage" --data "$data" --budget-seconds "$each" "${set[@]}"

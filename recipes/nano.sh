@@ -13,8 +13,8 @@ hours=${RENDERED_HOURS:-10} corpus=() steps=() scored=()
 if [ -n "${QUICK:-}" ]; then
   hours=0 corpus=(--quick) steps=(--set loop.steps=10 --set loop.log_every=5) scored=(--clips 8)
 fi
-stage() {  # stage NAME DATA: one run of a preset, on one core: two processes are faster than two threads
-  longplay train run "nano-$1" --run "runs/nano-$1" --data "$2" --threads 1 "${steps[@]}"
+stage() {  # stage NAME DATA OPTION...: one run of a preset, on one core: two processes are faster than two threads
+  longplay train run "nano-$1" --run "runs/nano-$1" --data "$2" --threads 1 "${steps[@]}" "${@:3}"
 }
 
 longplay data corpus corpus --rendered-hours "$hours" "${corpus[@]}"
@@ -23,10 +23,9 @@ music=corpus/manifest.jsonl
 stage tokenizer $music & tokenizer=$!
 stage codec $music
 wait $tokenizer
-longplay train tokens $music runs/tokens-flow --model runs/nano-tokenizer/model --codec runs/nano-codec/model
-longplay train tokens $music runs/tokens-lm --model runs/nano-tokenizer/model --varispeed=-3,2  # each piece slower and faster, too
-stage lm runs/tokens-lm & lm=$!
-stage flow runs/tokens-flow
+longplay train tokens $music runs/tokens --model runs/nano-tokenizer/model --varispeed=-3,2  # each piece slower and faster, too
+stage lm runs/tokens & lm=$!
+stage flow runs/tokens --set music=$music
 for model in codec tokenizer; do stage $model-decoder $music; done
 wait $lm
 

@@ -282,6 +282,68 @@ def test_normalised_latents_make_the_loss_and_the_samples_free_of_scale() -> Non
     assert {"latent_mean", "latent_std"} == scaled.state_dict().keys() - plain.state_dict().keys()
 
 
+PRECONDITION = {"normalize_latents": True, "precondition": True, "condition_dropout": 0.0, "guidance": 0.0}
+
+
+def test_a_preconditioned_estimator_that_says_nothing_adds_to_the_guess_what_it_leaves() -> None:
+    flow = small_flow(**PRECONDITION)
+    for parameter in flow.estimator.parameters():
+        torch.nn.init.zeros_(parameter)
+    mean, std = torch.linspace(-5, 5, 6), torch.tensor([0.02, 0.1, 0.5, 1.0, 3.0, 9.0])
+    flow.set_latent_statistics(mean, std, scale=torch.full((6,), 2.0))
+    codes, x_0 = torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
+    with torch.no_grad():
+        latents = flow.sample(codes, x_0, num_steps=400, solver="midpoint")
+        guess = 2 * flow.condition(codes) + mean[:, None]
+    torch.testing.assert_close((latents - guess) / std[:, None], x_0, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.5, 0.99])
+def test_a_preconditioned_estimator_sees_and_answers_for_numbers_of_deviation_one(t: float) -> None:
+    flow = small_flow(**PRECONDITION)
+    spread = torch.tensor([0.01, 0.1, 0.5, 1.0, 3.0, 9.0])
+    flow.set_latent_statistics(torch.zeros(6), spread, scale=torch.ones(6))
+    seen: list[Tensor] = []
+    flow.estimator.forward = lambda x, *_: seen.append(x) or torch.zeros_like(x)  # type: ignore[method-assign,func-returns-value]
+    time, mu = torch.tensor([t]), 5 * torch.randn(1, 6, 20000)
+    x_0, x_1 = torch.randn(1, 6, 20000), mu + torch.randn(1, 6, 20000) * spread[:, None]
+    x_t = (1 - t) * x_0 + t * x_1
+    left = x_1 - x_0 - flow.velocity(x_t, mu, time)
+    torch.testing.assert_close(seen[0].std(-1), torch.ones(1, 6), rtol=0, atol=0.03)
+    flow.estimator.forward = lambda x, *_: torch.ones_like(x)  # type: ignore[method-assign]
+    asked = flow.velocity(x_t, mu, time) - (x_1 - x_0 - left)
+    torch.testing.assert_close(left.std(-1), asked[..., 0], rtol=0.03, atol=1e-3)
+
+
+def test_the_condition_of_a_preconditioned_flow_learns_to_guess() -> None:
+    flow = small_flow(**PRECONDITION)
+    codes, latents = torch.randint(16, (4, 5)), torch.randn(4, 6, 10)
+    before = flow.condition(codes)
+    flow.estimator.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in flow.parameters() if p.requires_grad], 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        flow.loss(codes, latents).backward()
+        optimizer.step()
+    guessed = flow.condition(codes)
+    assert (guessed - latents).square().mean() < 0.6 * (before - latents).square().mean()
+
+
+def test_a_preconditioned_padded_batch_is_its_rows() -> None:
+    flow, codes, x_0 = small_flow(**PRECONDITION), torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
+    with torch.no_grad():
+        both = flow.sample(codes, x_0, code_lengths=torch.tensor([5, 3]))
+        close(both[1:, :, :6], flow.sample(codes[1:, :3], x_0[1:, :, :6]))
+    assert not both[1, :, 6:].any()
+
+
+def test_a_precondition_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="precondition needs the statistics of the latents; set normalize_latents"):
+        FlowConfig.parse(small_config().dump() | {"precondition": True})
+    with pytest.raises(ConfigError, match=r"condition_dropout 0.2, guidance 0\); set both to 0"):
+        FlowConfig.parse(small_config().dump() | PRECONDITION | {"condition_dropout": 0.2})
+
+
 def test_wrong_latent_statistics_are_refused() -> None:
     with pytest.raises(ValueError, match="need normalize_latents"):
         small_flow().set_latent_statistics(torch.zeros(6), torch.ones(6))

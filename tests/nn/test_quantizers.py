@@ -99,3 +99,16 @@ def test_each_residual_layer_brings_the_values_closer() -> None:
     x = torch.randn(4, 2, 128)
     first = quantizer.layers[0][0](x).values
     assert (quantizer(x).values - x).square().mean() < 0.3 * (first - x).square().mean()
+
+
+def test_rows_beside_the_codebooks_keep_their_latents_and_teach_all_the_same() -> None:
+    torch.manual_seed(0)
+    book = Codebook(CodebookConfig(size=8, dim=4, ema=False))
+    latents = torch.randn(3, 4, 5)
+    whole = book(latents)
+    partly = whole.beside(latents, 2)
+    assert torch.equal(partly.values[:2], latents[:2])
+    assert torch.equal(partly.values[2], whole.values[2])
+    assert not torch.equal(whole.values[:2], latents[:2])
+    assert torch.equal(partly.codes, whole.codes)
+    assert partly.loss == whole.loss

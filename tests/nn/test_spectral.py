@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from longplay.nn.spectral import (
+    ComponentsEncoder,
+    ComponentsEncoderConfig,
     SpectralDecoder,
     SpectralDecoderConfig,
     SpectralEncoder,
@@ -79,3 +81,36 @@ def test_an_encoder_without_shortcut_reads_the_tensors_it_always_had() -> None:
     assert not [name for name in encoder().state_dict() if "shortcut" in name]
     assert decoder().head.out.in_features == 12
     assert decoder(True).head.out.in_features == 12 + 6
+
+
+def components() -> ComponentsEncoder:
+    torch.manual_seed(0)
+    return ComponentsEncoder(ComponentsEncoderConfig(n_fft=32, floor=0.1), 8000, HOP, latent_dim=6)
+
+
+def test_an_encoder_of_components_is_linear_in_the_level_and_learns_nothing() -> None:
+    module, wav = components(), 1000 * torch.randn(1, 1, 400)
+    risen = module(10 * wav) - module(wav)
+    expected = module.out.weight.sum(1).view(1, -1, 1) * torch.tensor(10.0).log()
+    inside = slice(4, -4)  # the frames at the ends have zeros in them
+    torch.testing.assert_close(risen[..., inside], expected.expand_as(risen)[..., inside], atol=1e-3, rtol=1e-3)
+    assert not [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    assert module(wav).shape == (1, 6, 50)
+
+
+def test_below_the_floor_which_falls_with_the_frequency_all_is_alike() -> None:
+    module = components()
+    time = torch.arange(400) / 8000
+    low, high = (torch.sin(2 * torch.pi * hz * time).view(1, 1, -1) for hz in (500, 3500))
+    silent = module(torch.zeros(1, 1, 400))[..., 10:40]
+    level = 0.05 / 8  # a sine of level a has a magnitude of 8 a in a window of 32
+    torch.testing.assert_close(module(level * low)[..., 10:40], silent)
+    assert (module(level * high)[..., 10:40] - silent).abs().max() > 0.01
+
+
+def test_the_encoder_of_components_sees_no_further_than_its_receptive_field() -> None:
+    module, wav = components(), torch.randn(1, 1, 100 * HOP)
+    changed = wav.clone()
+    changed[..., 50 * HOP : 51 * HOP] += 1.0
+    frames = torch.nonzero((module(wav) - module(changed)).abs().amax((0, 1)) > 0).squeeze(1)
+    assert 50 - module.receptive_field <= frames.min() <= frames.max() <= 50 + module.receptive_field

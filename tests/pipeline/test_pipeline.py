@@ -100,6 +100,17 @@ def test_the_flow_is_guided_as_its_model_says(
     assert not np.array_equal(own.wav, plain.wav)
 
 
+def test_a_flow_that_was_never_without_its_codes_cannot_be_guided(
+    pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = pipeline.system.flow
+    assert flow is not None
+    monkeypatch.setattr(flow, "config", flow.config.model_copy(update={"guidance": 0.0, "condition_dropout": 0.0}))
+    pipeline.generate("x", options.model_copy(update={"flow_guidance": 0.0}))
+    with pytest.raises(PromptError, match=r"flow_guidance = 0.5: .* leave flow_guidance out, or give 0"):
+        pipeline.generate("x", options.model_copy(update={"flow_guidance": 0.5}))
+
+
 def test_text_sections_and_options_all_count(pipeline: Pipeline, options: GenerationOptions) -> None:
     options = options.model_copy(update={"seconds": 0.5})
     sections = Prompt(text="x", sections=parse_sections("chorus:10-10.2,outro:10.2-10.5"))

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 
 from longplay.control import Control
+from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenTrack, TokenWindows
 from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.flow import Flow
@@ -126,6 +128,52 @@ def test_a_flow_needs_acoustic_codes(flow_stage: Any, tracks: list[TokenTrack]) 
     bare = [TokenTrack(t.utt, t.semantic, np.zeros((0, 0), np.int16), t.captions, t.sections) for t in tracks]
     with pytest.raises(TrainingError, match="3 pieces have no acoustic codes"):
         FlowStage(stage.config, stage.codec, bare, [])
+
+
+@pytest.fixture
+def music(tmp_path: Path, tracks: list[TokenTrack]) -> Path:
+    """The manifest of noises as long as the pieces, the last one of which no codec may learn from."""
+    rows = []
+    for index, track in enumerate(tracks):
+        wav = np.random.default_rng(index).normal(0, 0.2, 64 * len(track.semantic) - 5)
+        sf.write(tmp_path / f"{track.utt}.wav", wav, 1280, subtype="FLOAT")
+        rows.append(
+            Track(
+                id=track.utt, path=f"{track.utt}.wav", seconds=len(wav) / 1280, split="train", kind="real", title="", source="",
+                licence="CC0", codec_ok=index < 2, captions=("noise",),
+            )
+        )  # fmt: skip
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    return tmp_path / "manifest.jsonl"
+
+
+def test_a_flow_learns_what_the_encoder_makes_of_the_recordings(flow_stage: Any, music: Path) -> None:
+    stage = flow_stage(music=music)
+    windows = stage.windows.batch(0, 0, 32)
+    assert {window.track.utt for window in windows} == {"t0", "t1"}
+    codes, latents = stage._tensors(windows)
+    assert latents.shape == (32, 4, 2 * codes.shape[1])
+    inside = [window for window in windows if window.start > 0 and not window.ends]
+    assert inside
+    assert any(window.start == 0 for window in windows)
+    assert any(window.ends for window in windows)
+    for window, row in zip(windows, latents, strict=True):
+        wav = torch.from_numpy(sf.read(music.parent / f"{window.track.utt}.wav", dtype="float32")[0])
+        whole = stage.codec.encoder(torch.nn.functional.pad(wav, (0, 5)).view(1, 1, -1))[0]
+        real = whole[:, 2 * window.start : 2 * (window.start + len(window.semantic))]
+        around = stage.codec.encoder.receptive_field  # layers see their own padding at the ends, not silence
+        kept = slice(around if window.start == 0 else 0, -around if window.ends else None)
+        torch.testing.assert_close(row[:, kept], real[:, kept], atol=1e-5, rtol=1e-4)
+    first = held_out_loss(stage)
+    learn(stage, 40)
+    assert held_out_loss(stage) < first
+
+
+def test_a_flow_and_the_music_of_other_pieces_is_refused(flow_stage: Any, music: Path) -> None:
+    rows = [track.model_copy(update={"id": f"other-{track.id}"}) for track in read_manifest(music)]
+    write_manifest(music, rows)
+    with pytest.raises(TrainingError, match="names no recording good enough .* give the manifest that they were made"):
+        flow_stage(music=music)
 
 
 def test_lm_batches_carry_text_times_and_labels(lm_stage: Any) -> None:

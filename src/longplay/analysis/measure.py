@@ -148,6 +148,11 @@ def chromagram(spectrum: Array) -> Array:
     return np.sqrt(peaks) @ np.exp(-0.5 * (distance / width[:, None]) ** 2).astype(np.float32)
 
 
+def pitch_classes(wav: Array, rate: int) -> Array:
+    """`chromagram` [frames, 12] of a mono wav [S], `RATE / HOP` frames a second."""
+    return chromagram(_spectrogram(soxr.resample(wav, rate, RATE)))
+
+
 def key(chroma: Array) -> str | None:
     """The key, such as "F# minor", of the mean strength of the pitch classes [12]; None where none stands out."""
     if chroma.sum() == 0:

@@ -65,3 +65,25 @@ class Crops:
         if rate != self.sample_rate:
             wav = soxr.resample(wav, rate, self.sample_rate, quality="HQ")
         return np.pad(wav, (0, max(0, self.length - len(wav))))[: self.length].astype(np.float32)
+
+
+def excerpt(path: Path, start: int, length: int, sample_rate: int) -> np.ndarray:
+    """`length` samples [S] of a file, mono at `sample_rate`, from sample `start` at that rate on; silence around the file.
+
+    Raises:
+        TrainingError: the file cannot be read.
+    """
+    try:
+        with sf.SoundFile(path) as file:
+            rate = file.samplerate
+            first = int(start * rate // sample_rate)  # at or before `start`; what is more is cut off below
+            count = -(-length * rate // sample_rate) + 2
+            file.seek(min(max(0, first), file.frames))
+            wav = file.read(max(0, count + min(0, first)), dtype="float32", always_2d=True).mean(1)
+    except (sf.LibsndfileError, OSError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error}); build the corpus again") from None
+    wav = np.pad(wav, (max(0, -first), 0))
+    if rate != sample_rate:
+        wav = soxr.resample(wav, rate, sample_rate, quality="HQ")
+    ahead = round(start - first * sample_rate / rate)
+    return np.pad(wav, (0, max(0, ahead + length - len(wav))))[ahead : ahead + length].astype(np.float32)

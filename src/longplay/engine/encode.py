@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from longplay.engine.windows import WindowPlan, run_windows
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
-from longplay.nn.spectral import SpectralEncoder
+from longplay.nn.spectral import ComponentsEncoder, SpectralEncoder
 
 WINDOW_SECONDS = 30.0
 UNBOUNDED_SECONDS = 5.0  # what an encoder hears around a window where its receptive field has no end
@@ -16,7 +16,7 @@ def encode(model: Tokenizer | Codec, wav: Tensor) -> Tensor:
     config, hop = model.config, model.config.hop_length
     frames = nn.functional.pad(wav[0, 0], (0, -wav.shape[-1] % hop)).view(1, -1, hop).transpose(1, 2)  # [1, hop, T]
     context = round(UNBOUNDED_SECONDS * config.frame_rate)
-    if isinstance(model.encoder, SpectralEncoder):
+    if isinstance(model.encoder, SpectralEncoder | ComponentsEncoder):
         context = model.encoder.receptive_field
     plan = WindowPlan(round(WINDOW_SECONDS * config.frame_rate), context, fade=0, ratio=1)
 

@@ -11,6 +11,7 @@ from longplay.evaluate.artifacts import hum
 from longplay.evaluate.distance import Ruler
 from longplay.evaluate.frechet import frechet_distance
 from longplay.evaluate.opus import opus
+from longplay.evaluate.pitch import pitch_kept
 from longplay.evaluate.report import Row
 from longplay.nn.quantizers import CodeUsage
 
@@ -32,7 +33,7 @@ def reconstruction_rows(
     listener: Listener,
     frame_rate: float,
 ) -> list[Row]:
-    """Mean distances of each system's clips [S] from the originals, the Frechet distance of the two sets, and hum.
+    """Mean distances of each system's clips [S] from the originals, pitches kept, the Frechet distance of the two sets, and hum.
 
     Args:
         originals: at least 1.4 s each.
@@ -56,6 +57,9 @@ def reconstruction_rows(
                     "mel": float(np.mean([d.mel for d in distances])),
                     "convergence": float(np.mean([d.convergence for d in distances])),
                     "log_magnitude": float(np.mean([d.log_magnitude for d in distances])),
+                    "pitch": float(
+                        np.nanmean([pitch_kept(a, b, sample_rate) for a, b in zip(originals, clips, strict=True)])
+                    ),
                     "si_sdr": float(np.median([d.si_sdr for d in distances])),
                     "frechet": frechet_distance(reference, listener.embed(clips, sample_rate)),
                     "hum_db": hum(clips, sample_rate, frame_rate),

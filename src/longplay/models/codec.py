@@ -15,6 +15,8 @@ from longplay.config import Config
 from longplay.nn.hifigan import HifiganEncoder, HifiganEncoderConfig, HifiganGenerator, HifiganGeneratorConfig
 from longplay.nn.quantizers import CodebookConfig, GroupResidualConfig, GroupResidualQuantizer, Quantized
 from longplay.nn.spectral import (
+    ComponentsEncoder,
+    ComponentsEncoderConfig,
     SpectralDecoder,
     SpectralDecoderConfig,
     SpectralEncoder,
@@ -22,7 +24,9 @@ from longplay.nn.spectral import (
     spectral,
 )
 
-EncoderConfig = Annotated[HifiganEncoderConfig | SpectralEncoderConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[
+    HifiganEncoderConfig | SpectralEncoderConfig | ComponentsEncoderConfig, Field(discriminator="kind")
+]
 DecoderConfig = Annotated[HifiganGeneratorConfig | SpectralDecoderConfig, Field(discriminator="kind")]
 
 
@@ -123,33 +127,42 @@ class Codec(nn.Module):
         self.decoder.to(dtype)
         return self
 
-    def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
+    def forward(
+        self, wav: Float[Tensor, "B 1 S"], quantize: bool = True, unquantized: int = 0
+    ) -> tuple[Tensor, Quantized]:
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.
 
-        With `quantize` off the latents go through as they are (codes are then zeros): how a run starts.
+        With `quantize` off the latents go through as they are (codes are then zeros): how a run starts. So do those of the
+        first `unquantized` rows, of which the codebooks learn all the same: a flow will make such latents.
         """
-        _, quantized = self._quantized(wav, quantize)
+        _, quantized = self._quantized(wav, quantize, unquantized)
         return self.decode(quantized.values), quantized
 
-    def spectrum(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Tensor, Quantized]:
+    def spectrum(
+        self, wav: Float[Tensor, "B 1 S"], quantize: bool = True, unquantized: int = 0
+    ) -> tuple[Tensor, Tensor, Quantized]:
         """Training pass without a waveform: magnitudes [B, F, T], latents [B, D, T] before the quantizer, quantizer.
 
-        `quantize` as in `forward`.
+        `quantize` and `unquantized` as in `forward`.
 
         Raises:
             TypeError: the decoder is not spectral.
         """
-        latents, quantized = self._quantized(wav, quantize)
+        latents, quantized = self._quantized(wav, quantize, unquantized)
         return spectral(self.decoder).magnitude(quantized.values), latents, quantized
 
-    def _quantized(self, wav: Tensor, quantize: bool) -> tuple[Tensor, Quantized]:
+    def _quantized(self, wav: Tensor, quantize: bool, unquantized: int) -> tuple[Tensor, Quantized]:
         latents = self.encoder(wav)
-        return latents, self.quantizer(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
+        if not quantize:
+            return latents, Quantized.bypass(latents, self.config.num_codebooks)
+        return latents, self.quantizer(latents).beside(latents, unquantized)
 
 
-def _encoder(config: CodecConfig) -> HifiganEncoder | SpectralEncoder:
+def _encoder(config: CodecConfig) -> HifiganEncoder | SpectralEncoder | ComponentsEncoder:
     if isinstance(config.encoder, HifiganEncoderConfig):
         return HifiganEncoder(config.encoder, config.latent_dim)
+    if isinstance(config.encoder, ComponentsEncoderConfig):
+        return ComponentsEncoder(config.encoder, config.sample_rate, config.hop_length, config.latent_dim)
     return SpectralEncoder(config.encoder, config.hop_length, config.latent_dim)
 
 

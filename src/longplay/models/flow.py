@@ -7,16 +7,17 @@ runs it in windows.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.nn import ode
 from longplay.nn.conformer import Conformer, ConformerConfig
+from longplay.nn.convnext import ConvNeXtEncoder, ConvNeXtEncoderConfig
 from longplay.nn.length_regulator import LengthRegulator
 from longplay.nn.masking import Padding, hide
 from longplay.nn.ode import Method, cosine_time, evaluations, grid
@@ -24,6 +25,18 @@ from longplay.nn.unet import UNet, UNetConfig
 
 PUBLISHED_SOLVER: tuple[Method, int] = ("euler", 10)
 """How the published code samples: method and steps."""
+
+
+def _kind(encoder: Any) -> str:
+    """Which encoder a config is of; the published one does not say."""
+    given = encoder.get("kind") if isinstance(encoder, dict) else getattr(encoder, "kind", None)
+    return "convnext" if given is not None else "conformer"
+
+
+EncoderConfig = Annotated[
+    Annotated[ConformerConfig, Tag("conformer")] | Annotated[ConvNeXtEncoderConfig, Tag("convnext")],
+    Discriminator(_kind),
+]
 
 
 class FlowConfig(Config):
@@ -34,7 +47,9 @@ class FlowConfig(Config):
         frame_rate: latent frames per second, a multiple of `code_rate`.
         condition_dropout: share of rows that train without their condition, which is what guidance needs.
         num_steps, solver, guidance: defaults of `Flow.sample`.
-        normalize_latents: train on latents of mean 0 and deviation 1 per channel (`Flow.set_latent_statistics`).
+        normalize_latents: train on latents of mean 0 and deviation 1 (`Flow.set_latent_statistics`).
+        precondition: let the condition be a guess of the latents, and the estimator say only what the guess leaves, in numbers
+            of deviation one in every channel at every time (`Flow.velocity`). Needs `normalize_latents`, and no guidance.
         compatibility: "reference" treats padded frames as the published training did, see `nn/masking.py`.
     """
 
@@ -43,8 +58,8 @@ class FlowConfig(Config):
     frame_rate: PositiveInt
     input_dim: PositiveInt
     latent_dim: PositiveInt
-    encoder: ConformerConfig
-    regulator_layers: PositiveInt
+    encoder: EncoderConfig
+    regulator_layers: NonNegativeInt
     estimator: UNetConfig
     sigma_min: float = Field(default=1e-6, ge=0.0, lt=1.0)
     condition_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -52,12 +67,24 @@ class FlowConfig(Config):
     solver: Method = "euler"
     guidance: float = Field(default=0.7, ge=0.0)
     normalize_latents: bool = False
+    precondition: bool = False
     compatibility: Literal["exact", "reference"] = "exact"
 
     @model_validator(mode="after")
     def _rates_divide(self) -> "FlowConfig":
         if self.frame_rate % self.code_rate:
             raise ValueError(f"frame_rate {self.frame_rate} must be a multiple of code_rate {self.code_rate}")
+        return self
+
+    @model_validator(mode="after")
+    def _precondition_stands_on_the_condition(self) -> "FlowConfig":
+        if self.precondition and not self.normalize_latents:
+            raise ValueError("precondition needs the statistics of the latents; set normalize_latents: true")
+        if self.precondition and (self.condition_dropout or self.guidance):
+            raise ValueError(
+                f"precondition starts from the condition (condition_dropout {self.condition_dropout:g}, guidance {self.guidance:g}); "
+                "set both to 0"
+            )
         return self
 
     @property
@@ -96,20 +123,29 @@ class Flow(nn.Module):
 
     latent_mean: Tensor
     latent_std: Tensor
+    latent_spread: Tensor
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.config = config
         self.input_embedding = nn.Embedding(config.codebook_size, config.input_dim)
-        self.encoder = Conformer(config.input_dim, config.encoder)
+        self.encoder = _encoder(config)
         self.length_regulator = LengthRegulator(config.encoder.dim, config.latent_dim, config.regulator_layers)
         self.estimator = UNet(config.latent_dim, config.estimator)
         if config.normalize_latents:
             self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
             self.register_buffer("latent_std", torch.ones(config.latent_dim))
+        if config.precondition:
+            self.register_buffer("latent_spread", torch.ones(config.latent_dim))
 
-    def set_latent_statistics(self, mean: Float[Tensor, " D"], std: Float[Tensor, " D"]) -> None:
+    def set_latent_statistics(
+        self, mean: Float[Tensor, " D"], std: Float[Tensor, " D"], scale: Float[Tensor, " D"] | None = None
+    ) -> None:
         """Set, before training, what latents are normalised with.
+
+        Args:
+            mean, std: of each channel of the latents.
+            scale: to divide by, where it is not `std`.
 
         Raises:
             ValueError: the config has no `normalize_latents`, or a deviation is not positive.
@@ -118,8 +154,11 @@ class Flow(nn.Module):
             raise ValueError("latent statistics need normalize_latents: true in the flow's config")
         if not bool((std > 0).all()):
             raise ValueError(f"latent deviations must be positive, the smallest is {std.min().item():g}")
+        scale = std if scale is None else scale
         self.latent_mean.copy_(mean)
-        self.latent_std.copy_(std)
+        self.latent_std.copy_(scale)
+        if self.config.precondition:
+            self.latent_spread.copy_(std / scale)
 
     def compute_in(self, dtype: torch.dtype) -> "Flow":
         """Let the networks compute in `dtype`, for sampling; the path they follow, and the statistics, stay float32."""
@@ -200,12 +239,12 @@ class Flow(nn.Module):
         """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch."""
         times = grid(solver, num_steps, mu.device)
         if guidance == 0:
-            return ode.solve(lambda x, t: self.velocity(x, mu, t, padding), x_0, times, solver)
+            return ode.solve(lambda x, t: self.velocity(x, mu, t[None], padding), x_0, times, solver)
         both = torch.cat((mu, torch.zeros_like(mu)))
         twice = None if padding is None else Padding(padding.frames.repeat(2, 1, 1), padding.reference)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            with_mu, without = self.velocity(x.repeat(2, 1, 1), both, t, twice).chunk(2)
+            with_mu, without = self.velocity(x.repeat(2, 1, 1), both, t[None], twice).chunk(2)
             return (1 + guidance) * with_mu - guidance * without
 
         return ode.solve(velocity, x_0, times, solver)
@@ -214,11 +253,28 @@ class Flow(nn.Module):
         self,
         x_t: Float[Tensor, "B D T"],
         mu: Float[Tensor, "B D T"],
-        t: Float[Tensor, ""],
+        t: Float[Tensor, " #B"],
         padding: Padding | None = None,
     ) -> Float[Tensor, "B D T"]:
-        """Where latents go at a time, in their own precision, whatever the estimator computes in."""
-        return self.estimator(x_t.to(mu.dtype), mu, t[None], padding).to(x_t.dtype)
+        """Where latents go at a time (one for each row, or one for all), in their own precision, whatever the estimator computes in.
+
+        With `precondition`, mu is a guess of the latents that leaves a deviation s (`latent_spread`). What a line through x_t alone
+        says of the velocity then needs no network, and the rest is scaled to deviation one: x_t - t mu has variance
+        n = (1 - t)^2 + (t s)^2, and
+
+            v = mu + (t s^2 - (1 - t)) / n (x_t - t mu) + s / sqrt(n) estimator((x_t - t mu) / sqrt(n), mu, t).
+
+        So channels that are much smaller than the noise are not drowned in the estimator's own errors. Source: the preconditioning
+        of EDM (arXiv 2206.00364), here for straight paths, for each channel, and around a guess.
+        """
+        if not self.config.precondition:
+            return self.estimator(x_t.to(mu.dtype), mu, t, padding).to(x_t.dtype)
+        spread, time = self.latent_spread[:, None], t.view(-1, 1, 1)
+        guess = mu.to(x_t.dtype)
+        deviation = ((1 - time).square() + (time * spread).square()).sqrt()
+        rest = (x_t - time * guess) / deviation
+        said = self.estimator(rest.to(mu.dtype), mu, t, padding).to(x_t.dtype)
+        return hide(guess + ((time * spread.square() - (1 - time)) * rest + spread * said) / deviation, padding)
 
     def loss(
         self,
@@ -239,7 +295,7 @@ class Flow(nn.Module):
             generator: source of the draws; the default one of torch otherwise.
 
         Returns:
-            mean squared error per real latent value.
+            mean squared error per real latent value, of the velocity and, with `precondition`, of the guess.
         """
         mu = self.condition(codes, latents.shape[2], code_lengths, latent_lengths)
         x_0 = _draw(torch.randn, latents.shape, latents, generator)
@@ -277,8 +333,10 @@ class Flow(nn.Module):
         t = t[:, None, None]
         x_t = (1 - shrink * t) * x_0 + t * x_1
         target = x_1 - shrink * x_0
-        estimate = self.estimator(x_t, mu * keep[:, None, None], t.flatten(), padding)
+        estimate = self.velocity(x_t, mu * keep[:, None, None], t.flatten(), padding)
         error = hide(estimate.float() - target, padding).square().sum()
+        if self.config.precondition:  # the condition learns to be a guess
+            error = error + hide(mu.float() - x_1, padding).square().sum()
         frames = x_1.shape[0] * x_1.shape[2] if padding is None else padding.frames.sum()
         return error / (frames * x_1.shape[1])
 
@@ -291,6 +349,12 @@ class Flow(nn.Module):
         if lengths is None:
             return None
         return Padding.of(lengths, length, reference=self.config.compatibility == "reference")
+
+
+def _encoder(config: FlowConfig) -> Conformer | ConvNeXtEncoder:
+    if isinstance(config.encoder, ConvNeXtEncoderConfig):
+        return ConvNeXtEncoder(config.input_dim, config.encoder)
+    return Conformer(config.input_dim, config.encoder)
 
 
 def _draw(

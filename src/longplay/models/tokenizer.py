@@ -105,28 +105,35 @@ class Tokenizer(nn.Module):
         """
         return spectral(self.decoder).frames(self.project_out(self.codebook.decode(codes)))
 
-    def forward(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Quantized]:
+    def forward(
+        self, wav: Float[Tensor, "B 1 S"], quantize: bool = True, unquantized: int = 0
+    ) -> tuple[Tensor, Quantized]:
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.
 
-        With `quantize` off the latents go through as they are (codes are then zeros): how a run starts.
+        With `quantize` off the latents go through as they are (codes are then zeros): how a run starts. So do those of the
+        first `unquantized` rows, of which the codebook learns all the same.
         """
-        _, quantized = self._quantized(wav, quantize)
+        _, quantized = self._quantized(wav, quantize, unquantized)
         return self.decoder(self.project_out(quantized.values)), quantized
 
-    def spectrum(self, wav: Float[Tensor, "B 1 S"], quantize: bool = True) -> tuple[Tensor, Tensor, Quantized]:
+    def spectrum(
+        self, wav: Float[Tensor, "B 1 S"], quantize: bool = True, unquantized: int = 0
+    ) -> tuple[Tensor, Tensor, Quantized]:
         """Training pass without a waveform: magnitudes [B, F, T], latents [B, D, T] before the codebook, quantizer.
 
-        `quantize` as in `forward`.
+        `quantize` and `unquantized` as in `forward`.
 
         Raises:
             TypeError: the decoder is not spectral.
         """
-        latents, quantized = self._quantized(wav, quantize)
+        latents, quantized = self._quantized(wav, quantize, unquantized)
         return spectral(self.decoder).magnitude(self.project_out(quantized.values)), latents, quantized
 
-    def _quantized(self, wav: Tensor, quantize: bool) -> tuple[Tensor, Quantized]:
+    def _quantized(self, wav: Tensor, quantize: bool, unquantized: int) -> tuple[Tensor, Quantized]:
         latents = self.project_in(self.encoder(wav))
-        return latents, self.codebook(latents) if quantize else Quantized.bypass(latents, self.config.num_codebooks)
+        if not quantize:
+            return latents, Quantized.bypass(latents, self.config.num_codebooks)
+        return latents, self.codebook(latents).beside(latents, unquantized)
 
 
 def _encoder(config: TokenizerConfig) -> SeanetEncoder | SpectralEncoder:

@@ -29,6 +29,10 @@ class Quantized(NamedTuple):
         codes = torch.zeros(len(latents), num_codebooks, latents.shape[-1], dtype=torch.long, device=latents.device)
         return cls(latents, codes, torch.zeros((), device=latents.device))
 
+    def beside(self, latents: Tensor, rows: int) -> "Quantized":
+        """The same, but the values of the first `rows` are the latents [B, D, T] as they are."""
+        return self._replace(values=torch.cat((latents[:rows].to(self.values.dtype), self.values[rows:])))
+
 
 class CodeUsage(NamedTuple):
     """How much of its codebooks a model uses.

@@ -1,7 +1,8 @@
-"""The encoder and decoder of our own tokenizer and codec, which see and make spectra.
+"""The encoders and the decoder of our own tokenizer and codec, which see and make spectra.
 
-Encoder: wav -> log-magnitude (and phase cosine) -> ConvNeXt -> latent. Decoder: latent -> ConvNeXt -> magnitude and
-phase -> inverse STFT. Source: Vocos (arXiv 2306.00814); the encoder is ours, and so is the shortcut around the blocks.
+Encoder: wav -> log-magnitude (and phase cosine) -> ConvNeXt -> latent, or log-magnitude -> principal components. Decoder:
+latent -> ConvNeXt -> magnitude, and a phase that follows from it -> inverse STFT. Source: Vocos (arXiv 2306.00814); the
+encoders are ours, and so is the shortcut around the blocks.
 """
 
 from typing import Literal
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from longplay.config import Config
-from longplay.nn.convnext import ConvNeXtBlock
+from longplay.nn.convnext import ConvNeXtBlock, ConvNeXtStack
 from longplay.nn.istft import PhaseLockedHead, Synthesis, stft
 
 
@@ -85,6 +86,52 @@ class SpectralEncoder(nn.Module):
         return window + self.config.num_layers * (self.config.kernel_size // 2)
 
 
+class ComponentsEncoderConfig(Config):
+    """Size of the encoder without layers.
+
+    Attributes:
+        floor: magnitudes below it look alike. It falls with the frequency, as music does: to half at 1 kHz, a tenth at 9.
+    """
+
+    kind: Literal["components"] = "components"
+    n_fft: int = Field(gt=0)
+    floor: float = Field(default=0.3, gt=0)
+
+
+class ComponentsEncoder(nn.Module):
+    """wav [B, 1, S] -> latent [B, latent_dim, ceil(S / hop_length)]: a fixed linear map of the log-magnitudes.
+
+    Its weights are principal components (`longplay.train.components`), so the distance of two latents is that of two
+    spectra, and what follows it (codebooks, decoder, flow) can be trained side by side.
+    """
+
+    window: Tensor
+    floor: Tensor
+
+    def __init__(self, config: ComponentsEncoderConfig, sample_rate: int, hop_length: int, latent_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.hop_length = hop_length
+        frequencies = torch.arange(config.n_fft // 2 + 1) * sample_rate / config.n_fft
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("floor", (config.floor / (1 + frequencies / 1000)).unsqueeze(1), persistent=False)
+        self.out = nn.Linear(config.n_fft // 2 + 1, latent_dim).requires_grad_(False)
+
+    def forward(self, wav: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B D T"]:
+        """Encode; the last, partial hop is padded with zeros."""
+        with torch.autocast(wav.device.type, enabled=False):  # bfloat16 is too coarse for a sum of a thousand levels
+            return self.out(self.logarithm(wav).mT).mT
+
+    def logarithm(self, wav: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B F T"]:
+        """Log-magnitudes, not below the floor's."""
+        return stft(wav[:, 0].float(), self.window, self.hop_length).abs().maximum(self.floor).log()
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames on each side of a frame that its latent depends on."""
+        return -(-self.config.n_fft // (2 * self.hop_length))
+
+
 class SpectralDecoderConfig(Config):
     """Size of the spectral decoder.
 
@@ -101,20 +148,13 @@ class SpectralDecoderConfig(Config):
     shortcut: bool = False
 
 
-class SpectralDecoder(nn.Module):
+class SpectralDecoder(ConvNeXtStack):
     """latent [B, latent_dim, T] -> wav [B, 1, T * hop_length]."""
 
     def __init__(self, config: SpectralDecoderConfig, hop_length: int, latent_dim: int) -> None:
-        super().__init__()
+        super().__init__(latent_dim, config.dim, config.intermediate_dim, config.num_layers, config.kernel_size)
         self.config = config
         self.hop_length = hop_length
-        self.embed = nn.Conv1d(latent_dim, config.dim, config.kernel_size, padding=config.kernel_size // 2)
-        self.norm = nn.LayerNorm(config.dim, 1e-6)
-        self.blocks = nn.ModuleList(
-            ConvNeXtBlock(config.dim, config.intermediate_dim, config.kernel_size, scale=1 / config.num_layers)
-            for _ in range(config.num_layers)
-        )
-        self.final_norm = nn.LayerNorm(config.dim, 1e-6)
         self.head = PhaseLockedHead(config.dim + config.shortcut * latent_dim, config.n_fft, hop_length)
 
     def forward(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
@@ -134,10 +174,7 @@ class SpectralDecoder(nn.Module):
         return Synthesis(self.head)
 
     def _features(self, latents: Tensor) -> Tensor:
-        h = self.norm(self.embed(latents.to(self.embed.weight.dtype)).mT).mT
-        for block in self.blocks:
-            h = block(h)
-        h = self.final_norm(h.mT)
+        h = self.features(latents)
         # the latents as they came, not rounded to the precision of the blocks
         return torch.cat((h.float(), latents.mT.float()), dim=-1) if self.config.shortcut else h
 

@@ -226,6 +226,11 @@ class Pipeline:
             wanted, count = PUBLISHED_SOLVER[0], count or PUBLISHED_SOLVER[1]
         solver, num_steps = flow.config.defaults(wanted, count)
         guidance = flow.config.guidance if settled.flow_guidance is None else settled.flow_guidance
+        if guidance and not flow.config.condition_dropout:
+            raise PromptError(
+                f"flow_guidance = {guidance:g}: the flow of model {self.name!r} has never been without its codes, so it cannot be guided by them; "
+                "leave flow_guidance out, or give 0"
+            )
         return settled.model_copy(update={"solver": solver, "num_steps": num_steps, "flow_guidance": guidance})
 
     def _recipe(self, task: Task, prompt: Prompt, options: SettledOptions, audio: Audio | None) -> Recipe:

@@ -56,9 +56,9 @@ def use_int8(flow: Flow) -> float:
     codes = torch.randint(flow.config.codebook_size, (1, _FRAMES), generator=generator)
     mu = flow.condition(codes)
     x = torch.randn(mu.shape, generator=generator)
-    before = flow.velocity(x, mu, torch.tensor(_TIME))
+    before = flow.velocity(x, mu, torch.tensor([_TIME]))
     flow.estimator.use_int8()
-    error = ((flow.velocity(x, mu, torch.tensor(_TIME)) - before).norm() / before.norm()).item()
+    error = ((flow.velocity(x, mu, torch.tensor([_TIME])) - before).norm() / before.norm()).item()
     if not error <= MAX_ERROR:
         logger.info("int8 changes the flow's velocities by %.0f %%: it computes without", 100 * error)
         flow.estimator.use_int8(False)

@@ -57,6 +57,7 @@ class AudioStageConfig(Config):
     Attributes:
         init: a model directory whose model this run starts from; layers of the decoder that it lacks, or has in another
             size, start afresh. `quantize_from_step` is then usually 0.
+        unquantized_share: of the rows of a batch, whose latents pass the codebooks by: a decoder that follows a flow meets such latents.
         spectrum: train encoder, codebooks and the magnitudes of a spectral decoder, without a waveform.
         freeze_encoder: train the decoder alone. Codes and latents stay what they are, so an lm and a flow that learnt
             from them remain good: what follows a `spectrum` run, and how a GAN comes last.
@@ -68,6 +69,7 @@ class AudioStageConfig(Config):
     crop_seconds: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=16, gt=0)
     quantize_from_step: int = Field(default=300, ge=0)
+    unquantized_share: float = Field(default=0.0, ge=0, lt=1)
     held_out_crops: int = Field(default=16, gt=0)
     held_out_seconds: float = Field(default=4.0, gt=0)
     init: Path | None = None
@@ -130,7 +132,7 @@ class AudioStage:
             self.model.eval()  # a codebook in training follows its latents
         if self.spectrum is not None:
             return self._spectrum_losses(step, wav)
-        estimate, quantized = self.model(wav, quantize=step >= self.config.quantize_from_step)
+        estimate, quantized = self.model(wav, *self._quantization(step, wav))
         estimate = estimate[..., : wav.shape[-1]]
         with torch.autocast(wav.device.type, enabled=False):
             terms = self.reconstruction.to(wav.device)(estimate, wav) | {"quantizer": quantized.loss}
@@ -147,10 +149,14 @@ class AudioStage:
 
     def _spectrum_losses(self, step: int, wav: Tensor) -> Losses:
         assert self.spectrum is not None
-        magnitude, latents, quantized = self.model.spectrum(wav, quantize=step >= self.config.quantize_from_step)
+        magnitude, latents, quantized = self.model.spectrum(wav, *self._quantization(step, wav))
         with torch.autocast(wav.device.type, enabled=False):
             terms = self.spectrum.to(wav.device)(magnitude, latents, wav) | {"quantizer": quantized.loss}
         return Losses({"model": torch.stack(list(terms.values())).sum()}, self._metrics(terms, quantized))
+
+    def _quantization(self, step: int, wav: Tensor) -> tuple[bool, int]:
+        """Whether a training pass is quantized, and how many of its rows are not."""
+        return step >= self.config.quantize_from_step, round(self.config.unquantized_share * len(wav))
 
     def _metrics(self, terms: dict[str, Tensor], quantized: Quantized) -> dict[str, Tensor]:
         used = torch.tensor(self._usage(quantized.codes).used, device=quantized.codes.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
-from longplay.nn.spectral import SpectralDecoder, SpectralEncoder
+from longplay.nn.spectral import ComponentsEncoder, SpectralDecoder, SpectralEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ SEED = 2**31  # a stream of crops of its own
 
 
 def start_from_components(model: Tokenizer | Codec, batch: Callable[[int, int, int], Tensor], weight: Tensor) -> None:
-    """Set the shortcuts of encoder and decoder to principal components of the log-magnitudes, and silence the blocks.
+    """Set encoder (or its shortcut) and the decoder's shortcut to principal components of the log-magnitudes; silence the blocks.
 
     Latents are the components, in one common scale, that make the weighted squared error of the log-magnitudes least;
     successive ones go to the quantizer's groups in turn, so that each has its share. Does nothing for a model without
@@ -35,19 +35,20 @@ def start_from_components(model: Tokenizer | Codec, batch: Callable[[int, int, i
         weight: of the squared error at each frequency [F].
     """
     encoder, decoder = model.encoder, model.decoder
-    if not (isinstance(encoder, SpectralEncoder) and isinstance(decoder, SpectralDecoder)):
+    if isinstance(encoder, ComponentsEncoder):
+        components, hear = encoder.out, encoder.logarithm
+    elif isinstance(encoder, SpectralEncoder) and encoder.shortcut is not None:
+        components, hear = encoder.shortcut, lambda wav: encoder.features(wav)[0]
+    else:
         return
-    if encoder.shortcut is None or not decoder.config.shortcut or encoder.config.n_fft != decoder.config.n_fft:
+    if not isinstance(decoder, SpectralDecoder) or not decoder.config.shortcut:
         return
-    dim = encoder.shortcut.out_features
+    if encoder.config.n_fft != decoder.config.n_fft:
+        return
+    dim = components.out_features
     with torch.no_grad():
-        frames = torch.cat(
-            [
-                encoder.features(batch(SEED, index, BATCH_SIZE))[0].transpose(0, 1).flatten(1)
-                for index in range(BATCHES)
-            ],
-            dim=1,
-        ).double()  # [F, N]
+        heard = (hear(batch(SEED, index, BATCH_SIZE)) for index in range(BATCHES))
+        frames = torch.cat([part.transpose(0, 1).flatten(1) for part in heard], dim=1).double()  # [F, N]
         mean = frames.mean(1, keepdim=True)
         scale = weight.double().clamp_min(LEAST_WEIGHT * float(weight.max())).sqrt().unsqueeze(1)
         weighted = (frames - mean) * scale
@@ -60,10 +61,11 @@ def start_from_components(model: Tokenizer | Codec, batch: Callable[[int, int, i
         vectors = vectors[:, order] / values.mean().sqrt()  # latents of variance 1 on average
         to_latents = (vectors * scale).T  # [D, F]
         from_latents = vectors * values.mean() / scale  # [F, D]
-        encoder.shortcut.weight.copy_(to_latents)
-        encoder.shortcut.bias.copy_(-(to_latents @ mean).squeeze(1))
-        encoder.out.weight.zero_()
-        encoder.out.bias.zero_()
+        components.weight.copy_(to_latents)
+        components.bias.copy_(-(to_latents @ mean).squeeze(1))
+        if isinstance(encoder, SpectralEncoder):
+            encoder.out.weight.zero_()
+            encoder.out.bias.zero_()
         decoder.head.out.weight.zero_()
         decoder.head.out.weight[:, -dim:] = from_latents.float()
         decoder.head.out.bias.copy_(mean.squeeze(1))

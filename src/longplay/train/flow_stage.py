@@ -5,6 +5,7 @@ with the latents that the flow, guided, carries it to. The paths between such pa
 and a few steps follow them; the guidance is learnt with them and need not be computed again.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -15,19 +16,25 @@ from torch import Tensor, nn
 
 from longplay.checkpoint.system import load_system
 from longplay.config import Config
+from longplay.data.crops import excerpt
+from longplay.data.manifest import read_manifest
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerLayer
 from longplay.nn.ode import cosine_time
+from longplay.nn.spectral import ComponentsEncoder, SpectralEncoder
 from longplay.nn.unet import ResnetBlock, TransformerBlock
+from longplay.train.encoding import load_tokenizer
 from longplay.train.export import export_model
 from longplay.train.init import start_from
 from longplay.train.loop_config import LoopConfig
+from longplay.train.regression import start_from_decoder
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
 
+FITTED_BATCHES = 24  # of 16 crops, which the length regulator is fitted to: half an hour of music
 STEPS = (1, 2, 4, 10)  # that a straightened flow is measured at
 
 
@@ -43,6 +50,10 @@ class FlowStageConfig(Config):
 
     Attributes:
         codec: the model directory whose latents are learnt.
+        music: the manifest of the pieces in the shards. Latents then are what the codec's encoder makes of the recordings,
+            before its codebooks; else those of the shards' acoustic codes, as published.
+        tokenizer: a model directory whose tokenizer's decoder the encoder starts as, of the same sizes, and the length regulator
+            as the least squares from there to the latents. Codes then mean something from the first step.
         init: a model directory whose flow this run starts from; statistics of the latents are those of this run's codec.
         latent_scale: normalise each channel by its own deviation, or all by one, for latents whose scale means something:
             those of a codec with a shortcut, where a small channel is one that is hardly heard.
@@ -52,6 +63,8 @@ class FlowStageConfig(Config):
     stage: Literal["flow"]
     flow: FlowConfig
     codec: Path
+    music: Path | None = None
+    tokenizer: Path | None = None
     init: Path | None = None
     latent_scale: Literal["channel", "common"] = "channel"
     reflow: ReflowConfig | None = None
@@ -70,9 +83,17 @@ class FlowStageConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_start(self) -> "FlowStageConfig":
+        if self.tokenizer is not None and self.init is not None:
+            raise ValueError(
+                f"a flow starts from init ({self.init}) or from a tokenizer's decoder ({self.tokenizer}), not from both; set one to null"
+            )
+        return self
+
 
 class FlowStage:
-    """Trains the flow; the codec only turns acoustic codes into latents, and latents into samples to listen to."""
+    """Trains the flow; the codec only makes its latents, and of latents samples to listen to."""
 
     def __init__(
         self, config: FlowStageConfig, codec: Codec, train_tracks: list[TokenTrack], held_out_tracks: list[TokenTrack]
@@ -82,12 +103,28 @@ class FlowStage:
         self.codec = codec
         self.model = Flow(config.flow)
         if config.init is not None:
-            start_from(self.model, "flow", config.init)
+            # a flow that learns from music has the statistics of that music
+            start_from(
+                self.model,
+                "flow",
+                config.init,
+                own=() if config.reflow or not config.flow.precondition else ("latent_spread",),
+            )
         frames = round(config.crop_seconds * config.flow.code_rate)
-        missing = [track.utt for track in [*train_tracks, *held_out_tracks] if not len(track.acoustic)]
-        if missing:
+        self.files: dict[str, Path] = {}
+        if config.music is not None:
+            self.files = {t.id: config.music.parent / t.path for t in read_manifest(config.music) if t.codec_ok}
+            train_tracks, held_out_tracks = (
+                [track for track in some if track.utt in self.files] for some in (train_tracks, held_out_tracks)
+            )
+            if not (train_tracks and held_out_tracks):
+                raise TrainingError(
+                    f"{config.music}: music: names no recording good enough for the codec for {(len(train_tracks) and 'the valid') or 'the train'} "
+                    "pieces of the shards; give the manifest that they were made from"
+                )
+        elif missing := [track.utt for track in [*train_tracks, *held_out_tracks] if not len(track.acoustic)]:
             raise TrainingError(
-                f"{len(missing)} pieces have no acoustic codes ({missing[0]}); encode them with a codec"
+                f"{len(missing)} pieces have no acoustic codes ({missing[0]}); encode them with a codec, or set music to their manifest"
             )
         self.windows = TokenWindows(train_tracks, frames)
         self.held_out = TokenWindows(held_out_tracks, frames)
@@ -106,10 +143,16 @@ class FlowStage:
             self.teacher.eval().requires_grad_(False)
         elif config.flow.normalize_latents:
             _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
-            deviation = latents.std((0, 2))
-            if config.latent_scale == "common":
-                deviation = deviation.square().mean().sqrt().expand_as(deviation)
-            self.model.set_latent_statistics(latents.mean((0, 2)), deviation.clamp_min(1e-3))
+            deviation = latents.std((0, 2)).clamp_min(1e-3)
+            common = deviation.square().mean().sqrt().expand_as(deviation)
+            scale = common if config.latent_scale == "common" else None
+            self.model.set_latent_statistics(latents.mean((0, 2)), deviation, scale)
+        if config.tokenizer is not None:
+            start_from_decoder(self.model, load_tokenizer(config.tokenizer), self._batches(config.loop.seed))
+
+    def _batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in range(FITTED_BATCHES):
+            yield self._tensors(self.windows.batch(seed, 2**31 + 1 + index, 16))
 
     def batch(self, step: int, rows: slice) -> Batch:
         """`codes` [B, T] and `latents` [B, D, T * ratio]."""
@@ -180,9 +223,22 @@ class FlowStage:
     @torch.no_grad()
     def _tensors(self, windows: list[TokenWindow]) -> tuple[Tensor, Tensor]:
         """Codes [B, T] and latents [B, D, T * ratio] of windows."""
-        codes = np.stack([window.semantic for window in windows]).astype(np.int64)
+        codes = torch.from_numpy(np.stack([window.semantic for window in windows]).astype(np.int64))
+        if self.files:
+            return codes, torch.cat([self._heard(window) for window in windows])
         acoustic = np.stack([self._acoustic(window) for window in windows]).astype(np.int64)
-        return torch.from_numpy(codes), self.codec.embed(torch.from_numpy(acoustic))
+        return codes, self.codec.embed(torch.from_numpy(acoustic))
+
+    def _heard(self, window: TokenWindow) -> Tensor:
+        """Latents [1, D, T] of the recording, with what the encoder hears around them."""
+        rate, hop, around = self.codec.config.sample_rate, self.codec.config.hop_length, 0
+        if isinstance(self.codec.encoder, SpectralEncoder | ComponentsEncoder):
+            around = self.codec.encoder.receptive_field
+        ratio = self.config.flow.ratio
+        frames = len(window.semantic) * ratio
+        start = (window.start * ratio - around) * hop
+        wav = excerpt(self.files[window.track.utt], start, (frames + 2 * around) * hop, rate)
+        return self.codec.encoder(torch.from_numpy(wav)[None, None])[..., around : around + frames]
 
     def _acoustic(self, window: TokenWindow) -> np.ndarray:
         ratio = self.config.flow.ratio
