@@ -84,10 +84,13 @@ def test_a_frozen_encoder_keeps_every_code_and_the_decoder_learns(audio_stage: A
     assert torch.equal(stage.model.encode(wav), codes)
 
 
-def test_rows_that_pass_the_codebook_by_are_nearer_to_the_music(audio_stage: Any) -> None:
+def test_rows_that_pass_the_codebook_by_teach_it_all_the_same(audio_stage: Any) -> None:
     every, half = (audio_stage(spectrum={}, unquantized_share=share, quantize_from_step=0) for share in (0.0, 0.5))
     batch = every.batch(0, slice(None))
-    losses = [stage.losses(0, batch).metrics for stage in (every, half)]
+    losses = []
+    for stage in (every, half):
+        torch.manual_seed(0)  # the codebook starts from vectors of the batch
+        losses.append(stage.losses(0, batch).metrics)
     assert losses[0]["quantizer"] == losses[1]["quantizer"], "codebooks learn from all rows"
     assert losses[0]["spectrum"] != losses[1]["spectrum"]
 
