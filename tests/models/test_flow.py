@@ -315,6 +315,16 @@ def test_a_preconditioned_estimator_sees_and_answers_for_numbers_of_deviation_on
     torch.testing.assert_close(left.std(-1), asked[..., 0], rtol=0.03, atol=1e-3)
 
 
+def test_temperature_scales_the_noise_that_sampling_starts_from() -> None:
+    plain, cool = small_flow(), small_flow(temperature=0.5)
+    codes, x_0 = torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
+    with torch.no_grad():
+        close(cool.sample(codes, x_0), plain.sample(codes, 0.5 * x_0))
+        assert not torch.equal(cool.sample(codes, x_0), plain.sample(codes, x_0))
+    with pytest.raises(ConfigError, match="temperature"):
+        FlowConfig.parse(small_config().dump() | {"temperature": -0.1})
+
+
 def test_the_condition_of_a_preconditioned_flow_learns_to_guess() -> None:
     flow = small_flow(**PRECONDITION)
     codes, latents = torch.randint(16, (4, 5)), torch.randn(4, 6, 10)

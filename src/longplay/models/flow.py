@@ -47,6 +47,7 @@ class FlowConfig(Config):
         frame_rate: latent frames per second, a multiple of `code_rate`.
         condition_dropout: share of rows that train without their condition, which is what guidance needs.
         num_steps, solver, guidance: defaults of `Flow.sample`.
+        temperature: deviation of the noise that sampling starts from; less keeps nearer to what the codes make most likely.
         normalize_latents: train on latents of mean 0 and deviation 1 (`Flow.set_latent_statistics`).
         precondition: let the condition be a guess of the latents, and the estimator say only what the guess leaves, in numbers
             of deviation one in every channel at every time (`Flow.velocity`). Needs `normalize_latents`, and no guidance.
@@ -66,6 +67,7 @@ class FlowConfig(Config):
     num_steps: PositiveInt = 10
     solver: Method = "euler"
     guidance: float = Field(default=0.7, ge=0.0)
+    temperature: float = Field(default=1.0, ge=0.0, le=1.0)
     normalize_latents: bool = False
     precondition: bool = False
     compatibility: Literal["exact", "reference"] = "exact"
@@ -205,7 +207,7 @@ class Flow(nn.Module):
 
         Args:
             codes: ids.
-            x_0: standard normal noise of T * ratio frames; drawn from `generator` where it is not given.
+            x_0: standard normal noise of T * ratio frames, which the config's temperature scales; drawn from `generator` where it is not given.
             code_lengths: real codes per row of a padded batch; default all.
             num_steps: steps of the solver; default of the config.
             guidance: strength g of v = (1 + g) v(mu) - g v(0); 0 halves the work; default of the config.
@@ -221,7 +223,9 @@ class Flow(nn.Module):
         padding = self._padding(self._stretched(code_lengths), mu.shape[2])
         solver, num_steps = self.config.defaults(solver, num_steps)
         guidance = self.config.guidance if guidance is None else guidance
-        x_1 = self.solve(mu, x_0, padding, num_steps=num_steps, guidance=guidance, solver=solver)
+        x_1 = self.solve(
+            mu, self.config.temperature * x_0, padding, num_steps=num_steps, guidance=guidance, solver=solver
+        )
         if self.config.normalize_latents:
             x_1 = x_1 * self.latent_std[:, None] + self.latent_mean[:, None]
         return hide(x_1, padding)
