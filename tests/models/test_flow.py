@@ -290,7 +290,8 @@ def test_a_preconditioned_estimator_that_says_nothing_adds_to_the_guess_what_it_
     for parameter in flow.estimator.parameters():
         torch.nn.init.zeros_(parameter)
     mean, std = torch.linspace(-5, 5, 6), torch.tensor([0.02, 0.1, 0.5, 1.0, 3.0, 9.0])
-    flow.set_latent_statistics(mean, std, scale=torch.full((6,), 2.0))
+    flow.set_latent_statistics(mean, torch.full((6,), 2.0))
+    flow.latent_spread.copy_(std / 2)
     codes, x_0 = torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
     with torch.no_grad():
         latents = flow.sample(codes, x_0, num_steps=400, solver="midpoint")
@@ -302,7 +303,7 @@ def test_a_preconditioned_estimator_that_says_nothing_adds_to_the_guess_what_it_
 def test_a_preconditioned_estimator_sees_and_answers_for_numbers_of_deviation_one(t: float) -> None:
     flow = small_flow(**PRECONDITION)
     spread = torch.tensor([0.01, 0.1, 0.5, 1.0, 3.0, 9.0])
-    flow.set_latent_statistics(torch.zeros(6), spread, scale=torch.ones(6))
+    flow.latent_spread.copy_(spread)
     seen: list[Tensor] = []
     flow.estimator.forward = lambda x, *_: seen.append(x) or torch.zeros_like(x)  # type: ignore[method-assign,func-returns-value]
     time, mu = torch.tensor([t]), 5 * torch.randn(1, 6, 20000)

@@ -201,6 +201,18 @@ def test_a_flow_starts_from_another_and_keeps_its_own_statistics(flow_stage: Any
     assert torch.equal(stage.model.latent_mean, flow_stage().model.latent_mean)
 
 
+def test_a_preconditioned_flow_knows_what_its_guess_leaves_and_hands_it_on(flow_stage: Any, tmp_path: Path) -> None:
+    changes = {"precondition": True, "condition_dropout": 0.0, "guidance": 0.0}
+    flow = flow_stage().config.flow.model_copy(update=changes)
+    first = flow_stage(flow=flow, latent_scale="common")
+    assert first.model.latent_spread.square().mean() == pytest.approx(1, abs=1e-4)
+    assert len(set(first.model.latent_spread.tolist())) == 4
+    first.model.latent_spread.fill_(0.25)
+    first.export(first.model, tmp_path / "model")
+    second = flow_stage(flow=flow, latent_scale="common", init=tmp_path / "model")
+    assert torch.equal(second.model.latent_spread, torch.full((4,), 0.25).half().float())
+
+
 def test_a_flow_of_another_size_is_refused(flow_stage: Any, tmp_path: Path) -> None:
     first = flow_stage()
     wider = Flow(first.config.flow.model_copy(update={"codebook_size": 32}))

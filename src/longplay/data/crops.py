@@ -58,13 +58,9 @@ class Crops:
 
     def _crop(self, path: Path, position: float) -> np.ndarray:
         with sf.SoundFile(path) as file:
-            rate = file.samplerate
-            frames = -(-self.length * rate // self.sample_rate) + 1
-            file.seek(int(position * max(0, file.frames - frames)))
-            wav = file.read(frames, dtype="float32", always_2d=True).mean(1)
-        if rate != self.sample_rate:
-            wav = soxr.resample(wav, rate, self.sample_rate, quality="HQ")
-        return np.pad(wav, (0, max(0, self.length - len(wav))))[: self.length].astype(np.float32)
+            frames = -(-self.length * file.samplerate // self.sample_rate) + 1
+            wav = _read(file, int(position * max(0, file.frames - frames)), frames, self.sample_rate)
+        return _fit(wav, self.length)
 
 
 def excerpt(path: Path, start: int, length: int, sample_rate: int) -> np.ndarray:
@@ -76,14 +72,21 @@ def excerpt(path: Path, start: int, length: int, sample_rate: int) -> np.ndarray
     try:
         with sf.SoundFile(path) as file:
             rate = file.samplerate
-            first = int(start * rate // sample_rate)  # at or before `start`; what is more is cut off below
-            count = -(-length * rate // sample_rate) + 2
-            file.seek(min(max(0, first), file.frames))
-            wav = file.read(max(0, count + min(0, first)), dtype="float32", always_2d=True).mean(1)
+            first = start * rate // sample_rate  # at or before `start`; what is more is cut off below
+            wav = _read(file, first, -(-length * rate // sample_rate) + 2, sample_rate)
     except (sf.LibsndfileError, OSError) as error:
         raise TrainingError(f"{path}: cannot be read ({error}); build the corpus again") from None
+    return _fit(wav[round(start - first * sample_rate / rate) :], length)
+
+
+def _read(file: sf.SoundFile, first: int, count: int, sample_rate: int) -> np.ndarray:
+    """`count` frames of a file from `first` on, silence before it, fewer at its end: mono [S], at `sample_rate`."""
+    file.seek(min(max(0, first), file.frames))
+    wav = file.read(max(0, count + min(0, first)), dtype="float32", always_2d=True).mean(1)
     wav = np.pad(wav, (max(0, -first), 0))
-    if rate != sample_rate:
-        wav = soxr.resample(wav, rate, sample_rate, quality="HQ")
-    ahead = round(start - first * sample_rate / rate)
-    return np.pad(wav, (0, max(0, ahead + length - len(wav))))[ahead : ahead + length].astype(np.float32)
+    return wav if file.samplerate == sample_rate else soxr.resample(wav, file.samplerate, sample_rate, quality="HQ")
+
+
+def _fit(wav: np.ndarray, length: int) -> np.ndarray:
+    """Cut or filled with silence at the end."""
+    return np.pad(wav, (0, max(0, length - len(wav))))[:length].astype(np.float32)

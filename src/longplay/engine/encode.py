@@ -11,14 +11,18 @@ WINDOW_SECONDS = 30.0
 UNBOUNDED_SECONDS = 5.0  # what an encoder hears around a window where its receptive field has no end
 
 
+def context_frames(model: Tokenizer | Codec) -> int:
+    """Frames that an encoder has to hear on each side of a window."""
+    if isinstance(model.encoder, SpectralEncoder | ComponentsEncoder):
+        return model.encoder.receptive_field
+    return round(UNBOUNDED_SECONDS * model.config.frame_rate)
+
+
 def encode(model: Tokenizer | Codec, wav: Tensor) -> Tensor:
     """Codes [1, T] (tokenizer), or [1, K, T] (codec, or a tokenizer of several codebooks), of mono audio [1, 1, S] at the model's rate."""
     config, hop = model.config, model.config.hop_length
     frames = nn.functional.pad(wav[0, 0], (0, -wav.shape[-1] % hop)).view(1, -1, hop).transpose(1, 2)  # [1, hop, T]
-    context = round(UNBOUNDED_SECONDS * config.frame_rate)
-    if isinstance(model.encoder, SpectralEncoder | ComponentsEncoder):
-        context = model.encoder.receptive_field
-    plan = WindowPlan(round(WINDOW_SECONDS * config.frame_rate), context, fade=0, ratio=1)
+    plan = WindowPlan(round(WINDOW_SECONDS * config.frame_rate), context_frames(model), fade=0, ratio=1)
 
     def run(window: Tensor, _: int) -> Tensor:
         return model.encode(window.transpose(1, 2).reshape(1, 1, -1))

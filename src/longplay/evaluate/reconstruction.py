@@ -11,7 +11,7 @@ from longplay.evaluate.artifacts import hum
 from longplay.evaluate.distance import Ruler
 from longplay.evaluate.frechet import frechet_distance
 from longplay.evaluate.opus import opus
-from longplay.evaluate.pitch import pitch_kept
+from longplay.evaluate.pitch import pitch_kept, pitch_stretches
 from longplay.evaluate.report import Row
 from longplay.nn.quantizers import CodeUsage
 
@@ -47,8 +47,10 @@ def reconstruction_rows(
     """
     ruler = Ruler(sample_rate)
     reference = listener.embed(originals, sample_rate)
+    pitches = [pitch_stretches(wav, sample_rate) for wav in originals]
     rows = []
     for name, clips in systems.items():
+        kept = [pitch_kept(real, pitch_stretches(wav, sample_rate)) for real, wav in zip(pitches, clips, strict=True)]
         distances = [ruler.distance(a, b) for a, b in zip(originals, clips, strict=True)]
         rows.append(
             Row(
@@ -57,9 +59,7 @@ def reconstruction_rows(
                     "mel": float(np.mean([d.mel for d in distances])),
                     "convergence": float(np.mean([d.convergence for d in distances])),
                     "log_magnitude": float(np.mean([d.log_magnitude for d in distances])),
-                    "pitch": float(
-                        np.nanmean([pitch_kept(a, b, sample_rate) for a, b in zip(originals, clips, strict=True)])
-                    ),
+                    "pitch": float(np.nanmean(kept)),
                     "si_sdr": float(np.median([d.si_sdr for d in distances])),
                     "frechet": frechet_distance(reference, listener.embed(clips, sample_rate)),
                     "hum_db": hum(clips, sample_rate, frame_rate),

@@ -140,14 +140,8 @@ class Flow(nn.Module):
         if config.precondition:
             self.register_buffer("latent_spread", torch.ones(config.latent_dim))
 
-    def set_latent_statistics(
-        self, mean: Float[Tensor, " D"], std: Float[Tensor, " D"], scale: Float[Tensor, " D"] | None = None
-    ) -> None:
+    def set_latent_statistics(self, mean: Float[Tensor, " D"], std: Float[Tensor, " D"]) -> None:
         """Set, before training, what latents are normalised with.
-
-        Args:
-            mean, std: of each channel of the latents.
-            scale: to divide by, where it is not `std`.
 
         Raises:
             ValueError: the config has no `normalize_latents`, or a deviation is not positive.
@@ -156,11 +150,8 @@ class Flow(nn.Module):
             raise ValueError("latent statistics need normalize_latents: true in the flow's config")
         if not bool((std > 0).all()):
             raise ValueError(f"latent deviations must be positive, the smallest is {std.min().item():g}")
-        scale = std if scale is None else scale
         self.latent_mean.copy_(mean)
-        self.latent_std.copy_(scale)
-        if self.config.precondition:
-            self.latent_spread.copy_(std / scale)
+        self.latent_std.copy_(std)
 
     def compute_in(self, dtype: torch.dtype) -> "Flow":
         """Let the networks compute in `dtype`, for sampling; the path they follow, and the statistics, stay float32."""

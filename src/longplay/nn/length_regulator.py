@@ -44,11 +44,11 @@ class LengthRegulator(nn.Module):
         hidden = None if padding_out is None or padding_out.reference else padding_out
         x = x.transpose(1, 2)
         if hidden is None:
-            x = _stretch(x, length)
+            x = stretch(x, length)
         else:
             lengths = [x.shape[2]] * len(x) if padding is None else padding.lengths.tolist()
             rows = zip(x, lengths, hidden.lengths.tolist(), strict=True)
-            x = torch.cat([F.pad(_stretch(row[None, :, :n], m), (0, length - m)) for row, n, m in rows])
+            x = torch.cat([F.pad(stretch(row[None, :, :n], m), (0, length - m)) for row, n, m in rows])
         for layer in self.model:
             if isinstance(layer, nn.Conv1d):
                 x = layer(hide(x, hidden))
@@ -57,5 +57,6 @@ class LengthRegulator(nn.Module):
         return hide(x, padding_out)
 
 
-def _stretch(x: Float[Tensor, "B D T"], length: int) -> Float[Tensor, "B D T2"]:
+def stretch(x: Float[Tensor, "B D T"], length: int) -> Float[Tensor, "B D T2"]:
+    """Linear interpolation over time, to `length` frames."""
     return F.interpolate(x, size=length, mode="linear", align_corners=False)

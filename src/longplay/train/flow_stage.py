@@ -19,12 +19,12 @@ from longplay.config import Config
 from longplay.data.crops import excerpt
 from longplay.data.manifest import read_manifest
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.engine.encode import context_frames
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerLayer
 from longplay.nn.ode import cosine_time
-from longplay.nn.spectral import ComponentsEncoder, SpectralEncoder
 from longplay.nn.unet import ResnetBlock, TransformerBlock
 from longplay.train.encoding import load_tokenizer
 from longplay.train.export import export_model
@@ -103,13 +103,7 @@ class FlowStage:
         self.codec = codec
         self.model = Flow(config.flow)
         if config.init is not None:
-            # a flow that learns from music has the statistics of that music
-            start_from(
-                self.model,
-                "flow",
-                config.init,
-                own=() if config.reflow or not config.flow.precondition else ("latent_spread",),
-            )
+            start_from(self.model, "flow", config.init)
         frames = round(config.crop_seconds * config.flow.code_rate)
         self.files: dict[str, Path] = {}
         if config.music is not None:
@@ -145,8 +139,10 @@ class FlowStage:
             _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
             deviation = latents.std((0, 2)).clamp_min(1e-3)
             common = deviation.square().mean().sqrt().expand_as(deviation)
-            scale = common if config.latent_scale == "common" else None
-            self.model.set_latent_statistics(latents.mean((0, 2)), deviation, scale)
+            scale = common if config.latent_scale == "common" else deviation
+            self.model.set_latent_statistics(latents.mean((0, 2)), scale)
+            if config.flow.precondition and config.init is None:  # a flow that has learnt knows what its guess leaves
+                self.model.latent_spread.copy_(deviation / scale)
         if config.tokenizer is not None:
             start_from_decoder(self.model, load_tokenizer(config.tokenizer), self._batches(config.loop.seed))
 
@@ -231,9 +227,7 @@ class FlowStage:
 
     def _heard(self, window: TokenWindow) -> Tensor:
         """Latents [1, D, T] of the recording, with what the encoder hears around them."""
-        rate, hop, around = self.codec.config.sample_rate, self.codec.config.hop_length, 0
-        if isinstance(self.codec.encoder, SpectralEncoder | ComponentsEncoder):
-            around = self.codec.encoder.receptive_field
+        rate, hop, around = self.codec.config.sample_rate, self.codec.config.hop_length, context_frames(self.codec)
         ratio = self.config.flow.ratio
         frames = len(window.semantic) * ratio
         start = (window.start * ratio - around) * hop

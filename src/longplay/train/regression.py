@@ -14,6 +14,7 @@ from longplay.errors import CheckpointError
 from longplay.models.flow import Flow
 from longplay.models.tokenizer import Tokenizer
 from longplay.nn.convnext import ConvNeXtEncoder
+from longplay.nn.length_regulator import stretch
 from longplay.nn.spectral import SpectralDecoder
 
 logger = logging.getLogger(__name__)
@@ -68,17 +69,16 @@ def start_from_decoder(flow: Flow, tokenizer: Tokenizer, batches: Iterable[tuple
 
 def _least_squares(flow: Flow, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weight [D, F] and bias [D] from stretched features to normalised latents, the variance [D] that they leave, and all."""
-    products: Tensor | float = 0.0
-    count = 0
+    dim = flow.config.encoder.dim
+    size = dim + flow.config.latent_dim + 1
+    products, count = torch.zeros(size, size, dtype=torch.float64), 0
     for codes, latents in batches:
         features = flow.encoder(flow.input_embedding(codes)).mT  # [B, F, T]
-        stretched = nn.functional.interpolate(features, size=latents.shape[2], mode="linear", align_corners=False)
+        stretched = stretch(features, latents.shape[2])
         both = torch.cat((stretched, flow.normalize(latents)), dim=1).transpose(0, 1).flatten(1).double()
         both = torch.cat((both, torch.ones(1, both.shape[1], dtype=torch.float64)))
         products, count = products + both @ both.T, count + both.shape[1]
-    assert isinstance(products, Tensor)
     moments = products / count
-    dim = flow.config.encoder.dim
     mean = moments[:-1, -1]
     covariance = moments[:-1, :-1] - mean.outer(mean)
     inner, cross, outer = covariance[:dim, :dim], covariance[dim:, :dim], covariance[dim:, dim:]
