@@ -207,3 +207,24 @@ def test_convolutions_have_no_spectrum_phase(audio_stage: Any) -> None:
     }
     with pytest.raises(ConfigError, match="only a spectral decoder"):
         audio_stage(stage="codec", codec={**CODEC, "encoder": SPECTRAL, "decoder": convolutions}, spectrum={})
+
+
+@pytest.mark.parametrize(
+    ("decoder", "spectrum", "remedy"),
+    [
+        ({"shortcut": True}, None, "spectrum; set it, or init"),
+        ({"shortcut": False}, {}, "shortcut: true, n_fft: 64, or set init"),
+        ({"shortcut": True, "n_fft": 128}, {}, "shortcut: true, n_fft: 64, or set init"),
+    ],
+)
+def test_components_that_no_run_would_compute_are_refused(
+    audio_stage: Any, tmp_path: Path, decoder: dict[str, Any], spectrum: dict[str, Any] | None, remedy: str
+) -> None:
+    codec = {**CODEC, "encoder": {"kind": "components", "n_fft": 64}}
+    good = audio_stage(stage="codec", codec={**codec, "decoder": {**SPECTRAL, "shortcut": True}}, spectrum={})
+    good.export(good.model, tmp_path / "model")
+    codec["decoder"] = {**SPECTRAL, **decoder}
+    with pytest.raises(ConfigError, match=remedy):
+        audio_stage(stage="codec", codec=codec, spectrum=spectrum)
+    later = audio_stage(stage="codec", codec=codec, init=tmp_path / "model")
+    assert torch.equal(later.model.encoder.out.weight, good.model.encoder.out.weight)

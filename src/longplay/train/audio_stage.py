@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from longplay.checkpoint.store import load_weights
@@ -19,7 +19,7 @@ from longplay.models.codec import Codec, CodecConfig
 from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn.quantizers import CodeUsage, Quantized
-from longplay.nn.spectral import SpectralDecoderConfig
+from longplay.nn.spectral import ComponentsEncoderConfig, SpectralDecoderConfig
 from longplay.train.components import start_from_components
 from longplay.train.export import export_model
 from longplay.train.loop_config import LoopConfig
@@ -78,6 +78,23 @@ class AudioStageConfig(Config):
     loss: ReconstructionConfig = ReconstructionConfig()
     adversarial: AdversarialConfig | None = None
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _components_are_computed(self) -> "AudioStageConfig":
+        encoder = self.codec.encoder if self.codec else None
+        if self.codec is None or self.init is not None or not isinstance(encoder, ComponentsEncoderConfig):
+            return self
+        decoder = self.codec.decoder
+        if self.spectrum is None:
+            raise ValueError(
+                "encoder of kind components: its weights are computed by a run with spectrum; set it, or init"
+            )
+        if not isinstance(decoder, SpectralDecoderConfig) or not decoder.shortcut or decoder.n_fft != encoder.n_fft:
+            raise ValueError(
+                "encoder of kind components: its weights are computed with those of a spectral decoder's shortcut; "
+                f"set decoder to kind: spectral, shortcut: true, n_fft: {encoder.n_fft}, or set init"
+            )
+        return self
 
     @property
     def model(self) -> TokenizerConfig | CodecConfig:

@@ -24,6 +24,7 @@ from longplay.errors import TrainingError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerLayer
+from longplay.nn.convnext import ConvNeXtBlock
 from longplay.nn.ode import cosine_time
 from longplay.nn.unet import ResnetBlock, TransformerBlock
 from longplay.train.encoding import load_tokenizer
@@ -35,6 +36,7 @@ from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
 
 FITTED_BATCHES = 24  # of 16 crops, which the length regulator is fitted to: half an hour of music
+BLOCKS = (ConformerLayer, ConvNeXtBlock, ResnetBlock, TransformerBlock)
 STEPS = (1, 2, 4, 10)  # that a straightened flow is measured at
 
 
@@ -124,9 +126,7 @@ class FlowStage:
         self.held_out = TokenWindows(held_out_tracks, frames)
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
-        self.blocks = [
-            part for part in self.model.modules() if isinstance(part, ConformerLayer | ResnetBlock | TransformerBlock)
-        ]
+        self.blocks = [part for part in self.model.modules() if isinstance(part, BLOCKS)]
         self.partial_gradients = False
         self.batch_size = config.batch_size
         self.teacher: Flow | None = None
