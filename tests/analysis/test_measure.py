@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from longplay.analysis.measure import measure
+from longplay.analysis.measure import key as measured_key
+from longplay.analysis.measure import key_likeness, likeliest_key, measure, pitch_classes
+from longplay.keys import Key
 
 RATE = 48000
 CHORDS = {"C": (261.63, 329.63, 392.0), "F": (349.23, 440.0, 523.25), "G": (392.0, 493.88, 587.33)}
@@ -49,6 +51,14 @@ def test_minor_keys(shift: int, key: str) -> None:
 
 def test_no_key_in_noise() -> None:
     assert measure(np.random.default_rng(1).normal(0, 0.1, 10 * RATE).astype(np.float32), RATE).key is None
+
+
+def test_a_key_that_does_not_stand_out_is_named_all_the_same() -> None:
+    chroma = pitch_classes(chords("C F G C C F G C", CHORDS), RATE).mean(axis=0)
+    faint = chroma.mean() + 0.05 * (chroma - chroma.mean())
+    assert measured_key(faint) is None
+    assert likeliest_key(faint) == likeliest_key(chroma) == Key.parse("C major")
+    assert set(key_likeness(np.ones(12)).values()) == {0.0}, "no key is likelier in equal pitches"
 
 
 def test_brightness_orders_sounds() -> None:

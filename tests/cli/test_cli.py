@@ -6,6 +6,10 @@ import sys
 import pytest
 
 from longplay import __version__
+from longplay.audio import Finish
+from longplay.cli.options import RequestOptions
+from longplay.cli.request import Request
+from longplay.prompt import GenerationOptions
 
 
 def test_help_names_every_command(run) -> None:
@@ -65,3 +69,10 @@ def test_an_interrupt_is_code_130(run, monkeypatch) -> None:
 
     monkeypatch.setattr("longplay.checkpoint.manage.list_models", interrupted)
     assert run("models", "list").code == 130
+
+
+def test_every_option_of_a_request_is_used() -> None:
+    fields = {*GenerationOptions.model_fields, *Finish.model_fields, *Request.__dataclass_fields__}
+    assert set(RequestOptions.__annotations__) - fields == {"sections", "bpm", "key", "from_"}, (
+        "of the prompt, and the recipe"
+    )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from longplay.analysis.measure import same_tempo
-from longplay.evaluate.adherence import hit_rate, retrieval_rate, same_key
-from longplay.keys import named_key
+from longplay.evaluate.adherence import hit_rate, retrieval_rate, same_key, same_tonic
+from longplay.keys import Key, named_key
 from longplay.prompt import named_bpm
 
 
@@ -83,3 +83,9 @@ def test_hit_rate_counts_only_prompts_that_ask_and_gives_chance() -> None:
     assert hits == pytest.approx(2 / 3)
     assert chance == pytest.approx(1 / 6)  # of the answers to other prompts that ask, only the last fits the second
     assert all(math.isnan(rate) for rate in hit_rate([None], [100.0], same_tempo))
+
+
+def test_tonics_whatever_the_mode() -> None:
+    assert same_tonic("C# minor", Key(1, "major"))
+    assert not same_tonic("C major", Key(9, "minor"))
+    assert not same_tonic("C major", None)

@@ -159,14 +159,26 @@ def key(chroma: Array) -> str | None:
         return None
     if chroma.std() < MIN_CONTRAST * chroma.mean():
         return None
-    scores = {
+    scores = key_likeness(chroma)
+    found = likeliest_key(chroma)
+    runner_up = max(score for other, score in scores.items() if other.tonic != found.tonic)
+    return str(found) if scores[found] - runner_up > MIN_KEY_MARGIN else None
+
+
+def likeliest_key(chroma: Array) -> Key:
+    """The key of `key_likeness` that fits best, however little it stands out."""
+    return max((scores := key_likeness(chroma)), key=scores.__getitem__)
+
+
+def key_likeness(chroma: Array) -> dict[Key, float]:
+    """Correlation of the mean strength of the pitch classes [12] with the profile of each of the 24 keys; 0 where all are the same."""
+    if chroma.std() == 0:
+        return {Key(tonic, mode): 0.0 for mode, _ in PROFILES for tonic in range(12)}
+    return {
         Key(tonic, mode): float(np.corrcoef(np.roll(profile, tonic), chroma)[0, 1])
         for mode, profile in PROFILES
         for tonic in range(12)
     }
-    found, best = max(scores.items(), key=lambda item: item[1])
-    runner_up = max(score for other, score in scores.items() if other.tonic != found.tonic)
-    return str(found) if best - runner_up > MIN_KEY_MARGIN else None
 
 
 def _spectrogram(wav: Array) -> Array:

@@ -1,13 +1,14 @@
 """`longplay evaluate`: a model on the test split of a corpus."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
 from longplay.cli import options
 
 
+@options.grouped
 def evaluate(
     model: Annotated[str, typer.Argument(help="`nano`, a model directory, or a name on a hub.")],
     manifest: Annotated[Path, typer.Option(help="Manifest of a corpus with a test split.")],
@@ -22,17 +23,9 @@ def evaluate(
     candidates: Annotated[
         int | None, typer.Option(min=2, help="Generate each clip with the best of so many seeds. [default: off]")
     ] = None,
-    guidance: options.GuidanceOption = None,
-    temperature: options.TemperatureOption = None,
-    top_k: options.TopKOption = None,
-    top_p: options.TopPOption = None,
-    num_steps: options.NumStepsOption = None,
-    solver: options.SolverOption = None,
-    flow_guidance: options.FlowGuidanceOption = None,
-    history_seconds: options.HistorySecondsOption = None,
-    cache: options.CacheOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
+    **given: Unpack[options.EvaluationOptions],
 ) -> None:
     """Measure reconstruction, generation, speed and, if asked, long pieces, beside Opus, real music and noise.
 
@@ -46,17 +39,6 @@ def evaluate(
     from longplay.evaluate.report import markdown
     from longplay.prompt import GenerationOptions
 
-    words = {
-        "guidance": guidance,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "num_steps": num_steps,
-        "solver": solver,
-        "flow_guidance": flow_guidance,
-        "history_seconds": history_seconds,
-        "cache": cache,
-    }
     if threads:
         torch.set_num_threads(threads)
     report = evaluate_model(
@@ -68,7 +50,7 @@ def evaluate(
         parts=parse_parts(parts),
         long_form=LongForm(long_pieces, long_seconds),
         candidates=candidates,
-        options=GenerationOptions(**only_given(words)),
+        options=GenerationOptions(**only_given(given)),
         device=device,
     )
     typer.echo(markdown(report))

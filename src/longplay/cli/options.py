@@ -1,9 +1,13 @@
-"""The options of the commands, each word and help text once. Values that are not given stay None."""
+"""The options of the commands, each word and help text once, and groups of them. Values that are not given stay None."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict, TypeVar, get_args, get_type_hints
 
 import typer
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int8-compiled"]
@@ -96,3 +100,89 @@ TrimOption = Annotated[bool | None, typer.Option("--trim/--no-trim", help="Cut w
 PromptSecondsOption = Annotated[
     float | None, typer.Option(help="How much of the end of the audio prompt the model hears. [default: 10]")
 ]
+
+
+class SamplingOptions(TypedDict):
+    """Of codes."""
+
+    guidance: GuidanceOption
+    temperature: TemperatureOption
+    top_k: TopKOption
+    top_p: TopPOption
+
+
+class FlowOptions(TypedDict):
+    """Of latents."""
+
+    num_steps: NumStepsOption
+    solver: SolverOption
+    flow_guidance: FlowGuidanceOption
+
+
+class MemoryOptions(TypedDict):
+    """Of what the language model keeps of its music."""
+
+    history_seconds: HistorySecondsOption
+    cache: CacheOption
+
+
+class PieceOptions(TypedDict):
+    """What music it shall be."""
+
+    seconds: SecondsOption
+    sections: SectionsOption
+    bpm: BpmOption
+    key: KeyOption
+    seed: SeedOption
+    fast: FastOption
+
+
+class FinishOptions(TypedDict):
+    """Words of `Finish`."""
+
+    loudness: LoudnessOption
+    fade: FadeOption
+    trim: TrimOption
+
+
+class ModelOptions(TypedDict):
+    """What computes, and where."""
+
+    from_: FromOption
+    model: ModelOption
+    adapter: AdapterOption
+    adapter_scale: AdapterScaleOption
+    device: DeviceOption
+    precision: PrecisionOption
+
+
+class RequestOptions(PieceOptions, SamplingOptions, FlowOptions, FinishOptions, ModelOptions, MemoryOptions):
+    """All that asks for a piece (`cli/request.py`)."""
+
+    max_repeat: MaxRepeatOption
+    compatibility: CompatibilityOption
+
+
+class EvaluationOptions(SamplingOptions, FlowOptions, MemoryOptions):
+    """Settings that the scoreboard can be asked about."""
+
+
+class TransformOptions(FlowOptions):
+    """Of a recording's way through the models."""
+
+    seed: FixedSeedOption
+    model: ModelOption
+    device: DeviceOption
+
+
+def grouped(command: Command) -> Command:
+    """Show typer each option of a group that a command takes as `**given: Unpack[Group]`; all of them arrive."""
+    signature = inspect.signature(command)
+    *own, rest = signature.parameters.values()
+    (group,) = get_args(rest.annotation)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in get_type_hints(group, include_extras=True).items()
+    ]
+    command.__dict__["__signature__"] = signature.replace(parameters=[*own, *options])
+    return command

@@ -1,13 +1,14 @@
 """`longplay reconstruct`: a recording through the models and back, to hear what they keep."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Unpack
 
 import typer
 
 from longplay.cli import options
 
 
+@options.grouped
 def reconstruct(
     audio: Annotated[Path, typer.Argument(help="A recording, at least 1 s.")],
     output: Annotated[
@@ -18,12 +19,7 @@ def reconstruct(
         Literal["tokenizer", "codec", "both"],
         typer.Option(help="tokenizer (24 kHz), codec (48 kHz), or both: tokenizer, flow and codec."),
     ] = "codec",
-    num_steps: options.NumStepsOption = None,
-    solver: options.SolverOption = None,
-    flow_guidance: options.FlowGuidanceOption = None,
-    seed: options.FixedSeedOption = None,
-    model: options.ModelOption = None,
-    device: options.DeviceOption = None,
+    **given: Unpack[options.TransformOptions],
 ) -> None:
     """Encode a recording and decode it again.
 
@@ -31,5 +27,4 @@ def reconstruct(
     """
     from longplay.cli.transform import transform
 
-    given = {"num_steps": num_steps, "solver": solver, "flow_guidance": flow_guidance, "seed": seed}
-    transform(audio, output or Path(f"{audio.stem}-reconstructed.wav"), through, given, model, device, upscaling=False)
+    transform(audio, output or Path(f"{audio.stem}-reconstructed.wav"), through, given, upscaling=False)

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from longplay.audio import Finish
+from longplay.cli.options import RequestOptions
 from longplay.errors import ConfigError, PromptError
 from longplay.pipeline.recipe import Recipe, Task, UsedAdapter, read_recipe
 from longplay.prompt import GenerationOptions, Prompt, parse_sections
@@ -44,42 +46,22 @@ class Request:
     remake_adapter: UsedAdapter | None
 
 
-def build_request(
-    task: Task,
-    text: str | None,
-    sections: str | None,
-    bpm: float | None,
-    key: str | None,
-    options: Mapping[str, Any],
-    finish: Mapping[str, Any],
-    source: Path | None,
-    model: str | None,
-    adapter: str | None,
-    adapter_scale: float | None,
-    device: str | None,
-    precision: str | None,
-) -> Request:
-    """Put together what is given, over the recipe of `source`, over the defaults.
+def build_request(task: Task, text: str | None, given: RequestOptions, prompt_seconds: float | None = None) -> Request:
+    """Put together what is given, over the recipe of a file (`from_`), over the defaults.
 
     Args:
         task: the command.
         text: the prompt in words.
-        sections: as on the command line.
-        bpm: tempo.
-        key: such as "F# minor".
-        options: words of `GenerationOptions`; None is not given.
-        finish: words of `Finish`; None is not given, loudness may be `off`.
-        source: a file whose recipe to start from.
-        model: name or directory; a recipe asks for its own weights unless this is given.
-        adapter: directory, or `off`; a recipe asks for its own unless this is given.
-        adapter_scale: its strength; a recipe asks for its own unless this is given.
-        device: name.
-        precision: of the lm; a recipe asks for its own unless this is given.
+        given: as on the command line; None is not given. Loudness and adapter may be `off`. A recipe asks for its own
+            weights, adapter and precision unless others are given.
+        prompt_seconds: how much of an audio prompt the model hears.
 
     Raises:
         PromptError: a wrong prompt or option.
-        AudioError: `source` carries no recipe.
+        AudioError: the file carries no recipe.
     """
+    source, sections, model = given["from_"], given["sections"], given["model"]
+    adapter, adapter_scale = given["adapter"], given["adapter_scale"]
     recipe = read_recipe(source) if source is not None else None
     if recipe is not None and recipe.task != task:
         remedy = (
@@ -91,9 +73,9 @@ def build_request(
         prompt["text"] = text
     if sections is not None:
         prompt["sections"] = parse_sections(sections)
-    prompt |= only_given({"bpm": bpm, "key": key})
+    prompt |= only_given({"bpm": given["bpm"], "key": given["key"]})
     base = recipe.options.dump() if recipe else {}
-    if recipe and options.get("seconds") is None and sections is not None:
+    if recipe and given["seconds"] is None and sections is not None:
         base["seconds"] = None
     used = recipe.adapter if recipe else None
     chosen = (used.path if used else None) if adapter is None else None if adapter == OFF else adapter
@@ -103,14 +85,14 @@ def build_request(
         adapter_scale = used.scale if used else 1.0
     asked = Request(
         prompt=Prompt(**prompt),
-        options=GenerationOptions(**base | only_given(options)),
-        finish=_finish(task, recipe, finish),
-        loudness_given=finish.get("loudness") not in (None, OFF),
+        options=GenerationOptions(**base | words_of(GenerationOptions, {**given, "prompt_seconds": prompt_seconds})),
+        finish=_finish(task, recipe, words_of(Finish, given)),
+        loudness_given=given["loudness"] not in (None, OFF),
         model=model or (recipe.model if recipe else None),
         adapter=chosen,
         adapter_scale=adapter_scale,
-        device=device or (recipe.device if recipe else "auto"),
-        precision=precision or (recipe.precision if recipe and recipe.precision else "auto"),
+        device=given["device"] or (recipe.device if recipe else "auto"),
+        precision=given["precision"] or (recipe.precision if recipe and recipe.precision else "auto"),
         remake=recipe if model is None else None,
         remake_adapter=used if adapter is None else None,
     )
@@ -124,8 +106,13 @@ def only_given(words: Mapping[str, Any]) -> dict[str, Any]:
     return {word: value for word, value in words.items() if value is not None}
 
 
+def words_of(config: type[BaseModel], words: Mapping[str, Any]) -> dict[str, Any]:
+    """What a command line says of a config's fields."""
+    return {word: value for word, value in only_given(words).items() if word in config.model_fields}
+
+
 def _finish(task: Task, recipe: Recipe | None, words: Mapping[str, Any]) -> Finish:
-    given = only_given(words)
+    given = dict(words)
     if given.get("loudness") == OFF:
         given["loudness"] = None
     # An audio prompt must come through untouched, so its level stays unless a loudness is asked for.

@@ -1,13 +1,13 @@
 """What `reconstruct` and `upscale` share: a recording in, a file out."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from longplay.audio import Audio
 from longplay.audio.file import check_output
+from longplay.cli.options import TransformOptions
 from longplay.cli.produce import say
 from longplay.cli.progress import Bar, status
+from longplay.cli.request import words_of
 from longplay.pipeline import Pipeline, Through
 from longplay.prompt import GenerationOptions
 
@@ -16,9 +16,7 @@ def transform(
     source: Path,
     output: Path,
     through: Through,
-    given: Mapping[str, Any],
-    model: str | None,
-    device: str | None,
+    given: TransformOptions,
     upscaling: bool,
 ) -> None:
     """Send a recording through models and write what comes out.
@@ -27,19 +25,17 @@ def transform(
         source: the recording.
         output: the file to write.
         through: which models.
-        given: words of `GenerationOptions`; None is not given, and seed is then 0: nothing here asks for variety.
-        model: name or directory.
-        device: name.
+        given: as on the command line; a seed that is not given is 0: nothing here asks for variety.
         upscaling: refuse recordings that have the highs already.
 
     Raises:
         AudioError, PromptError, CheckpointError, DownloadError: see `Pipeline`.
     """
-    options = GenerationOptions(**{"seed": 0} | {word: value for word, value in given.items() if value is not None})
+    options = GenerationOptions(**{"seed": 0} | words_of(GenerationOptions, given))
     check_output(output)
     audio = Audio.load(source)
     with status("loading the model"):
-        pipeline = Pipeline.load(model or "nano", device=device or "auto")
+        pipeline = Pipeline.load(given["model"] or "nano", device=given["device"] or "auto")
     stages: dict[Through, tuple[str, ...]] = {"both": ("flow", "codec")}
     with Bar(stages.get(through, (through,)), audio.seconds * audio.wav.shape[0]) as bar:
         if upscaling:

@@ -1,25 +1,21 @@
 """`longplay upscale`: a recording of 24 kHz or less to the codec's rate."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
 from longplay.cli import options
 
 
+@options.grouped
 def upscale(
     audio: Annotated[Path, typer.Argument(help="A recording at 24 kHz or less, at least 1 s.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A .wav, .flac, .ogg or .mp3 file. [default: NAME-upscaled.wav]"),
     ] = None,
-    num_steps: options.NumStepsOption = None,
-    solver: options.SolverOption = None,
-    flow_guidance: options.FlowGuidanceOption = None,
-    seed: options.FixedSeedOption = None,
-    model: options.ModelOption = None,
-    device: options.DeviceOption = None,
+    **given: Unpack[options.TransformOptions],
 ) -> None:
     """Give a dull recording its highs; what it holds stays.
 
@@ -27,5 +23,4 @@ def upscale(
     """
     from longplay.cli.transform import transform
 
-    given = {"num_steps": num_steps, "solver": solver, "flow_guidance": flow_guidance, "seed": seed}
-    transform(audio, output or Path(f"{audio.stem}-upscaled.wav"), "both", given, model, device, upscaling=True)
+    transform(audio, output or Path(f"{audio.stem}-upscaled.wav"), "both", given, upscaling=True)

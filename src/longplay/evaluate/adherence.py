@@ -18,6 +18,7 @@ CHOICES = 8
 
 Array = npt.NDArray[np.floating]
 T = TypeVar("T")
+M = TypeVar("M")
 
 
 def same_key(asked: str, measured: str | None) -> bool:
@@ -25,8 +26,13 @@ def same_key(asked: str, measured: str | None) -> bool:
     return measured is not None and Key.parse(asked) == Key.parse(measured)
 
 
+def same_tonic(asked: str, likeliest: Key | None) -> bool:
+    """The same tonic, whatever the mode."""
+    return likeliest is not None and Key.parse(asked).tonic == likeliest.tonic
+
+
 def hit_rate(
-    asked: Sequence[T | None], measured: Sequence[T | None], same: Callable[[T, T | None], bool]
+    asked: Sequence[T | None], measured: Sequence[M | None], same: Callable[[T, M | None], bool]
 ) -> tuple[float, float]:
     """Share of the prompts that ask for something and get it, and what chance gives: answers to other prompts.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from longplay.analysis.measure import measure, same_tempo
+from longplay.analysis.measure import likeliest_key, measure, pitch_classes, same_tempo
 from longplay.data.manifest import Track
 from longplay.data.musicnn import Heard
 from longplay.evaluate.adherence import (
@@ -18,6 +18,7 @@ from longplay.evaluate.adherence import (
     hit_rate,
     retrieval_rate,
     same_key,
+    same_tonic,
 )
 from longplay.evaluate.artifacts import hum, silence
 from longplay.evaluate.clips import Clip
@@ -75,22 +76,27 @@ def adherence_rows(
         sample_rate: of `made`.
         heard: `made`, heard.
     """
-    prompts = [prompt_of(clip.track) for clip in clips]
-    bpms, keys = [named_bpm(text) for text in prompts], [named_key(text) for text in prompts]
-    facts = [measure(wav, sample_rate) for wav in made]
-    real_facts = [measure(clip.wav, clip.sample_rate) for clip in clips]
-    groups = [clip.track.id for clip in clips]
-    tempo, tempo_chance = hit_rate(bpms, [fact.bpm for fact in facts], same_tempo)
-    key, key_chance = hit_rate(keys, [fact.key for fact in facts], same_key)
-    real_tempo, _ = hit_rate(bpms, [fact.bpm for fact in real_facts], same_tempo)
-    real_key, _ = hit_rate(keys, [fact.key for fact in real_facts], same_key)
+    prompts, groups = [prompt_of(clip.track) for clip in clips], [clip.track.id for clip in clips]
+    kept = _words_kept(prompts, made, sample_rate)
+    real_kept = _words_kept(prompts, [clip.wav for clip in clips], clips[0].sample_rate)
     own = _own_of_8(real.tags, heard.tags, groups)
-    rows = [
-        Row("generated", {**own, "tempo": tempo, "key": key}),
-        Row("chance", {**dict.fromkeys(own, 1 / CHOICES), "tempo": tempo_chance, "key": key_chance}),
+    return [
+        Row("generated", own | {name: met for name, (met, _) in kept.items()}),
+        Row("chance", dict.fromkeys(own, 1 / CHOICES) | {name: chance for name, (_, chance) in kept.items()}),
+        Row("real", _other_clip_of_track(real, groups) | {name: met for name, (met, _) in real_kept.items()}),
     ]
-    ceiling = _other_clip_of_track(real, groups)
-    return [*rows, Row("real", {**ceiling, "tempo": real_tempo, "key": real_key})]
+
+
+def _words_kept(prompts: Sequence[str], wavs: Sequence[Wav], rate: int) -> dict[str, tuple[float, float]]:
+    """How often tempo, key, and tonic of the likeliest key are those of the prompt, and what chance gives."""
+    bpms, keys = [named_bpm(text) for text in prompts], [named_key(text) for text in prompts]
+    facts = [measure(wav, rate) for wav in wavs]
+    likeliest = [likeliest_key(pitch_classes(wav, rate).mean(axis=0)) for wav in wavs]
+    return {
+        "tempo": hit_rate(bpms, [fact.bpm for fact in facts], same_tempo),
+        "key": hit_rate(keys, [fact.key for fact in facts], same_key),
+        "tonic": hit_rate(keys, likeliest, same_tonic),
+    }
 
 
 def _other_clip_of_track(real: Heard, groups: Sequence[str]) -> dict[str, float]:

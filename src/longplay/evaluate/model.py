@@ -213,7 +213,7 @@ class Evaluation:
             f"{' (fast mode: no flow or codec)' if self._fast else ''}"
             f"{f', the best of {self.candidates} candidates each' if self.candidates else ''}; reference: {len(reference)} clips of the other half."
         )
-        met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio)."
+        met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio), tonic of the likeliest key."
         decoder = self.system.tokenizer if self._fast else self.system.codec
         assert decoder is not None
         added = (
