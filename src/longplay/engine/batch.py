@@ -21,6 +21,7 @@ from longplay.engine.piece import Piece, RowBuilder
 from longplay.engine.sampling import UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
 from longplay.models.lm import LM
 from longplay.nn.cache import KVCache
+from longplay.nn.compiled import Drawing
 from longplay.nn.decoder import Decoder
 from longplay.nn.graphed import GraphedStep, step
 from longplay.prompt import GenerationOptions
@@ -88,13 +89,16 @@ class Batch:
         self._seats: list[_Seat | None] = [None] * slots
         self._history = torch.zeros(slots, positions, dtype=torch.long, device=device)
         self._recent = torch.full((slots, RECENT_CODES), NO_CODE, device=device)
-        self._heard, self._steps, self._frames, self._first_eos, self._active = (
-            torch.zeros(slots, dtype=torch.long, device=device) for _ in range(5)
-        )
+        counters = torch.zeros(5, slots, dtype=torch.long, device=device)
+        self._steps, self._frames, self._first_eos, self._active, self._heard = counters
         self._ended = torch.ones(slots, dtype=torch.bool, device=device)
         self._uniforms = torch.zeros(slots, UNIFORM_BLOCK, device=device)
         self._redraws = torch.zeros(slots, UNIFORM_BLOCK, device=device)
         self._said = lm.audio_head.bias.new_zeros(slots, SAID_BLOCK, lm.config.dim) if lm.config.control else None
+        self._drawing: Drawing | None = None
+        if self._decoder.compiled is not None and lm.audio_embedding.weight.dtype == torch.float32:
+            embedding = lm.audio_embedding.weight
+            self._drawing = Drawing(counters, self._ended, self._uniforms, self._said, embedding, self._history)
         self._settle()
 
     @torch.inference_mode()
@@ -135,7 +139,51 @@ class Batch:
     @torch.inference_mode()
     def chunk(self, count: int) -> Tensor:
         """The next `count` codes [P, count] of each slot, `NO_CODE` where it is free or its piece has ended."""
-        return torch.stack([self._advance() for _ in range(count)], dim=1)
+        made: list[Tensor] = []
+        while count > 0:
+            span = self._undisturbed(count)
+            made.append(self._draw(span) if span else self._advance()[:, None])
+            count -= max(span, 1)
+        return torch.cat(made, dim=1)
+
+    def _undisturbed(self, count: int) -> int:
+        """How many of the next codes a compiled step can draw by itself, until the host has something to do; 0 if none."""
+        compiled = self._decoder.compiled
+        if self._drawing is None or compiled is None:
+            return 0
+        span, busy = min(count, compiled.longest_draw), False
+        for seat in self._seats:
+            if seat is None or seat.step == seat.builder.piece.frames:
+                continue
+            if seat.options.max_repeat is not None:
+                return 0
+            busy, context = True, seat.builder.context
+            span = min(
+                span,
+                seat.builder.piece.frames - 1 - seat.step,
+                *(n - seat.step % n for n in (UNIFORM_BLOCK, SAID_BLOCK)),
+            )
+            if context is not None:
+                span = min(span, seat.first + context - seat.length)
+        return span if busy else 0
+
+    def _draw(self, count: int) -> Tensor:
+        """The same as so many times `_advance`, where nothing disturbs."""
+        assert self._drawing is not None
+        assert self._decoder.compiled is not None
+        self._renew_uniforms()
+        self._renew_said(0)
+        self._decoder.compiled.draw(self._drawing, self.logits[: self._top], self._rows, count)
+        for slot, seat in enumerate(self._seats):
+            if seat is None or seat.step == seat.builder.piece.frames:
+                continue
+            seat.step += count
+            seat.length += count
+            seat.held += count
+            if _window_start(seat.builder.context, seat.first, seat.length) != seat.first:
+                self._forget(slot)
+        self._drawing.codes[self._top :] = NO_CODE
+        return self._drawing.codes[:, :count].clone()
 
     def _settle(self) -> None:
         """After a change of who is there: the rows that run, and the pieces that are sampled alike."""
@@ -147,6 +195,9 @@ class Batch:
         alike: dict[GenerationOptions, list[int]] = {}
         for slot, seat in enumerate(self._seats[: self._top]):
             if seat is not None:
+                asked = seat.options
+                if self._drawing is not None:
+                    self._drawing.set(slot, asked.guidance, asked.temperature, asked.top_k, asked.top_p)
                 alike.setdefault(seat.options, []).append(slot)
         self._alike = [
             (options, None if len(slots) == self._top else torch.tensor(slots, device=self.logits.device))
@@ -191,12 +242,7 @@ class Batch:
 
     def _choose(self) -> Tensor:
         codes = torch.zeros(len(self._seats), dtype=torch.long, device=self.logits.device)
-        for slot, seat in enumerate(self._seats):
-            if seat is not None and seat.step % UNIFORM_BLOCK == 0:
-                seed, block = seat.builder.piece.seed, seat.step // UNIFORM_BLOCK
-                self._uniforms[slot] = uniform_block(seed, block)
-                if seat.options.max_repeat is not None:
-                    self._redraws[slot] = uniform_block(seed, block, "redraws")
+        self._renew_uniforms()
         place = (self._steps % UNIFORM_BLOCK)[:, None]
         uniforms = self._uniforms.gather(1, place)[:, 0]
         early = self._steps < self._first_eos
@@ -215,6 +261,14 @@ class Batch:
             codes[chosen] = drawn
         return codes
 
+    def _renew_uniforms(self) -> None:
+        for slot, seat in enumerate(self._seats):
+            if seat is not None and seat.step % UNIFORM_BLOCK == 0:
+                seed, block = seat.builder.piece.seed, seat.step // UNIFORM_BLOCK
+                self._uniforms[slot] = uniform_block(seed, block)
+                if seat.options.max_repeat is not None:
+                    self._redraws[slot] = uniform_block(seed, block, "redraws")
+
     def _hear(self, codes: Tensor) -> None:
         """Let the model hear the newest codes [P] of the slots that run."""
         inputs = self.lm.audio_embedding(codes)[:, None]
@@ -228,13 +282,19 @@ class Batch:
     def _next_said(self) -> Tensor:
         """What is said of the next codes, as additions [P, D] to the newest ones."""
         assert self._said is not None
+        self._renew_said(1)
+        place = (self._steps[: self._top] - 1) % SAID_BLOCK
+        return self._said[: self._top].gather(1, place[:, None, None].expand(-1, 1, self._said.shape[2]))[:, 0]
+
+    def _renew_said(self, ahead: int) -> None:
+        """See that it is known what is said of the next codes, when so many of them have been counted already."""
+        if self._said is None:
+            return
         for slot, seat in enumerate(self._seats):
             if seat is None or seat.step == seat.builder.piece.frames:
                 continue
-            if (seat.step - 1) % SAID_BLOCK == 0:
-                self._said[slot] = seat.builder.said(seat.length, SAID_BLOCK)
-        place = (self._steps[: self._top] - 1) % SAID_BLOCK
-        return self._said[: self._top].gather(1, place[:, None, None].expand(-1, 1, self._said.shape[2]))[:, 0]
+            if (seat.step - ahead) % SAID_BLOCK == 0:
+                self._said[slot] = seat.builder.said(seat.length + 1 - ahead, SAID_BLOCK)
 
     def _forget(self, slot: int) -> None:
         """Drop the older half of what the model hears of a piece and read the rest again."""

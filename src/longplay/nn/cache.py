@@ -31,7 +31,7 @@ class KVCache:
         lengths: [B], positions that each row holds.
         scales: [L, B, 2 H_kv, N, 1] where `data` is int8: each vector has its own.
         longest: the largest of `lengths`, known to the host so that no step has to ask the device.
-        seats: what compiled steps (`nn/compiled.py`) keep here to compute in, by the step and the number of its threads.
+        seats: what compiled steps (`nn/compiled.py`) keep here to compute in, by what they do and the number of their threads.
     """
 
     data: Tensor

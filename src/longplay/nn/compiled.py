@@ -28,6 +28,8 @@ CACHE_DTYPE = torch.bfloat16
 """Of keys and values, unless another is asked for: half of the bytes, and less is changed than by weights in int8."""
 LANES = 16
 """Heads are a multiple of so many numbers wide."""
+MOST_CODES = 64
+"""That are drawn in one call: 0.1 s of a small model, in which nobody else can use its weights."""
 _NO_SCALES = np.zeros(1, np.float32)
 _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs more than it saves
 _MANY_ROWS = 16  # likewise, of one projection
@@ -63,7 +65,7 @@ class CompiledWeights:
         self.projections = {name: functools.partial(self._project, line) for name, line in lines.items()}
         self.piles = packed.piles()
         self._team, self._alone = Team(), threading.Lock()
-        self._worthwhile = max(1, sum(pile.nbytes for pile in self.piles) // _BYTES_PER_THREAD)
+        self.worthwhile = max(1, sum(pile.nbytes for pile in self.piles) // _BYTES_PER_THREAD)
 
     def run(self, kernel: "Kernel", threads: int, block: Block) -> None:
         """Call a kernel in each thread."""
@@ -78,7 +80,7 @@ class CompiledWeights:
     def alone(self) -> Iterator[int]:
         """Keep others from running it at the same time; gives the number of threads for a step, by the size of the model."""
         with self._alone:
-            yield min(available(), self._worthwhile)
+            yield min(available(), self.worthwhile)
 
     def _project(self, line: "_Line", x: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
         from longplay.nn.native import kernel
@@ -162,7 +164,7 @@ class CompiledStep:
             raise ValueError(f"{len(inputs)} inputs at position {longest} do not fit into a cache of {size}")
         with weights.alone() as threads:
             if (self, threads) not in cache.seats:
-                cache.seats[self, threads] = self._seat(cache, threads)
+                cache.seats[self, threads] = self._seat(cache, threads, np.zeros(2, np.int64))
             x, logits, block = cache.seats[self, threads]
             x[:] = inputs[:, 0].numpy()
             weights.run(kernel(*self._kernel(cache.data.dtype)), threads, block)
@@ -170,8 +172,41 @@ class CompiledStep:
         cache.advance(1, counts)
         return made
 
-    def _seat(self, cache: KVCache, threads: int) -> tuple[np.ndarray, np.ndarray, Block]:
-        """Inputs, logits, and all that so many threads get to compute the steps of a cache."""
+    @property
+    def longest_draw(self) -> int:
+        """Codes that `draw` is best asked for at a time: threads come and go between two calls only."""
+        return MOST_CODES if self._weights.worthwhile == 1 else 1
+
+    def draw(self, drawing: "Drawing", logits: Float[Tensor, "P R V"], cache: KVCache, count: int) -> None:
+        """Draw a code of each slot and hear it, `count` times: `drawing` and `cache` go on.
+
+        Args:
+            drawing: of a batch; `logits` and `cache` hold its first slots, as many as there are.
+            logits: of the next codes; those after the last code when it returns.
+            cache: of P * R rows.
+            count: of codes, at most `MOST_CODES`.
+
+        Raises:
+            ValueError: more than there is room for.
+        """
+        from longplay.nn.native import kernel
+
+        weights, (slots, width, _) = self._weights, logits.shape
+        if count > MOST_CODES or int(cache.lengths.max()) + count > cache.capacity:
+            raise ValueError(f"{count} codes do not fit into a cache of {cache.capacity} positions")
+        with weights.alone() as threads:
+            if (drawing, threads) not in cache.seats:
+                asked, size = np.array([0, width]), logits.shape[2]
+                room = np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.int64)
+                cache.seats[drawing, threads] = asked, *self._seat(cache, threads, asked, *drawing.arrays, *room)
+            asked, _, made, block = cache.seats[drawing, threads]
+            asked[0], made[:] = count, logits.flatten(0, 1).numpy()
+            weights.run(kernel(*self._kernel(cache.data.dtype)), threads, block)
+            logits[:] = torch.from_numpy(made).view(slots, width, -1)
+        cache.longest += count
+
+    def _seat(self, cache: KVCache, threads: int, *asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, Block]:
+        """Inputs, logits, and all that so many threads get to compute the steps of a cache, and what they are asked to draw."""
         weights, rows, (numbers, strides) = self._weights, len(cache.lengths), _flat(cache.data)
         scales, scale_strides = (_NO_SCALES, (0, 0, 0)) if cache.scales is None else _flat(cache.scales)
         slots = 0 if cache.scales is not None else -(-cache.capacity // LANES) * LANES
@@ -193,8 +228,41 @@ class CompiledStep:
             np.zeros((threads, rows * self._padded), np.float32),
             np.zeros((threads, self._group * 2 * tile), np.uint8),
             np.zeros((threads, self._group * (tile + 6)), np.float32),
+            *asked,
         )  # fmt: skip
         return x, logits, block
+
+
+class Drawing:
+    """What a batch on the CPU draws its codes by; what is counted is counted in place.
+
+    Args:
+        counters: [5, P]: steps so far, frames in all, the first step that may end, 1 for slots that go on, codes heard.
+        ended: [P] booleans.
+        uniforms: [P, U], those of a step modulo U.
+        said: [P, S, D], added to what is heard, likewise; None: nothing.
+        embedding: [V - 1, D] of the codes, in float32.
+        history: [P, N], of codes heard.
+
+    Attributes:
+        codes: [P, MOST_CODES]: the latest draws, -1 from slots that have ended.
+    """
+
+    def __init__(
+        self, counters: Tensor, ended: Tensor, uniforms: Tensor, said: Tensor | None, embedding: Tensor, history: Tensor
+    ) -> None:
+        slots = len(ended)
+        self._settings, self._top_k = np.zeros((slots, 3)), np.zeros(slots, np.int64)
+        self.codes = torch.zeros(slots, MOST_CODES, dtype=torch.long)
+        added = torch.zeros(1, 1, 1) if said is None else said
+        self.arrays = (
+            counters.numpy(), ended.view(torch.uint8).numpy(), self._settings, self._top_k, uniforms.numpy(), added.numpy(),
+            embedding.detach().numpy(), history.numpy(), self.codes.numpy(),
+        )  # fmt: skip
+
+    def set(self, slot: int, guidance: float, temperature: float, top_k: int, top_p: float) -> None:
+        """How the codes of a slot are sampled (`engine/sampling.py`)."""
+        self._settings[slot], self._top_k[slot] = (guidance, temperature, top_p), top_k
 
 
 class _Line(NamedTuple):

@@ -14,7 +14,7 @@ Needs x86 with AVX2.
 import numpy as np
 from numba import njit
 
-from longplay.nn.kernels import arrays, cached, emit, vectors
+from longplay.nn.kernels import arrays, cached, draw, emit, vectors
 from longplay.nn.kernels.vectors import FOUR
 
 KIND, OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS, APART, CHANNELS, COLUMNS = range(10)
@@ -310,6 +310,18 @@ def _step(
     arrays.meet(gate, threads)
 
 
+@njit
+def _choose(block, number, apart, logits, x):
+    """The next code of each slot."""
+    room = arrays.floats1(block, 39), arrays.floats1(block, 40), arrays.longs(block, 41)
+    for slot in range(len(x) // apart):
+        draw.choose(
+            slot, apart, number, logits, x, arrays.longs2(block, 30), arrays.ubytes(block, 31), arrays.doubles2(block, 32),
+            arrays.longs(block, 33), arrays.floats2(block, 34), arrays.floats3(block, 35), arrays.floats2(block, 36),
+            arrays.longs2(block, 37), arrays.longs2(block, 38), room,
+        )  # fmt: skip
+
+
 def step(group, lanes, kind):
     """The function of a step, for heads of 16 `lanes` numbers in groups of so many queries, and caches of a kind of numbers.
 
@@ -326,6 +338,10 @@ def step(group, lanes, kind):
         of each thread: angles [2 T, M, W / 2], scores [T, G, N], x [T, M, D], hidden [T, M, max(I, A)], and for inputs
         of a product, bytes [T, M * in], scales [T, M], those kept apart [T, M, K], floats [T, M * in]; for attention to
         a cache in int8, bytes and floats (`cached.room`).
+        asked [2]: how many codes to draw, each followed by a step that hears it, and rows of a slot; 0 codes: a step that hears x.
+        Only with codes, of P slots: counters [5, P], of steps, frames, the first step that may end, 1 for those that go on, and
+        codes heard; ended [P]; settings [P, 3] and top_k [P] (`draw`); uniforms [P, U] and what is said [P, S, D], by the step modulo
+        U and S; embedding [V - 1, D]; history [P, N]; codes [P, C], out; and to draw in, numbers [V], [V] and places [V].
     """
     group, lanes, cache_numbers = (
         (0,) * group,
@@ -363,10 +379,20 @@ def step(group, lanes, kind):
             arrays.floats3(block, 25)[thread],
             arrays.floats2(block, 26)[thread],
         )
-        _step(
-            thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
-            attended, gates, angles, seats, mine, inner, room, group, lanes, kind, attend,
-        )  # fmt: skip
+        count, apart = arrays.longs(block, 29)[0], arrays.longs(block, 29)[1]
+        for number in range(max(count, 1)):
+            if count > 0:
+                if thread == 0:
+                    _choose(block, number, apart, logits, x)
+                arrays.meet(gate, threads)
+            _step(
+                thread, threads, gate, table, numbers, gains, frequencies, eps, lengths, strides, cache, x, logits, heads,
+                attended, gates, angles, seats, mine, inner, room, group, lanes, kind, attend,
+            )  # fmt: skip
+            if count > 0 and thread == 0:
+                active = arrays.longs2(block, 30)[3]
+                for row in range(len(lengths)):
+                    lengths[row] += active[row // apart]
         return 0
 
     return run

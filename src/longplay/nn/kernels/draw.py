@@ -1,0 +1,129 @@
+"""From logits to a code, as `engine/sampling.py` does it, and what is heard of it: between two steps that are compiled.
+
+A draw by torch is two dozen calls, which take as long as a third of a step of a small model.
+"""
+
+# mypy: ignore-errors
+# numba's decorators are untyped, and annotations would be taken for compiled types.
+
+import numpy as np
+from numba import njit
+
+from longplay.nn.kernels import vectors
+
+GUIDANCE, TEMPERATURE, TOP_P = range(3)
+"""Columns of the settings of a slot."""
+_LEAST = np.float32(-87.0)  # what is that far below, or forbidden, has no weight at all
+
+
+@njit
+def choose(
+    slot, width, number, logits, x, counters, ended, settings, top_k, uniforms, said, embedding, history, codes, room
+):
+    """Draw the next code of a slot, the `number`th of `codes`, and put what is heard of it into its rows of `x`; arrays as in `step`."""
+    steps, frames, first_eos, active, heard = counters[0], counters[1], counters[2], counters[3], counters[4]
+    eos, code = logits.shape[1] - 1, -1
+    if steps[slot] >= frames[slot]:
+        ended[slot] = True
+    if not ended[slot]:
+        uniform = np.float64(uniforms[slot, steps[slot] % uniforms.shape[1]])
+        early = steps[slot] < first_eos[slot]
+        code = draw(logits, slot * width, width, early, settings[slot], top_k[slot], uniform, room)
+        if code == eos:
+            ended[slot], code = True, -1
+    codes[slot, number] = code
+    code = max(code, 0)  # an ended piece idles on code 0
+    history[slot, heard[slot]] = code
+    heard[slot] += active[slot]
+    for row in range(slot * width, (slot + 1) * width):
+        for i in range(x.shape[1]):
+            x[row, i] = embedding[code, i]
+    if said.shape[1] > 1:
+        place = steps[slot] % said.shape[1]
+        for i in range(x.shape[1]):
+            x[slot * width, i] += said[slot, place, i]
+    steps[slot] += 1
+
+
+@njit
+def draw(logits, row, width, early, settings, top_k, uniform, room):
+    """One class of a row of logits, or of a pair of rows; the last class is forbidden while it is `early`."""
+    mixed, values, classes = room
+    size = logits.shape[1]
+    guidance = np.float32(settings[GUIDANCE])
+    if width > 1 and guidance != 1:
+        rest = np.float32(1.0 - settings[GUIDANCE])
+        for i in range(size):
+            mixed[i] = guidance * logits[row, i] + rest * logits[row + 1, i]
+    else:
+        for i in range(size):
+            mixed[i] = logits[row, i]
+    if early:
+        mixed[size - 1] = -np.inf
+    if settings[TEMPERATURE] == 0:
+        return _first_of_the_largest(mixed)
+    count = min(top_k, size) if top_k > 0 else size
+    _likeliest(mixed, count, values, classes)
+    temperature, largest, total = np.float32(settings[TEMPERATURE]), values[0], 0.0
+    for i in range(count):
+        below = (values[i] - largest) / temperature
+        values[i] = vectors.exp(below) if below > _LEAST else np.float32(0.0)
+        total += values[i]
+    if settings[TOP_P] < 1:
+        before, limit = np.float64(values[0]), settings[TOP_P] * total
+        kept = 1
+        while kept < count and before < limit:
+            before += values[kept]
+            kept += 1
+        count, total = kept, before
+    target, so_far, last = uniform * total, 0.0, 0
+    for i in range(count):
+        so_far += values[i]
+        if values[i] > 0:
+            last = i
+        if so_far > target:
+            break
+    return classes[last]
+
+
+@njit
+def _first_of_the_largest(numbers):
+    best = 0
+    for i in range(len(numbers)):
+        if numbers[i] > numbers[best]:
+            best = i
+    return best
+
+
+@njit
+def _likeliest(numbers, count, values, classes):
+    """The `count` largest numbers and where they are, the largest first: by a heap whose root is the least of them."""
+    for i in range(count):
+        values[i], classes[i] = numbers[i], i
+    for i in range(count // 2 - 1, -1, -1):
+        _sink(values, classes, i, count)
+    for i in range(count, len(numbers)):
+        if numbers[i] > values[0]:
+            values[0], classes[0] = numbers[i], i
+            _sink(values, classes, 0, count)
+    for end in range(count - 1, 0, -1):
+        values[0], values[end] = values[end], values[0]
+        classes[0], classes[end] = classes[end], classes[0]
+        _sink(values, classes, 0, end)
+
+
+@njit
+def _sink(values, classes, place, end):
+    """Let a number sink in a heap until none below it is less."""
+    value, of = values[place], classes[place]
+    while True:
+        below = 2 * place + 1
+        if below >= end:
+            break
+        if below + 1 < end and values[below + 1] < values[below]:
+            below += 1
+        if values[below] >= value:
+            break
+        values[place], classes[place] = values[below], classes[below]
+        place = below
+    values[place], classes[place] = value, of
