@@ -13,6 +13,7 @@ from longplay.config import Config, describe
 from longplay.control import Control
 from longplay.errors import PromptError
 from longplay.keys import Key, named_key
+from longplay.tempo import MAX_BPM, MIN_BPM, named_bpm, usual_bpm
 
 Cache = Literal["float32", "bfloat16", "int8"]
 Label = Literal["intro", "verse", "chorus", "outro"]
@@ -21,8 +22,6 @@ MAX_TEXT_LENGTH = 4000
 MAX_SECONDS = 7200.0
 DEFAULT_SECONDS = 30.0
 MAX_DRAWN_SEED = 2**31
-MIN_BPM, MAX_BPM = 30.0, 300.0
-BPM = re.compile(r"(\d+(?:\.\d+)?) ?bpm\b", re.IGNORECASE)
 TRIPLE = re.compile(r"\bwaltz|\b3/4\b", re.IGNORECASE)
 
 
@@ -63,7 +62,7 @@ class Prompt(_Asked):
     Attributes:
         text: the words.
         sections: labelled stretches in order.
-        bpm: the tempo; None: the one that the words name ("120 bpm"), if any.
+        bpm: the tempo; None: the one that the words name ("120 bpm"), else one that suits them (`usual_control`).
         key: such as "F# minor"; None: the one that the words name, if any.
 
     Raises:
@@ -121,9 +120,21 @@ class Prompt(_Asked):
     @property
     def control(self) -> Control | None:
         """The even pulse and the key that are asked for, one way or the other; bars of four beats, or of three in a waltz."""
-        bpm, key = self.asked_bpm, self.asked_key
+        bpm = self.asked_bpm
         if bpm is not None and not MIN_BPM <= bpm <= MAX_BPM:
             bpm = None  # words may be about anything
+        return self._steady(bpm)
+
+    def usual_control(self, seed: int) -> Control | None:
+        """`control`, with a tempo drawn by the seed of the piece that suits the words, where they name none.
+
+        A model that is told of no pulse makes music without one: it has learnt the tempo of all that has a pulse.
+        """
+        asked = self.control
+        return asked if asked is not None and asked.bars else self._steady(usual_bpm(self.text, seed))
+
+    def _steady(self, bpm: float | None) -> Control | None:
+        key = self.asked_key
         if bpm is None and key is None:
             return None
         return Control.steady(bpm, Key.parse(key) if key else None, beats=3 if TRIPLE.search(self.text) else 4)
@@ -141,12 +152,6 @@ class Prompt(_Asked):
         """
         if not self.text.strip():
             raise PromptError("the prompt is empty; describe the music in a few words, e.g. 'calm piano, 80 bpm'")
-
-
-def named_bpm(text: str) -> float | None:
-    """The first tempo that a text names, such as "120 bpm"."""
-    match = BPM.search(text)
-    return float(match[1]) if match else None
 
 
 def parse_sections(text: str) -> tuple[Section, ...]:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from longplay.analysis.measure import Facts
-from longplay.data.captions import Description, captions, moods, tempo_word
+from longplay.data.captions import Description, captions, moods
 from longplay.prompt import Section
 
 FULL = Description(
@@ -50,11 +50,6 @@ def test_a_track_without_title_tells_its_structure() -> None:
 
 def test_nothing_known_is_still_a_caption() -> None:
     assert captions(Description()) == ("music", "Music", "Music.")
-
-
-@pytest.mark.parametrize(("bpm", "word"), [(60, "slow"), (100, "mid-tempo"), (128, "fast"), (170, "very fast")])
-def test_tempo_words(bpm: float, word: str) -> None:
-    assert tempo_word(bpm) == word
 
 
 def test_moods_name_only_what_stands_out() -> None:

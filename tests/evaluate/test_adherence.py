@@ -6,7 +6,7 @@ import pytest
 from longplay.analysis.measure import same_tempo
 from longplay.evaluate.adherence import hit_rate, retrieval_rate, same_key, same_tonic
 from longplay.keys import Key, named_key
-from longplay.prompt import named_bpm
+from longplay.tempo import named_bpm
 
 
 def synthetic_tags(count: int, seed: int = 0) -> np.ndarray:

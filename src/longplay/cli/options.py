@@ -42,7 +42,10 @@ SectionsOption = Annotated[
     str | None, typer.Option(help="Parts of the piece, e.g. intro:0-15,verse:15-60,chorus:60-90,outro:90-100.")
 ]
 BpmOption = Annotated[
-    float | None, typer.Option(help="Tempo, in beats a minute. [default: as the text names it, e.g. '120 bpm']")
+    float | None,
+    typer.Option(
+        help="Tempo, in beats a minute. [default: as the text names it, e.g. '120 bpm', else one that suits it; ambient music has none]"
+    ),
 ]
 KeyOption = Annotated[str | None, typer.Option(help="Such as 'F# minor'. [default: as the text names it]")]
 SecondsOption = Annotated[

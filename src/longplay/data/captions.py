@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from longplay.analysis.measure import Facts
 from longplay.config import Config
 from longplay.prompt import Section
+from longplay.tempo import tempo_word
 
 MAX_INSTRUMENTS = 5
-SLOW_BPM, FAST_BPM, VERY_FAST_BPM = 80, 120, 150
 DARK_HZ, BRIGHT_HZ = 1200, 2300  # about the lower and the upper fifth of the real music
 SPARSE, BUSY = 2.5, 5.5  # onsets per second, likewise
 EVEN_DB, WIDE_DB = 4, 12  # dynamics, likewise
@@ -28,15 +28,6 @@ class Description(Config):
     key: str | None = None
     instruments: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
-
-
-def tempo_word(bpm: float) -> str:
-    """How a tempo feels: slow, mid-tempo, fast or very fast."""
-    if bpm < SLOW_BPM:
-        return "slow"
-    if bpm < FAST_BPM:
-        return "mid-tempo"
-    return "fast" if bpm < VERY_FAST_BPM else "very fast"
 
 
 def moods(facts: Facts) -> tuple[str, ...]:

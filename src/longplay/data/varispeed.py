@@ -7,14 +7,13 @@ semitones off, the same piece comes with other words, and nothing but the words 
 import re
 from collections.abc import Sequence
 
-from longplay.data.captions import tempo_word
 from longplay.data.manifest import Track
 from longplay.errors import ConfigError
 from longplay.keys import Key
 from longplay.prompt import Section
+from longplay.tempo import WORDS, tempo_word
 
 MOST_SEMITONES = 6
-TEMPO_WORDS = re.compile(r"\b(slow|mid-tempo|very fast|fast)\b", re.IGNORECASE)
 
 
 def with_varispeed(tracks: Sequence[Track], semitones: Sequence[int]) -> list[Track]:
@@ -67,7 +66,7 @@ def _reworded(caption: str, track: Track, semitones: int, speed: float) -> str:
         old, new = f"{track.bpm:.0f} bpm", f"{track.bpm * speed:.0f} bpm"
         rest = rest.replace(old, new)
         before, after = tempo_word(track.bpm), tempo_word(track.bpm * speed)
-        rest = TEMPO_WORDS.sub(lambda found: _like(found[0], after) if found[0].lower() == before else found[0], rest)
+        rest = WORDS.sub(lambda found: _like(found[0], after) if found[0].lower() == before else found[0], rest)
     if track.key:
         rest = rest.replace(track.key, _transposed(track.key, semitones))
     return head + rest

@@ -26,7 +26,7 @@ from longplay.evaluate.controls import add_noise, shuffle_chunks, white_noise
 from longplay.evaluate.frechet import frechet_distance
 from longplay.evaluate.report import Row
 from longplay.keys import named_key
-from longplay.prompt import named_bpm
+from longplay.tempo import named_bpm
 
 NOISE_DB = 10.0
 

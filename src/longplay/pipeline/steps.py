@@ -115,7 +115,7 @@ class Steps:
         if heard:
             piece = replace(piece, prompt=before[0][0], offset=heard.start)
             if self.lm.config.control:
-                control = on_the_beat(heard, self.tokenizer.config.sample_rate, piece.control)
+                control = on_the_beat(heard, self.tokenizer.config.sample_rate, prompt.control)
                 piece = replace(piece, control=control)
         new = generate(self.lm, [piece], self.options)
         return chain(before, self.metered(new, "lm", self.lm.config.code_rate))
@@ -155,7 +155,7 @@ class Steps:
             offset=prompt.start,
             min_frames=None if options.compatibility == "reference" else frames,
             history=None if options.history_seconds is None else round(options.history_seconds * rate),
-            control=prompt.control if self.lm.config.control else None,
+            control=prompt.usual_control(seed) if self.lm.config.control else None,
         )
 
     def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Generator[Wav, None, None]:
