@@ -18,7 +18,7 @@ there=${PYTHON:-python3}
 back=$((60 * 1048576))
 
 # what the machine's image lacks; the rest (torch, accelerate, pyarrow, ...) is there
-wheels="pydantic pydantic_core annotated_types typing_inspection soundfile soxr cffi pycparser mutagen pyloudnorm beartype wadler_lindig"
+wheels="pydantic pydantic_core annotated_types typing_inspection soundfile soxr cffi pycparser mutagen beartype wadler_lindig"
 
 pack() {
   rm -rf "$pack"

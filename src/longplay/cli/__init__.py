@@ -1,5 +1,6 @@
 """The command `longplay`: thin commands over the package; nothing heavy is imported before a command runs."""
 
+import atexit
 import gc
 import logging
 from typing import Annotated
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     # Imports make many objects and no garbage; a tenth of torch's import goes into looking for it.
     gc.set_threshold(10_000)
+    atexit.register(gc.freeze)  # and an exit would look through all of them once more, for nothing
     try:
         app(arguments)
     except LongplayError as error:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyloudnorm
 import soundfile
 import soxr
 
 from longplay.audio.clip import to_mono
+from longplay.audio.meters import loudness
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.data.quality import Channels, Quality, inspect
 from longplay.errors import AudioError
@@ -79,9 +79,7 @@ def sounding(wav: Wav, rate: int) -> tuple[int, int]:
 
 def normalize(wav: Wav, rate: int) -> Wav:
     """At -16 LUFS, or as near below it as a peak of -1 dBFS allows: nothing is compressed or clipped."""
-    meter = pyloudnorm.Meter(rate)
-    loudness = -np.inf if len(wav) < meter.block_size * rate else meter.integrated_loudness(wav)
-    gain = min(10 ** ((LOUDNESS - loudness) / 20), PEAK / float(np.abs(wav).max()))
+    gain = min(10 ** ((LOUDNESS - loudness(wav[None], rate)) / 20), PEAK / float(np.abs(wav).max()))
     return (wav * gain).astype(np.float32)
 
 

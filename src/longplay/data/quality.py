@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import pyloudnorm
 from pydantic import Field
 
+from longplay.audio.meters import loudness
 from longplay.config import Config
 
 FRAME_SECONDS = 0.05
@@ -95,10 +95,7 @@ def flags(quality: Quality) -> list[str]:
 
 
 def _loudness(channels: Channels, rate: int) -> float | None:
-    meter = pyloudnorm.Meter(rate)
-    if channels.shape[1] < meter.block_size * rate:
-        return None
-    value = float(meter.integrated_loudness(channels[:5].T))
+    value = loudness(channels[:2], rate)
     return round(value, 2) if math.isfinite(value) else None
 
 
