@@ -9,6 +9,7 @@ import torch
 from longplay.control import Control
 from longplay.engine.batch import Batch
 from longplay.engine.batching import Runner
+from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
 from longplay.keys import Key
 from longplay.models.lm import LM
@@ -85,6 +86,15 @@ def test_the_same_codes(monkeypatch: pytest.MonkeyPatch, context_frames: int | N
     assert [len(codes[key]) for key in ("steady", "long", "short", "later")] == [150, 300, 2, 17]
     assert 20 <= len(codes["may end"]) < 90, "it ends within a span"
     assert codes == by_torch(monkeypatch, lm)
+
+
+def test_a_piece_goes_on_beside_one_that_has_filled_the_cache() -> None:
+    lm, options = model(), GenerationOptions(top_k=10)
+    full = Piece((1,), frames=4, seed=1, prompt=torch.arange(60) % 20, min_frames=4)
+    short = Piece((2,), frames=40, seed=2, min_frames=40)
+    together = torch.cat(list(generate(lm, [full, short], options)), dim=1)
+    assert (together[0] >= 0).sum() == 4
+    assert torch.equal(together[1], torch.cat(list(generate(lm, [short], options)), dim=1)[0])
 
 
 def test_threads_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

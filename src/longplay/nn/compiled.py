@@ -192,7 +192,8 @@ class CompiledStep:
         from longplay.nn.native import kernel
 
         weights, (slots, width, _) = self._weights, logits.shape
-        if count > MOST_CODES or int(cache.lengths.max()) + count > cache.capacity:
+        held = cache.lengths.view(slots, width).amax(dim=1) + count * drawing.going[:slots]
+        if count > MOST_CODES or int(held.max()) > cache.capacity:
             raise ValueError(f"{count} codes do not fit into a cache of {cache.capacity} positions")
         with weights.alone() as threads:
             if (drawing, threads) not in cache.seats:
@@ -246,12 +247,13 @@ class Drawing:
 
     Attributes:
         codes: [P, MOST_CODES]: the latest draws, -1 from slots that have ended.
+        going: [P], 1 for slots that go on.
     """
 
     def __init__(
         self, counters: Tensor, ended: Tensor, uniforms: Tensor, said: Tensor | None, embedding: Tensor, history: Tensor
     ) -> None:
-        slots = len(ended)
+        slots, self.going = len(ended), counters[3]
         self._settings, self._top_k = np.zeros((slots, 3)), np.zeros(slots, np.int64)
         self.codes = torch.zeros(slots, MOST_CODES, dtype=torch.long)
         added = torch.zeros(1, 1, 1) if said is None else said
