@@ -62,10 +62,11 @@ class Facts(Config):
 
 
 class Analysis(NamedTuple):
-    """The measurements, and the structure with all that it was found by."""
+    """The measurements, the structure with all that it was found by, and the mean strength of the pitch classes [12]."""
 
     facts: Facts
     structure: Structure
+    pitches: Array
 
 
 def measure(wav: Array, rate: int) -> Facts:
@@ -80,6 +81,7 @@ def analyse(wav: Array, rate: int) -> Analysis:
     bands = np.log1p(100 * np.add.reduceat(spectrum, _band_edges(), axis=1))
     onsets = onset_strength(bands)
     chroma = chromagram(spectrum)
+    pitches = chroma.mean(axis=0)
     bpm = tempo(onsets)
     levels = _levels(low)
     frequencies = np.arange(spectrum.shape[1]) * RATE / FRAME
@@ -93,14 +95,14 @@ def analyse(wav: Array, rate: int) -> Analysis:
     facts = Facts(
         seconds=seconds,
         bpm=bpm,
-        key=key(chroma.mean(axis=0)),
+        key=key(pitches),
         brightness=round(float(np.median(centroids)), 1),
         density=round(_peaks(onsets) / seconds, 2),
         dynamics=round(float(loud_level - quiet_level), 2),
         bars=tuple(np.round(structure.bars, 3).tolist()) if bpm and len(structure.bars) > 1 else (),
         sections=structure.sections,
     )
-    return Analysis(facts, structure)
+    return Analysis(facts, structure, pitches)
 
 
 def onset_strength(bands: Array) -> Array:
@@ -160,7 +162,7 @@ def key(chroma: Array) -> str | None:
     if chroma.std() < MIN_CONTRAST * chroma.mean():
         return None
     scores = key_likeness(chroma)
-    found = likeliest_key(chroma)
+    found = max(scores, key=scores.__getitem__)
     runner_up = max(score for other, score in scores.items() if other.tonic != found.tonic)
     return str(found) if scores[found] - runner_up > MIN_KEY_MARGIN else None
 

@@ -138,7 +138,7 @@ def structure(
     wav, rate = read_mono(file)
     if len(wav) < rate:
         raise typer.BadParameter(f"{file}: lasts less than a second")
-    facts, found = analyse(wav, rate)
+    facts, found, _ = analyse(wav, rate)
     for section, group in zip(found.sections, found.groups, strict=True):
         typer.echo(f"{section.start:8.2f} - {section.end:8.2f}  {section.label:7} {chr(ord('A') + group % 26)}")
     typer.echo(",".join(map(str, found.sections)) or "too short for sections")

@@ -30,7 +30,7 @@ class Quality(Config):
     Attributes:
         seconds, sample_rate, channels: of the file.
         peak: largest absolute sample.
-        loudness: integrated, in LUFS; None where it is too quiet or too short to be measured.
+        loudness: integrated, of the first two channels, in LUFS; None where it is too quiet or too short to be measured.
         silent: share of 50 ms frames below -60 dBFS.
         clipped: share of samples that lie in runs of at least 3 at the file's maximum, if that is near full scale.
         dropouts: gaps of digital zero (4 ms to 1 s) torn into sound, per minute.

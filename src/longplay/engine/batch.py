@@ -56,6 +56,18 @@ class _Seat:
     length: int
     held: int
 
+    @property
+    def done(self) -> bool:
+        """Whether all codes are made."""
+        return self.step == self.builder.piece.frames
+
+    def hear(self, count: int) -> bool:
+        """Count codes that were made and heard; says whether older ones must be forgotten now."""
+        self.step += count
+        self.length += count
+        self.held += count
+        return _window_start(self.builder.context, self.first, self.length) != self.first
+
 
 class Batch:
     """Slots for pieces, and the cache that they share.
@@ -146,15 +158,17 @@ class Batch:
             count -= max(span, 1)
         return torch.cat(made, dim=1)
 
+    def _going(self) -> list[tuple[int, _Seat]]:
+        """The slots whose pieces want more codes."""
+        return [(slot, seat) for slot, seat in enumerate(self._seats) if seat is not None and not seat.done]
+
     def _undisturbed(self, count: int) -> int:
         """How many of the next codes a compiled step can draw by itself, until the host has something to do; 0 if none."""
         compiled = self._decoder.compiled
         if self._drawing is None or compiled is None:
             return 0
         span, busy = min(count, compiled.longest_draw), False
-        for seat in self._seats:
-            if seat is None or seat.step == seat.builder.piece.frames:
-                continue
+        for _, seat in self._going():
             if seat.options.max_repeat is not None:
                 return 0
             busy, context = True, seat.builder.context
@@ -174,13 +188,8 @@ class Batch:
         self._renew_uniforms()
         self._renew_said(0)
         self._decoder.compiled.draw(self._drawing, self.logits[: self._top], self._rows, count)
-        for slot, seat in enumerate(self._seats):
-            if seat is None or seat.step == seat.builder.piece.frames:
-                continue
-            seat.step += count
-            seat.length += count
-            seat.held += count
-            if _window_start(seat.builder.context, seat.first, seat.length) != seat.first:
+        for slot, seat in self._going():
+            if seat.hear(count):
                 self._forget(slot)
         self._drawing.codes[self._top :] = NO_CODE
         return self._drawing.codes[:, :count].clone()
@@ -225,18 +234,14 @@ class Batch:
     def _count_step(self) -> tuple[list[int], bool]:
         """Which pieces must forget before they hear more, and whether any piece goes on."""
         forgetful, busy = [], False
-        for slot, seat in enumerate(self._seats):
-            if seat is None or seat.step == seat.builder.piece.frames:
-                continue
-            seat.step += 1
-            if seat.step == seat.builder.piece.frames:  # it needs no more logits, and its rows are full
+        for slot, seat in self._going():
+            if seat.step == seat.builder.piece.frames - 1:  # it needs no more logits, and its rows are full
+                seat.step += 1
                 self._active[slot] = 0
                 self._counts = self._active[: self._top].repeat_interleave(self._width)
                 continue
             busy = True
-            seat.length += 1
-            seat.held += 1
-            if _window_start(seat.builder.context, seat.first, seat.length) != seat.first:
+            if seat.hear(1):
                 forgetful.append(slot)
         return forgetful, busy
 
@@ -290,9 +295,7 @@ class Batch:
         """See that it is known what is said of the next codes, when so many of them have been counted already."""
         if self._said is None:
             return
-        for slot, seat in enumerate(self._seats):
-            if seat is None or seat.step == seat.builder.piece.frames:
-                continue
+        for slot, seat in self._going():
             if (seat.step - ahead) % SAID_BLOCK == 0:
                 self._said[slot] = seat.builder.said(seat.length + 1 - ahead, SAID_BLOCK)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from longplay.analysis.measure import likeliest_key, measure, pitch_classes, same_tempo
+from longplay.analysis.measure import analyse, likeliest_key, same_tempo
 from longplay.data.manifest import Track
 from longplay.data.musicnn import Heard
 from longplay.evaluate.adherence import (
@@ -90,12 +90,11 @@ def adherence_rows(
 def _words_kept(prompts: Sequence[str], wavs: Sequence[Wav], rate: int) -> dict[str, tuple[float, float]]:
     """How often tempo, key, and tonic of the likeliest key are those of the prompt, and what chance gives."""
     bpms, keys = [named_bpm(text) for text in prompts], [named_key(text) for text in prompts]
-    facts = [measure(wav, rate) for wav in wavs]
-    likeliest = [likeliest_key(pitch_classes(wav, rate).mean(axis=0)) for wav in wavs]
+    found = [analyse(wav, rate) for wav in wavs]
     return {
-        "tempo": hit_rate(bpms, [fact.bpm for fact in facts], same_tempo),
-        "key": hit_rate(keys, [fact.key for fact in facts], same_key),
-        "tonic": hit_rate(keys, likeliest, same_tonic),
+        "tempo": hit_rate(bpms, [each.facts.bpm for each in found], same_tempo),
+        "key": hit_rate(keys, [each.facts.key for each in found], same_key),
+        "tonic": hit_rate(keys, [likeliest_key(each.pitches) for each in found], same_tonic),
     }
 
 
