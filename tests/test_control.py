@@ -1,9 +1,12 @@
 """Bars, tempo and key as numbers for every code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from longplay.control import CONTROL_WIDTH, Control
+from longplay.chords import Chord
+from longplay.control import CHORD_WIDTH, CONTROL_WIDTH, Control
 from longplay.keys import Key, named_key
 
 
@@ -54,3 +57,24 @@ def test_keys_are_read_however_they_are_spelt() -> None:
     assert named_key("a major hit") is None
     with pytest.raises(ValueError, match="key 'H dur': expected a form like 'F# minor' or 'F#m'"):
         Key.parse("H dur")
+
+
+def test_each_code_is_told_the_chord_that_sounds() -> None:
+    control = Control(chords=((1.0, Chord.parse("Am")), (2.0, None), (3.0, Chord.parse("G7"))))
+    made = control.features(0, 8, 2)[:, -CHORD_WIDTH:]  # every half second
+    assert [set(np.flatnonzero(row[:12])) for row in made] == [
+        *[set()] * 2, *[{9, 0, 4}] * 2, *[set()] * 2, *[{7, 11, 2, 5}] * 2,
+    ]  # fmt: skip
+    assert [np.flatnonzero(row[12:]).tolist() for row in made[2::2]] == [[9], [], [7]]
+    later = control.features(3, 2, 2)[:, -CHORD_WIDTH:]
+    np.testing.assert_array_equal(later, made[6:])
+
+
+def test_a_control_in_words() -> None:
+    chords = tuple((2.0 * bar, Chord.parse("AFCG"[bar % 4])) for bar in range(30))
+    control = Control.steady(120, Key.parse("A minor"))
+    assert str(control) == "120 bpm, A minor"
+    assert str(replace(control, chords=chords)) == "120 bpm, A minor, A F C G"
+    assert str(Control(chords=((0.0, Chord.parse("D")),))) == "D"
+    assert control.bar_starts(5) == [0, 2, 4]
+    assert Control().bar_starts(5) == [0, 2, 4], "as long as usual bars are"

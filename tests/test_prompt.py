@@ -141,18 +141,11 @@ def test_tempo_and_key_are_those_of_the_words_or_the_numbers() -> None:
     assert impossible is None
 
 
-def test_a_tempo_that_is_not_named_suits_the_words() -> None:
-    drawn = Prompt(text="techno, A minor").usual_control(seed=3)
-    assert drawn is not None
-    assert drawn.bpm is not None
-    assert 122 <= drawn.bpm <= 140
-    assert drawn.key == Key(9, "minor")
-    assert Prompt(text="techno, A minor").usual_control(seed=4) != drawn
-    named = Prompt(text="techno, 130 bpm")
-    assert named.usual_control(seed=3) == named.control
-    assert Prompt(text="ambient").usual_control(seed=3) is None
-    free = Prompt(text="ambient, A minor")
-    assert free.usual_control(seed=3) == free.control
+def test_chords_are_read_and_spelt_one_way() -> None:
+    prompt = Prompt(text="pop", chords="| Amin | F | Cmaj7 | G7 |")
+    assert prompt.chords == "Am F CM7 G7"
+    assert [str(chord) for chord in prompt.progression] == ["Am", "F", "CM7", "G7"]
+    assert Prompt(text="pop").progression == ()
 
 
 @pytest.mark.parametrize(

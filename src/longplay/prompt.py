@@ -1,4 +1,4 @@
-"""What a user asks for: `Prompt` (text, sections, tempo, key) and `GenerationOptions` (every knob, with its range).
+"""What a user asks for: `Prompt` (text, sections, tempo, key, chords) and `GenerationOptions` (every knob, with its range).
 
 Wrong values raise `PromptError` wherever these classes are made: in Python, on the command line, from a recipe.
 """
@@ -9,11 +9,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from longplay.chords import Chord, parse_progression
 from longplay.config import Config, describe
 from longplay.control import Control
 from longplay.errors import PromptError
 from longplay.keys import Key, named_key
-from longplay.tempo import MAX_BPM, MIN_BPM, named_bpm, usual_bpm
+from longplay.tempo import MAX_BPM, MIN_BPM, named_bpm
 
 Cache = Literal["float32", "bfloat16", "int8"]
 Label = Literal["intro", "verse", "chorus", "outro"]
@@ -62,18 +63,20 @@ class Prompt(_Asked):
     Attributes:
         text: the words.
         sections: labelled stretches in order.
-        bpm: the tempo; None: the one that the words name ("120 bpm"), else one that suits them (`usual_control`).
-        key: such as "F# minor"; None: the one that the words name, if any.
+        bpm: the tempo; None: the one that the words name ("120 bpm"), else one that suits them (`pipeline/arrangement.py`).
+        key: such as "F# minor"; None: the one that the words name, else that of the chords, else one that suits the words.
+        chords: such as "Am F C G", one a bar, again and again; None: some of the key that suit the words.
 
     Raises:
         PromptError: a text of more than 4,000 characters, sections that overlap or are out of order, a tempo or key out of
-            range, or another one than the text names.
+            range, or another one than the text names, chords that cannot be read.
     """
 
     text: str = ""
     sections: tuple[Section, ...] = ()
     bpm: float | None = Field(default=None, ge=MIN_BPM, le=MAX_BPM)
     key: str | None = None
+    chords: str | None = None
 
     @field_validator("text")
     @classmethod
@@ -86,6 +89,11 @@ class Prompt(_Asked):
     @classmethod
     def _spelt(cls, key: str | None) -> str | None:
         return None if key is None else str(Key.parse(key))
+
+    @field_validator("chords")
+    @classmethod
+    def _read(cls, chords: str | None) -> str | None:
+        return None if chords is None else " ".join(map(str, parse_progression(chords)))
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
@@ -119,25 +127,24 @@ class Prompt(_Asked):
 
     @property
     def control(self) -> Control | None:
-        """The even pulse and the key that are asked for, one way or the other; bars of four beats, or of three in a waltz."""
+        """The even pulse and the key that are asked for, one way or the other."""
         bpm = self.asked_bpm
         if bpm is not None and not MIN_BPM <= bpm <= MAX_BPM:
             bpm = None  # words may be about anything
-        return self._steady(bpm)
-
-    def usual_control(self, seed: int) -> Control | None:
-        """`control`, with a tempo drawn by the seed of the piece that suits the words, where they name none.
-
-        A model that is told of no pulse makes music without one: it has learnt the tempo of all that has a pulse.
-        """
-        asked = self.control
-        return asked if asked is not None and asked.bars else self._steady(usual_bpm(self.text, seed))
-
-    def _steady(self, bpm: float | None) -> Control | None:
         key = self.asked_key
         if bpm is None and key is None:
             return None
-        return Control.steady(bpm, Key.parse(key) if key else None, beats=3 if TRIPLE.search(self.text) else 4)
+        return Control.steady(bpm, Key.parse(key) if key else None, beats=self.beats)
+
+    @property
+    def beats(self) -> int:
+        """Of a bar: four, or three in a waltz."""
+        return 3 if TRIPLE.search(self.text) else 4
+
+    @property
+    def progression(self) -> tuple[Chord, ...]:
+        """The chords that are asked for, one a bar; they come again and again."""
+        return parse_progression(self.chords) if self.chords else ()
 
     @property
     def start(self) -> float:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from longplay.analysis.measure import key as measured_key
-from longplay.analysis.measure import key_likeness, likeliest_key, measure, pitch_classes
-from longplay.keys import Key
+from longplay.analysis.measure import measure, pitch_classes
+from longplay.keys import Key, key_likeness, likeliest_key
 
 RATE = 48000
 CHORDS = {"C": (261.63, 329.63, 392.0), "F": (349.23, 440.0, 523.25), "G": (392.0, 493.88, 587.33)}

@@ -73,6 +73,6 @@ def test_an_interrupt_is_code_130(run, monkeypatch) -> None:
 
 def test_every_option_of_a_request_is_used() -> None:
     fields = {*GenerationOptions.model_fields, *Finish.model_fields, *Request.__dataclass_fields__}
-    assert set(RequestOptions.__annotations__) - fields == {"sections", "bpm", "key", "from_"}, (
+    assert set(RequestOptions.__annotations__) - fields == {"sections", "bpm", "key", "chords", "from_"}, (
         "of the prompt, and the recipe"
     )

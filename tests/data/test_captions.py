@@ -53,7 +53,7 @@ def test_nothing_known_is_still_a_caption() -> None:
 
 
 def test_moods_name_only_what_stands_out() -> None:
-    ordinary = Facts(seconds=60, brightness=1700, density=4, dynamics=7, bars=())
+    ordinary = Facts(seconds=60, brightness=1700, density=4, dynamics=7, bars=(), chords=())
     assert moods(ordinary) == ()
-    extreme = Facts(seconds=60, brightness=900, density=7, dynamics=15, bars=())
+    extreme = Facts(seconds=60, brightness=900, density=7, dynamics=15, bars=(), chords=())
     assert moods(extreme) == ("dark", "busy", "dynamic")

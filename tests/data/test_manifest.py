@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from longplay.chords import TimedChord
 from longplay.data.attribution import attribution
-from longplay.data.manifest import Chord, Track, read_manifest, write_manifest
+from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.errors import ConfigError
 from longplay.prompt import Section
 
@@ -22,7 +23,7 @@ TRACK = Track(
     sections=(Section(label="intro", start=0, end=6.1),),
     bpm=120.5,
     key="A minor",
-    chords=(Chord(start=0, name="Am"),),
+    chords=(TimedChord(start=0, name="Am"),),
 )
 
 

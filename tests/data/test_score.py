@@ -4,9 +4,11 @@ from random import Random
 
 import pytest
 
-from longplay.data.harmony import CHORD_TONES, PROGRESSIONS, SCALES, chord, symbol
-from longplay.data.melody import RHYTHMS, Voice, melody
+from longplay.chords import Chord
+from longplay.data.melody import RHYTHMS, STRONG_TONES, Voice, melody
 from longplay.data.score import LONGEST, Part, Score, Style, compose, styles
+from longplay.harmony import PROGRESSIONS, SCALES, chord
+from longplay.keys import Key
 
 WALTZ = Style(
     library="stdlib/waltz", genre="waltz", harmony="pop", beats=3, bpm=(90, 90), intro=("WaltzIntro",),
@@ -80,21 +82,21 @@ def test_chords_of_the_progressions_belong_to_their_key() -> None:
         for progression in progressions:
             assert len(progression.split()) in (4, 8, 12)
             for numeral in progression.split():
-                root, quality = chord(numeral, 3, mode)
+                root, quality = chord(numeral, Key(3, mode))
                 assert (root - 3) % 12 in SCALES[mode]
-                assert quality in CHORD_TONES
-    assert symbol(*chord("vi7", 0, "major")) == "Am7"
-    assert symbol(*chord("iim7b5", 9, "minor")) == "Bm7b5"
+                assert quality in STRONG_TONES
+    assert str(chord("vi7", Key(0, "major"))) == "Am7"
+    assert str(chord("iim7b5", Key(9, "minor"))) == "Bm7b5"
     with pytest.raises(ValueError, match="'H7'"):
-        chord("H7", 0, "major")
+        chord("H7", Key(0, "major"))
 
 
 @pytest.mark.parametrize("beats", [3, 4])
 def test_bars_of_a_melody_are_full_and_begin_on_a_chord_tone(beats: int) -> None:
     assert all(sum(LENGTHS[length] for length in rhythm.split()) == beats for rhythm in RHYTHMS[beats])
-    chords = [(0, ""), (9, "m"), (5, "M7"), (7, "7")] * 4
+    chords = [Chord(0, ""), Chord(9, "m"), Chord(5, "M7"), Chord(7, "7")] * 4
     names = ["c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b"]
-    for bar, (root, quality) in zip(melody(Random(0), chords, 0, "major", beats), chords, strict=True):
+    for bar, (root, quality) in zip(melody(Random(0), chords, Key(0, "major"), beats), chords, strict=True):
         notes = re.findall(r"(\d\.?)([a-gr]#?)\+*;", bar)
         assert sum(LENGTHS[length] for length, _ in notes) == beats
-        assert (names.index(notes[0][1]) - root) % 12 in CHORD_TONES[quality]
+        assert (names.index(notes[0][1]) - root) % 12 in STRONG_TONES[quality]

@@ -64,11 +64,12 @@ def test_music_that_does_what_it_was_asked_scores_full_marks() -> None:
     tags = np.random.default_rng(0).uniform(0.01, 0.5, (8, 100)).astype(np.float32)
     heard = Heard(np.zeros((8, 200), np.float32), tags)
 
-    generated, chance, real = adherence_rows(clips, heard, [clip.wav for clip in clips], RATE, heard)
+    generated, chance, real = adherence_rows(clips, heard, [clip.wav for clip in clips], RATE, heard, [None] * 8)
 
     assert generated.values["own_of_8"] == retrieval_rate(tags, tags, [str(bpm) for bpm in bpms]) == 1
     assert generated.values["tempo"] >= 0.75
     assert generated.values["key"] == generated.values["tonic"] == 1
     assert chance.values["own_of_8"] == 1 / 8
     assert chance.values["tempo"] < 0.2
+    assert "chords" not in generated.values
     assert "own_of_8" not in real.values  # no track gives a second clip to be found by

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from longplay import Audio, GenerationOptions, Pipeline, Prompt
-from longplay.control import Control
+from longplay.chords import Chord
 from longplay.errors import PromptError
-from longplay.keys import Key
-from longplay.pipeline.continuation import Heard, go_on, hear, on_the_beat
+from longplay.pipeline.continuation import Heard, find_control, go_on, hear
 from longplay.prompt import parse_sections
 from recordings import chord
 
@@ -130,24 +129,18 @@ def clicks(bpm: float, seconds: float, first: float) -> Heard:
 
 
 def test_the_pulse_of_the_recording_goes_on() -> None:
-    found = on_the_beat(clicks(125, 10, 0.2), 24_000, None)
+    found = find_control(clicks(125, 10, 0.2), 24_000)
     assert found.bpm == pytest.approx(125, rel=0.02)
     assert found.beats == 4
     beats = 4 * found.position(np.array([20.2 + 0.48 * 30]))  # four seconds after the recording's end
     assert abs(beats - beats.round()) < 0.15
 
 
-def test_another_tempo_that_is_asked_for_starts_on_the_last_bar_line() -> None:
+def test_the_chords_of_the_recording_are_found_in_its_time() -> None:
     heard = clicks(125, 10, 0.2)
-    last = on_the_beat(heard, 24_000, None).bars[-1]
-    asked = Control.steady(90, Key.parse("D minor"), beats=3)
-    found = on_the_beat(heard, 24_000, asked)
-    assert (found.bpm, found.beats, found.bars[0]) == (pytest.approx(90), 3, last)
-    assert found.key == asked.key
-    assert on_the_beat(heard, 24_000, Control.steady(124)).bars[-1] == last
-
-
-def test_without_a_pulse_there_is_none_to_go_on_with() -> None:
-    steady = Heard(chord(5, 24_000).mono(), 120_000, 5.0, start=0.0)
-    assert on_the_beat(steady, 24_000, None).bpm is None
-    assert on_the_beat(steady, 24_000, Control.steady(100)).bpm == pytest.approx(100)
+    found = find_control(heard, 24_000)
+    assert found.chords[0][0] == 20.0
+    assert all(20 <= start < 30 for start, _ in found.chords)
+    steady = Heard(chord(5, 24_000).mono(), 120_000, 5.0, start=7.0)
+    assert find_control(steady, 24_000).bpm is None
+    assert find_control(steady, 24_000).chords == ((7.0, Chord.parse("A")),)

@@ -134,7 +134,7 @@ def test_tempo_and_key_count_where_the_model_takes_them(pipeline: Pipeline, opti
     options = options.model_copy(update={"fast": True})
     assert pipeline.system.lm is not None
     torch.manual_seed(0)
-    lm = LM(pipeline.system.lm.config.model_copy(update={"control": True})).eval()
+    lm = LM(pipeline.system.lm.config.model_copy(update={"control": True, "chords": True})).eval()
     for parameter in lm.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     held = Pipeline(replace(pipeline.system, lm=lm), "held")
@@ -143,6 +143,11 @@ def test_tempo_and_key_count_where_the_model_takes_them(pipeline: Pipeline, opti
     assert not np.array_equal(given.wav, plain)
     assert not np.array_equal(given.wav, held.generate(Prompt(text="x", bpm=98), options).wav)
     assert not np.array_equal(plain, held.generate(Prompt(text="x", key="A minor"), options).wav)
+    chords = Prompt(text="x", chords="Dm G C A")
+    assert not np.array_equal(plain, held.generate(chords, options).wav)
+    told = held.held_to(chords, held._settle(options, chords))
+    assert told is not None
+    assert [str(chord) for _, chord in told.chords] == ["Dm"]
     assert given.recipe is not None
     assert Prompt.parse(given.recipe["prompt"]).bpm == 97
     words, numbers = (held.generate(Prompt(text="x, 97 bpm", bpm=bpm), options).wav for bpm in (None, 97))
@@ -156,6 +161,8 @@ def test_a_model_of_words_alone_says_so(pipeline: Pipeline, prompt: Prompt, opti
     for make in (pipeline.generate, lambda asked, how: pipeline.sketch(asked, [1], how)):
         with pytest.raises(PromptError, match=r"takes tempo and key in words alone; .* e\.g\. '120 bpm, F# minor'"):
             make(prompt, options)
+        with pytest.raises(PromptError, match="has not learnt to follow chords"):
+            make(Prompt(text="x", chords="C F"), options)
     assert pipeline.generate("x, 97 bpm", options).seconds > 1
 
 

@@ -9,10 +9,12 @@ import pytest
 import soundfile as sf
 import torch
 
-from longplay.control import Control
+from longplay.chords import Chord
+from longplay.control import CHORD_WIDTH, Control
 from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenTrack, TokenWindows
 from longplay.errors import CheckpointError, ConfigError, TrainingError
+from longplay.keys import Key
 from longplay.models.flow import Flow
 from longplay.train.export import export_model
 from longplay.train.flow_stage import FlowStage, FlowStageConfig, ReflowConfig
@@ -93,6 +95,25 @@ def test_older_weights_learn_control_from_nothing(lm_stage: Any, tmp_path: Path)
     newer.export(newer.model, tmp_path / "newer")
     with pytest.raises(CheckpointError, match="does not fit this config"):
         start_from(older.model, "lm", tmp_path / "newer")
+
+
+def test_a_model_that_is_told_of_chords_starts_from_one_that_is_not(lm_stage: Any, tmp_path: Path) -> None:
+    """What it will be told of them changes nothing at first."""
+    older = lm_stage(lm=lm_stage().config.lm.model_copy(update={"control": True}))
+    torch.nn.init.normal_(older.model.control_projection.weight)
+    older.export(older.model, tmp_path)
+    newer = lm_stage(lm=older.config.lm.model_copy(update={"chords": True}))
+    start_from(newer.model, "lm", tmp_path)
+    new = newer.model.control_projection.weight
+    assert new.shape[1] == older.model.control_projection.weight.shape[1] + CHORD_WIDTH
+    held = Control.steady(90, Key.parse("C major"))
+    batch = newer.batch(0, slice(None))
+    for chords in ((), ((0.0, Chord.parse("C")),)):
+        control = torch.from_numpy(replace(held, chords=chords).features(0, batch["control"].shape[1], 20))
+        batch["control"] = control.expand_as(batch["control"])
+        assert older.losses(0, batch).metrics["loss"] == newer.losses(0, batch).metrics["loss"]
+    torch.nn.init.normal_(new)
+    assert older.losses(0, batch).metrics["loss"] != newer.losses(0, batch).metrics["loss"]
 
 
 def test_the_flow_learns(flow_stage: Any) -> None:

@@ -14,6 +14,7 @@ import soundfile as sf
 import soxr
 import torch
 
+from longplay.chords import Chord, TimedChord
 from longplay.control import Control
 from longplay.data.labels import TrackLabel, apply_labels
 from longplay.data.manifest import Track, read_manifest, write_manifest
@@ -194,17 +195,27 @@ def test_new_captions_reach_old_shards_without_encoding_again(manifest: Path, tm
     )
 
 
-def test_bars_tempo_and_key_reach_shards_of_an_older_version(manifest: Path, tmp_path: Path, models: Any) -> None:
+def test_bars_tempo_key_and_chords_reach_shards_of_an_older_version(
+    manifest: Path, tmp_path: Path, models: Any
+) -> None:
     tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
     for shard in (tmp_path / "tokens").glob("*.parquet"):
-        pq.write_table(pq.read_table(shard).drop_columns(["bars", "bpm", "key"]), shard)
+        pq.write_table(pq.read_table(shard).drop_columns(["bars", "bpm", "key", "chords", "chord_starts"]), shard)
     older = read_token_tracks(tmp_path / "tokens", "train")
     assert {track.control for track in older} == {Control()}
-    said = {"bars": (0.0, 0.5, 1.0), "bpm": 360.0, "key": "Eb minor", "offset": 2.0}
+    said = {
+        "bars": (0.0, 0.5, 1.0),
+        "bpm": 360.0,
+        "key": "Eb minor",
+        "chords": (TimedChord(start=0.5, name="Ab7"), TimedChord(start=0.8, name="N")),
+        "offset": 2.0,
+    }
     write_manifest(manifest, [track.model_copy(update=said) for track in read_manifest(manifest)])
     assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models))).tracks == 0
     after = read_token_tracks(tmp_path / "tokens", "train")
-    assert {track.control for track in after} == {Control((2.0, 2.5, 3.0), 3, Key(3, "minor"))}
+    assert {track.control for track in after} == {
+        Control((2.0, 2.5, 3.0), 3, Key(3, "minor"), ((2.5, Chord(8, "7")), (2.8, None)))
+    }
     assert all(np.array_equal(a.semantic, b.semantic) for a, b in zip(older, after, strict=True))
 
 

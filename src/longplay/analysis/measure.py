@@ -1,4 +1,4 @@
-"""What can be measured in a recording: tempo, key, brightness, density, and a rough structure.
+"""What can be measured in a recording: tempo, key, chords, brightness, density, and a rough structure.
 
 Plain signal processing, mono in, after well-known recipes:
 
@@ -6,6 +6,7 @@ Plain signal processing, mono in, after well-known recipes:
   Dynamic Programming", 2007); none where no pulse stands out.
 * key: chroma of the spectral peaks against the major and minor profiles of Krumhansl and Kessler (1982), over all
   twelve transpositions; none where no key stands out.
+* chords: see `chords`.
 * sections: see `structure`.
 """
 
@@ -17,9 +18,11 @@ import soxr
 from pydantic import Field
 
 from longplay.analysis.beats import track_beats
+from longplay.analysis.chords import find_chords
 from longplay.analysis.structure import GRID_SECONDS, Structure, find_structure
+from longplay.chords import TimedChord
 from longplay.config import Config
-from longplay.keys import Key, Mode
+from longplay.keys import key_likeness
 from longplay.prompt import Section
 
 RATE = 22050
@@ -31,10 +34,6 @@ TEMPO_TOLERANCE = 0.04
 MIN_PULSE = 0.12  # of the onset strength's power must recur at the beat, or there is no tempo to speak of
 MIN_CONTRAST = 0.165  # of the chroma (deviation over mean); noise has 0.15, drums less, pitched music 0.18 and more
 MIN_KEY_MARGIN = 0.02  # by which the best key's correlation must lead that of any other tonic
-PROFILES: tuple[tuple[Mode, tuple[float, ...]], ...] = (
-    ("major", (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)),
-    ("minor", (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)),
-)
 
 Array = npt.NDArray[np.float32]
 
@@ -49,6 +48,7 @@ class Facts(Config):
         density: note onsets per second.
         dynamics: dB between its loud and its quiet moments (90th and 10th percentile of the level).
         bars: times of the bar lines in seconds; none without a clear pulse.
+        chords: triads in order, from 0 on.
     """
 
     seconds: float
@@ -58,6 +58,7 @@ class Facts(Config):
     density: float = Field(ge=0)
     dynamics: float = Field(ge=0)
     bars: tuple[float, ...]
+    chords: tuple[TimedChord, ...]
     sections: tuple[Section, ...] = ()
 
 
@@ -100,6 +101,7 @@ def analyse(wav: Array, rate: int) -> Analysis:
         density=round(_peaks(onsets) / seconds, 2),
         dynamics=round(float(loud_level - quiet_level), 2),
         bars=tuple(np.round(structure.bars, 3).tolist()) if bpm and len(structure.bars) > 1 else (),
+        chords=find_chords(chroma, beats, seconds),
         sections=structure.sections,
     )
     return Analysis(facts, structure, pitches)
@@ -165,22 +167,6 @@ def key(chroma: Array) -> str | None:
     found = max(scores, key=scores.__getitem__)
     runner_up = max(score for other, score in scores.items() if other.tonic != found.tonic)
     return str(found) if scores[found] - runner_up > MIN_KEY_MARGIN else None
-
-
-def likeliest_key(chroma: Array) -> Key:
-    """The key of `key_likeness` that fits best, however little it stands out."""
-    return max((scores := key_likeness(chroma)), key=scores.__getitem__)
-
-
-def key_likeness(chroma: Array) -> dict[Key, float]:
-    """Correlation of the mean strength of the pitch classes [12] with the profile of each of the 24 keys; 0 where all are the same."""
-    if chroma.std() == 0:
-        return {Key(tonic, mode): 0.0 for mode, _ in PROFILES for tonic in range(12)}
-    return {
-        Key(tonic, mode): float(np.corrcoef(np.roll(profile, tonic), chroma)[0, 1])
-        for mode, profile in PROFILES
-        for tonic in range(12)
-    }
 
 
 def _spectrogram(wav: Array) -> Array:

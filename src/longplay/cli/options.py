@@ -47,7 +47,18 @@ BpmOption = Annotated[
         help="Tempo, in beats a minute. [default: as the text names it, e.g. '120 bpm', else one that suits it; ambient music has none]"
     ),
 ]
-KeyOption = Annotated[str | None, typer.Option(help="Such as 'F# minor'. [default: as the text names it]")]
+ChordsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Such as 'Am F C G', one a bar, again and again. [default: some that suit the key and the words]"
+    ),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Such as 'F# minor'. [default: as the text names it, else that of the chords, else one that suits the words]"
+    ),
+]
 SecondsOption = Annotated[
     float | None, typer.Option(help="Duration of what is made. [default: that of the sections, or 30]")
 ]
@@ -136,6 +147,7 @@ class PieceOptions(TypedDict):
     sections: SectionsOption
     bpm: BpmOption
     key: KeyOption
+    chords: ChordsOption
     seed: SeedOption
     fast: FastOption
 

@@ -61,7 +61,9 @@ def produce(
             else:
                 _save(stream, path, request.finish, protect=prompt_seconds)
         if path is not None:
-            say(f"{path}: {options.seconds:g} s made in {bar.elapsed:.1f} s, seed {options.seed}")
+            held = None if audio else pipeline.held_to(request.prompt, options)
+            about = f"; {held}" if held else ""
+            say(f"{path}: {options.seconds:g} s made in {bar.elapsed:.1f} s, seed {options.seed}{about}")
 
 
 def _best(

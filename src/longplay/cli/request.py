@@ -73,7 +73,7 @@ def build_request(task: Task, text: str | None, given: RequestOptions, prompt_se
         prompt["text"] = text
     if sections is not None:
         prompt["sections"] = parse_sections(sections)
-    prompt |= only_given({"bpm": given["bpm"], "key": given["key"]})
+    prompt |= only_given({name: given[name] for name in ("bpm", "key", "chords")})
     base = recipe.options.dump() if recipe else {}
     if recipe and given["seconds"] is None and sections is not None:
         base["seconds"] = None

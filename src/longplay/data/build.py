@@ -153,7 +153,7 @@ def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, 
         key=key,
         genre=about.styles[0] if about.styles else None,
         instruments=about.instruments,
-        chords=given.chords,
+        chords=given.chords or facts.chords,
         bars=facts.bars,
         offset=given.offset,
     )

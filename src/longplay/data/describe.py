@@ -69,6 +69,7 @@ def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTH
         bpm=facts.bpm,
         key=facts.key,
         bars=facts.bars,
+        chords=facts.chords,
         genre=about.styles[0],
         instruments=heard.instruments,
     )

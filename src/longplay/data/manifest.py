@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from longplay.chords import TimedChord
 from longplay.config import Config
 from longplay.errors import ConfigError
 from longplay.files import write_text
@@ -15,13 +16,6 @@ MANIFEST = "manifest.jsonl"
 SAMPLE_RATE = 48000
 
 Split = Literal["train", "valid", "test"]
-
-
-class Chord(Config):
-    """A chord symbol and the second at which it starts."""
-
-    start: float = Field(ge=0)
-    name: str
 
 
 class Track(Config):
@@ -56,7 +50,7 @@ class Track(Config):
     key: str | None = None
     genre: str | None = None
     instruments: tuple[str, ...] = ()
-    chords: tuple[Chord, ...] = ()
+    chords: tuple[TimedChord, ...] = ()
     bars: tuple[float, ...] = ()
     offset: float = Field(default=0.0, ge=0)
     speed: float = Field(default=1.0, gt=0)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from random import Random
 
+from longplay.chords import Chord
 from longplay.config import Config
-from longplay.data.harmony import CHORD_TONES, SCALES
-from longplay.keys import Mode
+from longplay.harmony import SCALES
+from longplay.keys import Key
 
 LOWEST, HIGHEST = 60, 81  # MIDI pitches of a comfortable lead
 REST_SHARE = 0.1
@@ -13,6 +14,7 @@ RHYTHMS = {
     3: ("4 4 4", "2 4", "4. 8 4", "8 8 4 4", "2."),
     4: ("4 4 4 4", "2 4 4", "4. 8 4 4", "8 8 4 2", "4 8 8 4 4", "2 2", "4. 8 2", "1"),
 }
+STRONG_TONES = {"": (0, 4, 7), "m": (0, 3, 7), "7": (0, 4, 10), "m7": (0, 3, 7), "M7": (0, 4, 11), "m7b5": (0, 3, 6)}
 SHARPS = ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")
 
 
@@ -30,21 +32,21 @@ def choose_voice(random: Random) -> Voice:
     return Voice(program=random.choice(LEADS))
 
 
-def melody(random: Random, chords: Sequence[tuple[int, str]], tonic: int, mode: Mode, beats: int) -> tuple[str, ...]:
+def melody(random: Random, chords: Sequence[Chord], key: Key, beats: int) -> tuple[str, ...]:
     """One bar of notes per chord, such as `{4c;8d;8e;2g;}`.
 
     A two-bar rhythm repeats. The first note of a bar belongs to its chord; the others move by steps of the scale.
 
     Args:
-        chords: root and quality of each bar.
+        chords: of each bar.
         beats: beats of a bar, 3 or 4.
     """
     rhythms = [random.choice(RHYTHMS[beats]).split() for _ in range(2)]
-    scale = [pitch for pitch in range(LOWEST, HIGHEST + 1) if (pitch - tonic) % 12 in SCALES[mode]]
+    scale = [pitch for pitch in range(LOWEST, HIGHEST + 1) if (pitch - key.tonic) % 12 in SCALES[key.mode]]
     pitch = random.choice(scale[3:-3])
     bars = []
     for bar, (root, quality) in enumerate(chords):
-        tones = [tone for tone in range(LOWEST, HIGHEST + 1) if (tone - root) % 12 in CHORD_TONES[quality]]
+        tones = [tone for tone in range(LOWEST, HIGHEST + 1) if (tone - root) % 12 in STRONG_TONES[quality]]
         notes = []
         for index, length in enumerate(rhythms[bar % 2]):
             if index and random.random() < REST_SHARE:

@@ -9,8 +9,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from longplay.chords import TimedChord
 from longplay.config import Config
-from longplay.data.manifest import Chord, Split
+from longplay.data.manifest import Split
 from longplay.keys import Key
 from longplay.prompt import Prompt, Section, parse_sections
 
@@ -42,7 +43,7 @@ class Given(Config):
     bpm: float | None = None
     key: str | None = None
     instruments: tuple[str, ...] = ()
-    chords: tuple[Chord, ...] = ()
+    chords: tuple[TimedChord, ...] = ()
     offset: float = 0.0
 
     @field_validator("captions", "instruments", mode="before")

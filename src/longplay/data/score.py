@@ -11,11 +11,11 @@ from random import Random
 import yaml
 from pydantic import Field
 
+from longplay.chords import TimedChord
 from longplay.config import Config
-from longplay.data.harmony import MINOR_SHARE, PROGRESSIONS, Harmony, chord, symbol
-from longplay.data.manifest import Chord
 from longplay.data.melody import Voice, choose_voice, melody
-from longplay.keys import NOTES, Mode
+from longplay.harmony import MINOR_SHARE, PROGRESSIONS, Harmony, progression
+from longplay.keys import Key, Mode
 from longplay.prompt import Label, Section
 
 MIN_BPM, MAX_BPM = 60, 180
@@ -81,12 +81,12 @@ class Score(Config):
         )
 
     @property
-    def chords(self) -> tuple[Chord, ...]:
+    def chords(self) -> tuple[TimedChord, ...]:
         """The chord symbols, each where it changes."""
-        result: list[Chord] = []
+        result: list[TimedChord] = []
         for bar, name in enumerate(name for part in self.parts for name in part.chords):
             if not result or result[-1].name != name:
-                result.append(Chord(start=round(bar * self.bar_seconds, 3), name=name))
+                result.append(TimedChord(start=round(bar * self.bar_seconds, 3), name=name))
         return tuple(result)
 
     @property
@@ -122,17 +122,17 @@ def compose(seed: int, choice: Sequence[Style]) -> Score:
     style = random.choice(choice)
     bpm = random.randint(max(style.bpm[0], MIN_BPM), min(style.bpm[1], MAX_BPM))
     mode: Mode = "minor" if random.random() < MINOR_SHARE[style.harmony] else "major"
-    tonic = random.randrange(12)
+    key = Key(random.randrange(12), mode)
     voice = choose_voice(random) if random.random() < MELODY_SHARE else None
     options = PROGRESSIONS[style.harmony, mode]
     progressions = [random.choice(options), random.choice(options)]
     grooves = [random.choice(style.main), random.choice(style.main)]
 
-    def part(label: Label, groove: str, bars: int, progression: str, sung: bool) -> Part:
-        numerals = progression.split()
-        chords = [chord(numerals[bar % len(numerals)], tonic, mode) for bar in range(bars)]
-        tune = melody(random, chords, tonic, mode, style.beats) if sung and voice is not None else ()
-        return Part(label=label, groove=groove, chords=tuple(symbol(*each) for each in chords), melody=tune)
+    def part(label: Label, groove: str, bars: int, numerals: str, sung: bool) -> Part:
+        turn = progression(numerals, key)
+        chords = [turn[bar % len(turn)] for bar in range(bars)]
+        tune = melody(random, chords, key, style.beats) if sung and voice is not None else ()
+        return Part(label=label, groove=groove, chords=tuple(map(str, chords)), melody=tune)
 
     sing_verses = random.random() < 0.5
     bars = {"verse": _bars(random, progressions[0]), "chorus": _bars(random, progressions[1])}
@@ -149,7 +149,7 @@ def compose(seed: int, choice: Sequence[Style]) -> Score:
         seed=seed,
         style=style,
         bpm=bpm,
-        key=f"{NOTES[tonic]} {mode}",
+        key=str(key),
         voice=voice,
         parts=(
             part("intro", random.choice(style.intro), INTRO_BARS, progressions[0], False),

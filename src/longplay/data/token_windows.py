@@ -1,13 +1,15 @@
 """Windows of token shards as training batches of `lm` and `flow`; batch n is a function of (seed, n) alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longplay.chords import Chord, TimedChord
 from longplay.control import Control
 from longplay.data.intake import PUBLISHED_LABELS
 from longplay.data.manifest import Split
@@ -119,8 +121,14 @@ def _tracks(table: pa.Table) -> Iterator[TokenTrack]:
             captions=tuple(row.get("captions") or (row["text"],)),
             sections=parse_sections(row["sections"]) if "sections" in row else whole,
             offset=start,
-            control=Control.tracked(row.get("bars") or (), row.get("bpm"), row.get("key")),
+            control=Control.tracked(row.get("bars") or (), row.get("bpm"), row.get("key"), _chords(row)),
         )
+
+
+def _chords(row: Mapping[str, Any]) -> list[tuple[float, Chord | None]]:
+    """Of a row; none in shards from before chords were found."""
+    pairs = zip(row.get("chord_starts") or (), row.get("chords") or (), strict=True)
+    return [(start, TimedChord(start=start, name=name).chord) for start, name in pairs]
 
 
 def _codes(cell: pa.ListScalar) -> np.ndarray:

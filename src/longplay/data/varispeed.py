@@ -7,6 +7,7 @@ semitones off, the same piece comes with other words, and nothing but the words 
 import re
 from collections.abc import Sequence
 
+from longplay.chords import TimedChord, transposed
 from longplay.data.manifest import Track
 from longplay.errors import ConfigError
 from longplay.keys import Key
@@ -46,7 +47,9 @@ def varispeed(track: Track, semitones: int) -> Track:
             "offset": track.offset / speed,
             "bpm": track.bpm and track.bpm * speed,
             "key": track.key and _transposed(track.key, semitones),
-            "chords": (),
+            "chords": tuple(
+                TimedChord(start=each.start / speed, name=transposed(each.name, semitones)) for each in track.chords
+            ),
             "bars": tuple(time / speed for time in track.bars),
             "sections": sections,
             "captions": tuple(_reworded(caption, track, semitones, speed) for caption in track.captions),

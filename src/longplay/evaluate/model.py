@@ -11,6 +11,7 @@ import torch
 
 from longplay import __version__
 from longplay.audio import Audio
+from longplay.control import Control
 from longplay.data.musicnn import Listener
 from longplay.engine.encode import encode
 from longplay.errors import UserError
@@ -201,9 +202,10 @@ class Evaluation:
         """Music from the captions of every other test track, against the other half of the tracks."""
         clips = cut_clips(self.manifest, self.tracks[::2], self.count, self.seconds)
         reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
-        made = [
+        pieces = [
             self._generate(index, clip, self.seconds, "generated", self.candidates) for index, clip in enumerate(clips)
         ]
+        made, held = [audio for audio, _ in pieces], [control for _, control in pieces]
         wavs, rate, real_rate = [audio.wav[0] for audio in made], made[0].sample_rate, clips[0].sample_rate
         heard, real = self.listener.hear(wavs, rate), self.listener.hear([clip.wav for clip in clips], real_rate)
         others = {name: self.listener.embed(wrong, real_rate) for name, wrong in controls(clips).items()}
@@ -213,7 +215,7 @@ class Evaluation:
             f"{' (fast mode: no flow or codec)' if self._fast else ''}"
             f"{f', the best of {self.candidates} candidates each' if self.candidates else ''}; reference: {len(reference)} clips of the other half."
         )
-        met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio), tonic of the likeliest key."
+        met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio), tonic of the likeliest key; share of the time with the chord that the model was told of."
         decoder = self.system.tokenizer if self._fast else self.system.codec
         assert decoder is not None
         added = (
@@ -222,7 +224,7 @@ class Evaluation:
         return [
             Part("generation", about, quality_rows(target, real.embeddings, {"generated": heard.embeddings, **others})),
             Part("artifacts", added, artifact_rows(wavs, rate, decoder.config.frame_rate, clips)),
-            Part("adherence", met, adherence_rows(clips, real, wavs, rate, heard)),
+            Part("adherence", met, adherence_rows(clips, real, wavs, rate, heard, held)),
         ]
 
     def long(self) -> Part:
@@ -234,7 +236,7 @@ class Evaluation:
         real = cut_clips(self.manifest, tracks, form.pieces, form.stretch)
         reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
         target = self.listener.embed([clip.wav for clip in reference], reference[0].sample_rate)
-        made = [self._generate(index, clip, form.seconds, "long") for index, clip in enumerate(real)]
+        made = [self._generate(index, clip, form.seconds, "long")[0] for index, clip in enumerate(real)]
         sounds = Sounds([audio.wav[0] for audio in made], made[0].sample_rate)
         others = Sounds([clip.wav for clip in real], real[0].sample_rate)
         rows, facts = long_form_rows(sounds, others, target, self.listener, form.stretch)
@@ -313,7 +315,10 @@ class Evaluation:
         logger.info("continued: made number %d", index + 1)
         return audio.mono()[0, heard.wav.shape[1] :]
 
-    def _generate(self, index: int, clip: Clip, seconds: float, name: str, candidates: int | None = None) -> Audio:
+    def _generate(
+        self, index: int, clip: Clip, seconds: float, name: str, candidates: int | None = None
+    ) -> tuple[Audio, Control | None]:
+        """A piece from the caption of a clip, and what it was held to."""
         prompt = Prompt(text=prompt_of(clip.track))
         own = {"seconds": seconds, "seed": index * (candidates or 1), "fast": self._fast}
         options = self.options.model_copy(update=own).settle(prompt)
@@ -326,4 +331,4 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         audio.save(folder / f"{index:03d}.flac")
         logger.info("%s: made number %d", name, index + 1)
-        return audio
+        return audio, self.pipeline.held_to(prompt, options)

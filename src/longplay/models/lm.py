@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.config import Config
-from longplay.control import CONTROL_WIDTH
+from longplay.control import CHORD_WIDTH, CONTROL_WIDTH
 from longplay.nn.attention import Attention, Rotary
 from longplay.nn.cache import KVCache
 from longplay.nn.compiled import CACHE_DTYPE, CompiledStep, CompiledWeights
@@ -53,6 +53,7 @@ class LMConfig(Config):
         context_frames: codes of history that the model was trained on; None: a whole piece.
         control: whether it takes bars, tempo and key of the codes, and the mean of the text beside them; published models
             do not.
+        chords: whether `control` says which chord sounds, too.
     """
 
     text_vocab_size: PositiveInt
@@ -71,6 +72,7 @@ class LMConfig(Config):
     float16_time: bool = False
     context_frames: int | None = Field(default=None, ge=2)
     control: bool = False
+    chords: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> "LMConfig":
@@ -78,6 +80,8 @@ class LMConfig(Config):
             raise ValueError(f"dim {self.dim} must be a multiple of twice num_heads {self.num_heads}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
+        if self.chords and not self.control:
+            raise ValueError("chords are part of control: set control")
         if self.unlabelled >= self.num_labels:
             raise ValueError(f"unlabelled {self.unlabelled} must be below num_labels {self.num_labels}")
         return self
@@ -187,7 +191,8 @@ class LM(nn.Module):
         self.audio_embedding = nn.Embedding(config.codebook_size, config.dim)
         self.structure_embedding = nn.Embedding(config.num_labels, config.dim)
         self.task_embedding = nn.Embedding(2, config.dim)
-        self.control_projection = nn.Linear(CONTROL_WIDTH, config.dim, bias=False) if config.control else None
+        width = CONTROL_WIDTH if config.chords else CONTROL_WIDTH - CHORD_WIDTH
+        self.control_projection = nn.Linear(width, config.dim, bias=False) if config.control else None
         self.text_projection = nn.Linear(config.dim, config.dim, bias=False) if config.control else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
@@ -361,8 +366,10 @@ class LM(nn.Module):
         added = self.audio_head.bias.new_zeros(1, self.config.dim)
         if control is not None:
             if self.control_projection is None:
-                raise ValueError("this model takes no bars, tempo and key of its codes: LMConfig.control is false")
-            added = added + self.control_projection(control)
+                raise ValueError(
+                    "this model takes no bars, tempo, key and chords of its codes: LMConfig.control is false"
+                )
+            added = added + self.control_projection(control[:, : self.control_projection.in_features])
         if self.text_projection is not None:
             total = self.text_embedding(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
             added = added + self.text_projection(_TEXT_RMS * F.rms_norm(total, total.shape[-1:]))

@@ -16,6 +16,7 @@ from longplay import __version__
 from longplay.audio import Audio
 from longplay.checkpoint.adapter import load_adapter
 from longplay.checkpoint.system import System, load_system
+from longplay.control import Control
 from longplay.errors import PromptError
 from longplay.models.flow import PUBLISHED_SOLVER
 from longplay.pipeline.continuation import check_sound, go_on, hear
@@ -142,6 +143,10 @@ class Pipeline:
         heard = hear(audio, steps.heard_seconds, steps.tokenizer.config)
         return Stream(audio.sample_rate, go_on(audio, heard, steps.make(prompt, heard), steps.sample_rate), recipe)
 
+    def held_to(self, prompt: Prompt, options: SettledOptions) -> Control | None:
+        """Tempo, key and chords that `generate` holds a piece to, asked for or drawn by its seed; None where the model hears words alone."""
+        return Steps(self.system, self.name, options, silent).held_to(prompt, options.seed)
+
     def sketch(
         self,
         prompt: Prompt | str,
@@ -208,8 +213,12 @@ class Pipeline:
         return replace(add_highs(audio, made), recipe={**(made.recipe or {}), "task": "upscale"})
 
     def _check_held(self, prompt: Prompt) -> None:
-        """Refuse a tempo or key in numbers where the lm hears words alone."""
+        """Refuse a tempo, key or chords beside the words where the lm hears words alone."""
         lm = self.system.lm
+        if prompt.chords and lm is not None and not lm.config.chords:
+            raise PromptError(
+                f"model {self.name!r}: has not learnt to follow chords; leave them out, or take a model that has, as nano"
+            )
         if (prompt.bpm or prompt.key) and lm is not None and not lm.config.control:
             raise PromptError(
                 f"model {self.name!r}: takes tempo and key in words alone; leave out bpm and key and say them in the text, "

@@ -6,11 +6,11 @@ of the heard part only sets the level; what follows it is the new part, led in f
 """
 
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from longplay.analysis.measure import measure, same_tempo
+from longplay.analysis.measure import measure
 from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.join import OVERLAP_SECONDS, lead_in
@@ -65,22 +65,18 @@ def hear(audio: Audio, seconds: float, config: TokenizerConfig) -> Heard:
     return Heard(wav, samples, seconds, max(0.0, audio.seconds - seconds))
 
 
-def on_the_beat(heard: Heard, sample_rate: int, asked: Control | None) -> Control:
-    """The pulse and key of what is heard going on; what is asked for comes first, its bars from the last bar line on.
+def find_control(heard: Heard, sample_rate: int) -> Control:
+    """Pulse, key and chords of what is heard, a second or more, in the time of the recording.
 
     Args:
-        heard: at least a second.
+        heard: the end of the recording.
         sample_rate: of its `wav`.
-        asked: in words or numbers.
     """
     facts = measure(heard.wav[0], sample_rate)
-    found = Control.tracked([heard.start + time for time in facts.bars], facts.bpm, facts.key)
-    if asked is None:
-        return found
-    key = asked.key or found.key
-    if asked.bpm is None or same_tempo(asked.bpm, facts.bpm):
-        return replace(found, key=key)
-    return Control.steady(asked.bpm, key, found.bars[-1] if found.bars else heard.start, asked.beats)
+    bars = [heard.start + time for time in facts.bars]
+    return Control.tracked(
+        bars, facts.bpm, facts.key, [(heard.start + each.start, each.chord) for each in facts.chords]
+    )
 
 
 def go_on(audio: Audio, heard: Heard, rendered: Iterable[Wav], sample_rate: int) -> Generator[Wav, None, None]:

@@ -17,6 +17,7 @@ from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.resample import fit
 from longplay.checkpoint.system import System
+from longplay.control import Control
 from longplay.engine.batch import NO_CODE
 from longplay.engine.decode import generate
 from longplay.engine.encode import encode
@@ -28,7 +29,8 @@ from longplay.models.codec import Codec
 from longplay.models.flow import Flow
 from longplay.models.lm import LM
 from longplay.models.tokenizer import Tokenizer
-from longplay.pipeline.continuation import Heard, on_the_beat
+from longplay.pipeline.arrangement import arrange, carry_on
+from longplay.pipeline.continuation import Heard, find_control
 from longplay.pipeline.overlap import Cores, Share, overlapped
 from longplay.pipeline.stream import Progress, Stage, silent
 from longplay.prompt import Prompt, SettledOptions
@@ -115,7 +117,9 @@ class Steps:
         if heard:
             piece = replace(piece, prompt=before[0][0], offset=heard.start)
             if self.lm.config.control:
-                control = on_the_beat(heard, self.tokenizer.config.sample_rate, prompt.control)
+                found = find_control(heard, self.tokenizer.config.sample_rate)
+                end = heard.start + heard.seconds
+                control = carry_on(prompt, self.options.seed, found, end, end + self.options.seconds)
                 piece = replace(piece, control=control)
         new = generate(self.lm, [piece], self.options)
         return chain(before, self.metered(new, "lm", self.lm.config.code_rate))
@@ -143,6 +147,11 @@ class Steps:
             made.append(np.concatenate(list(steps.decode([row[row != NO_CODE][None]])), axis=1))
         return made
 
+    def held_to(self, prompt: Prompt, seed: int) -> Control | None:
+        """Pulse, key and chords of a piece; None where the model is told of none."""
+        config = self.lm.config
+        return arrange(prompt, seed, prompt.start + self.options.seconds, config.chords) if config.control else None
+
     def _piece(self, prompt: Prompt, seed: int) -> Piece:
         rate, options = self.lm.config.code_rate, self.options
         frames = max(1, round(options.seconds * rate))
@@ -155,7 +164,7 @@ class Steps:
             offset=prompt.start,
             min_frames=None if options.compatibility == "reference" else frames,
             history=None if options.history_seconds is None else round(options.history_seconds * rate),
-            control=prompt.usual_control(seed) if self.lm.config.control else None,
+            control=self.held_to(prompt, seed),
         )
 
     def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Generator[Wav, None, None]:

@@ -4,13 +4,17 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
 
 # They change nothing before they learn, so a model that lacks them can learn them.
 NEW = ("control_projection.weight", "text_projection.weight")
+
+
+WIDENED = "control_projection.weight"
 
 
 def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, own: Collection[str] = ()) -> None:
@@ -26,6 +30,7 @@ def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, 
         CheckpointError: the directory has no such weights, or they do not fit.
     """
     weights = load_weights(directory, stage)
+    _widen(weights, model)
     new = [name for name in NEW if name not in weights]
     kept = {name: value for name, value in model.state_dict().items() if name in own or name in new}
     try:
@@ -33,3 +38,10 @@ def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, 
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{directory}: its {stage} does not fit this config ({reason})") from None
+
+
+def _widen(weights: dict[str, Tensor], model: nn.Module) -> None:
+    """Let a model that is told of chords start from one that is not: what is new changes nothing at first."""
+    own, given = model.state_dict().get(WIDENED), weights.get(WIDENED)
+    if own is not None and given is not None and own.shape[1] > given.shape[1]:
+        weights[WIDENED] = F.pad(given, (0, own.shape[1] - given.shape[1]))

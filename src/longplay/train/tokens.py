@@ -2,7 +2,7 @@
 
 A shard is a parquet file of whole tracks with the published columns (CHECKPOINTS.md 5: `utt, text, chorus, time_start,
 time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a whole piece, `captions`, `sections`
-(`label:start-end,...`), `split`, `bars` (their lines), `bpm` and `key`; times are those of the song. Spectral encoders take long tracks in windows with
+(`label:start-end,...`), `split`, `bars` (their lines), `bpm`, `key`, `chords` and `chord_starts`; times are those of the song. Spectral encoders take long tracks in windows with
 their exact context: no seams. Who encodes is a parameter: this process, several, or the nodes of a cluster. Only this
 one writes, and what is in a shard is not encoded again: each track is there once, whoever was killed in between.
 """
@@ -41,6 +41,8 @@ SCHEMA = pa.schema(
         ("bars", pa.list_(pa.float64())),
         ("bpm", pa.float64()),
         ("key", pa.string()),
+        ("chords", pa.list_(pa.string())),
+        ("chord_starts", pa.list_(pa.float64())),
     ],
     metadata={"longplay_schema": SCHEMA_VERSION},
 )
@@ -176,4 +178,6 @@ def _describe(track: Track) -> dict[str, Any]:
         "bars": [time + track.offset for time in track.bars],
         "bpm": track.bpm,
         "key": track.key,
+        "chords": [each.name for each in track.chords],
+        "chord_starts": [each.start + track.offset for each in track.chords],
     }

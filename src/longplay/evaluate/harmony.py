@@ -1,0 +1,46 @@
+"""Does music have the chords that it was held to?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from longplay.chords import Chord, TimedChord
+
+STEP_SECONDS = 0.1
+
+Chords = Sequence[tuple[float, Chord | None]]
+
+
+def chord_rate(asked: Sequence[Chords], found: Sequence[Sequence[TimedChord]], seconds: float) -> tuple[float, float]:
+    """Share of the time in which the triad that is found is that of the chord that is asked for, and what chance gives: other pieces.
+
+    Args:
+        asked: of each piece, with the seconds at which they start; times without one do not count.
+        found: of each piece, from 0 on.
+        seconds: that the pieces last.
+
+    Returns:
+        share and chance; NaN where none is asked for.
+    """
+    times = np.arange(0, seconds, STEP_SECONDS)
+    wanted = [_triads(chords, times) for chords in asked]
+    got = [_triads([(each.start, each.chord) for each in chords], times) for chords in found]
+    same = np.array([[_share(want, other) for other in got] for want in wanted])
+    own = np.eye(len(wanted), dtype=bool)
+    return _mean(same[own]), _mean(same[~own])
+
+
+def _triads(chords: Chords, times: np.ndarray) -> list[Chord | None]:
+    starts = [start for start, _ in chords]
+    triads = [None, *(chord and chord.triad for _, chord in chords)]
+    return [triads[at] for at in np.searchsorted(starts, times, side="right")]
+
+
+def _share(wanted: Sequence[Chord | None], got: Sequence[Chord | None]) -> float:
+    pairs = [(want, have) for want, have in zip(wanted, got, strict=True) if want is not None]
+    return float(np.mean([want == have for want, have in pairs])) if pairs else float("nan")
+
+
+def _mean(shares: np.ndarray) -> float:
+    counted = shares[~np.isnan(shares)]
+    return float(counted.mean()) if len(counted) else float("nan")
