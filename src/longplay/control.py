@@ -108,10 +108,13 @@ class Control:
             made[:, 2 * width + 2] = self.beats % 3 == 0
         if self.key is not None:
             made[:, _PULSE_WIDTH + self.key.tonic + 12 * (self.key.mode == "minor")] = 1
-        if self.chords:
-            starts, rows = self._harmony
-            made[:, -CHORD_WIDTH:] = rows[np.searchsorted(starts, start + np.arange(count) / rate, side="right")]
+        made[:, -CHORD_WIDTH:] = self.chord_features(start, count, rate)
         return made
+
+    def chord_features(self, start: float, count: int, rate: float) -> npt.NDArray[np.float32]:
+        """The last of the numbers of `features`: those of the chord, [count, CHORD_WIDTH]."""
+        starts, rows = self._harmony
+        return rows[np.searchsorted(starts, start + np.arange(count) / rate, side="right")]
 
     @cached_property
     def _harmony(self) -> tuple[Array, npt.NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from longplay.control import CHORD_WIDTH
 from longplay.engine.noise import FrameNoise
 from longplay.engine.windows import (
     WindowPlan,
@@ -193,6 +194,34 @@ def test_a_streamed_flow_and_decoder_equal_the_offline_ones(flow: Flow) -> None:
     wav = torch.cat(list(stream_windows(stateless(decoder), streamed, decode)), dim=-1)
     assert wav.shape == (1, 1, 47 * 2 * 8)
     assert torch.equal(wav, offline)
+
+
+def test_each_window_of_a_flow_is_told_the_chords_of_its_own_codes(flow: Flow) -> None:
+    torch.manual_seed(1)
+    flow = Flow(flow.config.model_copy(update={"chords": True})).eval()
+    assert flow.chord_projection is not None
+    torch.nn.init.normal_(flow.chord_projection.weight)
+    codes, chords = torch.randint(16, (2, 47)), torch.randint(2, (80, CHORD_WIDTH)).float()
+    plan = flow_plan(flow.config, seconds=1.0, context_seconds=0.4, fade_seconds=0.2)
+    asked = list[tuple[int, int]]()
+
+    def told(first: int, count: int) -> torch.Tensor:
+        asked.append((first, count))
+        return chords[first : first + count]
+
+    windowed = run_windows(flow_window(flow, (7, 8), chords=told), codes, plan)
+    assert len(asked) > 1
+    assert asked[-1][0] + asked[-1][1] == 47
+    assert not torch.equal(windowed, run_windows(flow_window(flow, (7, 8)), codes, plan))
+    first, count = asked[1]
+    with torch.inference_mode():
+        noise = FrameNoise((7, 8), 4)(first * 2, (first + count) * 2)
+        part = flow.sample(
+            codes[:, first : first + count], noise, chords=chords[first : first + count].expand(2, -1, -1)
+        )
+    own = plan.context + plan.fade
+    start = (first + own) * 2
+    torch.testing.assert_close(windowed[..., start : start + 4], part[..., own * 2 : own * 2 + 4])
 
 
 def test_flow_windows_halve_their_rate_at_the_same_frames(flow: Flow) -> None:

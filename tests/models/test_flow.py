@@ -9,6 +9,7 @@ from torch import Tensor
 
 from longplay.checkpoint.names import is_unused, to_native
 from longplay.config import override
+from longplay.control import CHORD_WIDTH
 from longplay.errors import ConfigError
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn.conformer import ConformerConfig, relative_positions
@@ -395,3 +396,24 @@ def test_every_weight_gets_a_gradient() -> None:
     flow = small_flow().train()
     flow.loss(torch.randint(16, (4, 16)), torch.randn(4, 6, 32)).backward()
     assert [name for name, weight in flow.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+@torch.no_grad()
+def test_chords_change_what_the_codes_become() -> None:
+    """At the codes at which they sound, and around them; not before they are learnt, and not where none is told."""
+    flow = small_flow(chords=True)
+    codes, x_0 = torch.randint(16, (1, 20)), torch.randn(1, 6, 40)
+    chords = torch.zeros(1, 20, CHORD_WIDTH)
+    chords[:, 14:, [0, 4, 7, 12]] = 1
+    plain = flow.sample(codes, x_0)
+    close(flow.sample(codes, x_0, chords=chords), plain)
+    assert flow.chord_projection is not None
+    torch.nn.init.normal_(flow.chord_projection.weight)
+    close(flow.sample(codes, x_0), plain)
+    close(flow.sample(codes, x_0, chords=torch.zeros_like(chords)), plain)
+    told = (flow.condition(codes, chords=chords) - flow.condition(codes)).abs().mean(1)[0]
+    assert told[28:].min() > 0.01
+    assert not torch.equal(flow.sample(codes, x_0, chords=chords), plain)
+    assert flow.compute_in(torch.bfloat16).chord_projection.weight.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"FlowConfig.chords is false"):
+        small_flow().condition(codes, chords=chords)

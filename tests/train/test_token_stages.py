@@ -123,6 +123,31 @@ def test_the_flow_learns(flow_stage: Any) -> None:
     assert held_out_loss(stage) < 0.9 * first
 
 
+def test_the_flow_learns_a_pitch_that_only_the_chord_tells(flow_stage: Any, tracks: list[TokenTrack]) -> None:
+    """Codes say nothing here; latents are those of the chord."""
+    rng = np.random.default_rng(3)
+    names = ("C", "F#m")
+    made = []
+    for track in tracks:
+        chords = tuple((float(second), Chord.parse(names[rng.integers(2)])) for second in range(20))
+        made.append(replace(track, semantic=np.zeros(400, np.int16), control=Control(chords=chords)))
+    stage = flow_stage(
+        flow=flow_stage().config.flow.model_copy(update={"chords": True, "normalize_latents": False}), held_out_crops=8
+    )
+    stage.windows = stage.held_out = TokenWindows(made, 20)
+
+    def tensors(windows: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        sound = stage._chords(windows)[..., :4].mT.repeat_interleave(2, dim=2)
+        return torch.zeros(len(windows), 20, dtype=torch.long), 2 * sound - 1
+
+    stage._tensors = tensors
+    learn(stage, 150, learning_rate=1e-2)
+    stage.model.eval()
+    with torch.inference_mode():
+        found = stage.evaluate(stage.model)
+    assert found["loss_with_chords"] < 0.85 * found["loss"], found
+
+
 def test_flow_latents_are_standardised_and_aligned_with_the_codes(flow_stage: Any) -> None:
     stage = flow_stage()
     windows = stage.windows.batch(0, 0, 64)

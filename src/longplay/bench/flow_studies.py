@@ -134,4 +134,5 @@ def _decode(codec: Codec, latents: Tensor) -> Tensor:
 def _codes(system: System, name: str, seconds: float, seed: int) -> Tensor:
     prompt = Prompt(text=PROMPT)
     options = GenerationOptions(seconds=seconds, seed=seed).settle(prompt)
-    return torch.cat(list(Steps(system, name, options, silent).generate(prompt)), dim=1)
+    steps = Steps(system, name, options, silent)
+    return torch.cat(list(steps.generate(steps.piece(prompt))), dim=1)

@@ -96,8 +96,9 @@ class PipelineBench:
 
 def _in_sequence(steps: Steps) -> Iterator[Wav]:
     """All codes before the first sound; all of the work is done while it is iterated over."""
-    codes = list(steps.generate(PROMPT))
-    yield from steps.decode(iter(codes))
+    piece = steps.piece(PROMPT)
+    codes = list(steps.generate(piece))
+    yield from steps.decode(iter(codes), piece)
 
 
 @dataclass(frozen=True)

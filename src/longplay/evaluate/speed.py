@@ -39,7 +39,8 @@ def speed_rows(pipeline: Pipeline, seconds: float) -> list[Row]:
     if system.lm is not None:
         prompt = Prompt(text=PROMPT)
         options = GenerationOptions(seconds=seconds, seed=0)
-        work["lm"] = lambda: list(Steps(system, pipeline.name, options.settle(prompt), silent).generate(prompt))
+        steps = Steps(system, pipeline.name, options.settle(prompt), silent)
+        work["lm"] = lambda: list(steps.generate(steps.piece(prompt)))
         if system.tokenizer is not None:
             work["all, fast"] = lambda: pipeline.generate(prompt, options.model_copy(update={"fast": True}))
         if system.flow is not None and system.codec is not None:

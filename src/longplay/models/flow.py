@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, mod
 from torch import Tensor, nn
 
 from longplay.config import Config
+from longplay.control import CHORD_WIDTH
 from longplay.nn import ode
 from longplay.nn.conformer import Conformer, ConformerConfig
 from longplay.nn.convnext import ConvNeXtEncoder, ConvNeXtEncoderConfig
@@ -25,6 +26,8 @@ from longplay.nn.unet import UNet, UNetConfig
 
 PUBLISHED_SOLVER: tuple[Method, int] = ("euler", 10)
 """How the published code samples: method and steps."""
+
+CHORD_GAIN = 10.0  # an optimizer's steps are small beside the embeddings of the codes, which chords are added to
 
 
 def _kind(encoder: Any) -> str:
@@ -51,6 +54,8 @@ class FlowConfig(Config):
         normalize_latents: train on latents of mean 0 and deviation 1 (`Flow.set_latent_statistics`).
         precondition: let the condition be a guess of the latents, and the estimator say only what the guess leaves, in numbers
             of deviation one in every channel at every time (`Flow.velocity`). Needs `normalize_latents`, and no guidance.
+        chords: whether it is told which chord sounds (`control.py`); codes say little of the pitches. Published models are not.
+        chord_dropout: share of rows that train without, as recordings come that are only reconstructed.
         compatibility: "reference" treats padded frames as the published training did, see `nn/masking.py`.
     """
 
@@ -70,6 +75,8 @@ class FlowConfig(Config):
     temperature: float = Field(default=1.0, ge=0.0, le=1.0)
     normalize_latents: bool = False
     precondition: bool = False
+    chords: bool = False
+    chord_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
     compatibility: Literal["exact", "reference"] = "exact"
 
     @model_validator(mode="after")
@@ -131,6 +138,9 @@ class Flow(nn.Module):
         super().__init__()
         self.config = config
         self.input_embedding = nn.Embedding(config.codebook_size, config.input_dim)
+        self.chord_projection = nn.Linear(CHORD_WIDTH, config.input_dim, bias=False) if config.chords else None
+        if self.chord_projection is not None:
+            nn.init.zeros_(self.chord_projection.weight)
         self.encoder = _encoder(config)
         self.length_regulator = LengthRegulator(config.encoder.dim, config.latent_dim, config.regulator_layers)
         self.estimator = UNet(config.latent_dim, config.estimator)
@@ -155,8 +165,9 @@ class Flow(nn.Module):
 
     def compute_in(self, dtype: torch.dtype) -> "Flow":
         """Let the networks compute in `dtype`, for sampling; the path they follow, and the statistics, stay float32."""
-        for part in (self.input_embedding, self.encoder, self.length_regulator, self.estimator):
-            part.to(dtype)
+        for part in (self.input_embedding, self.chord_projection, self.encoder, self.length_regulator, self.estimator):
+            if part is not None:
+                part.to(dtype)
         return self
 
     def condition(
@@ -165,6 +176,7 @@ class Flow(nn.Module):
         length: int | None = None,
         code_lengths: Int[Tensor, " B"] | None = None,
         latent_lengths: Int[Tensor, " B"] | None = None,
+        chords: Float[Tensor, "B T C"] | None = None,
     ) -> Float[Tensor, "B D T2"]:
         """Features of the codes at the rate of the latents.
 
@@ -173,13 +185,22 @@ class Flow(nn.Module):
             length: latent frames that come out; default T * ratio.
             code_lengths: real codes per row of a padded batch; default all.
             latent_lengths: real latent frames per row; default `code_lengths` * ratio.
+            chords: features of the chord at each code (`Control.chord_features`); zeros where none sounds; None: none is known.
 
         Returns:
             the condition mu, zero on padded frames.
+
+        Raises:
+            ValueError: there are chords, and the model takes none.
         """
         length = codes.shape[1] * self.config.ratio if length is None else length
         padding = self._padding(code_lengths, codes.shape[1])
-        features = self.encoder(self.input_embedding(codes.clamp(min=0)), padding)
+        inputs = self.input_embedding(codes.clamp(min=0))
+        if chords is not None:
+            if self.chord_projection is None:
+                raise ValueError("this model is told of no chords: FlowConfig.chords is false")
+            inputs = inputs + CHORD_GAIN * self.chord_projection(chords.to(inputs))
+        features = self.encoder(inputs, padding)
         padding_out = self._padding(self._stretched(code_lengths, latent_lengths), length)
         return self.length_regulator(features, length, padding, padding_out)
 
@@ -193,6 +214,7 @@ class Flow(nn.Module):
         guidance: float | None = None,
         solver: Method | None = None,
         generator: torch.Generator | None = None,
+        chords: Float[Tensor, "B T C"] | None = None,
     ) -> Float[Tensor, "B D T2"]:
         """Latents of the codes.
 
@@ -204,11 +226,12 @@ class Flow(nn.Module):
             guidance: strength g of v = (1 + g) v(mu) - g v(0); 0 halves the work; default of the config.
             solver: see `nn/ode.py`; default of the config.
             generator: source of the noise.
+            chords: as of `condition`.
 
         Returns:
             latents for the codec's decoder, zero on padded frames.
         """
-        mu = self.condition(codes, code_lengths=code_lengths)
+        mu = self.condition(codes, code_lengths=code_lengths, chords=chords)
         if x_0 is None:
             x_0 = _draw(torch.randn, mu.shape, mu, generator)
         padding = self._padding(self._stretched(code_lengths), mu.shape[2])
@@ -279,6 +302,7 @@ class Flow(nn.Module):
         latent_lengths: Int[Tensor, " B"] | None = None,
         *,
         generator: torch.Generator | None = None,
+        chords: Float[Tensor, "B T C"] | None = None,
     ) -> Float[Tensor, ""]:
         """Flow-matching loss of a batch, with random times, noise and dropped conditions.
 
@@ -288,11 +312,12 @@ class Flow(nn.Module):
             code_lengths: real codes per row; default all.
             latent_lengths: real latent frames per row; default `code_lengths` * ratio.
             generator: source of the draws; the default one of torch otherwise.
+            chords: as of `condition`; none is dropped here.
 
         Returns:
             mean squared error per real latent value, of the velocity and, with `precondition`, of the guess.
         """
-        mu = self.condition(codes, latents.shape[2], code_lengths, latent_lengths)
+        mu = self.condition(codes, latents.shape[2], code_lengths, latent_lengths, chords)
         x_0 = _draw(torch.randn, latents.shape, latents, generator)
         t = cosine_time(_draw(torch.rand, latents.shape[:1], latents, generator))
         keep = _draw(torch.rand, latents.shape[:1], latents, generator) > self.config.condition_dropout

@@ -105,22 +105,26 @@ class Steps:
             return min(self.options.prompt_seconds, REFERENCE_PROMPT_SECONDS)
         return self.options.prompt_seconds
 
-    def generate(self, prompt: Prompt, heard: Heard | None = None) -> Iterator[Tensor]:
-        """Codes [1, T] of what is heard, then those that the lm makes, as it makes them.
+    def piece(self, prompt: Prompt, heard: Heard | None = None) -> Piece:
+        """What the lm is to make.
 
         Args:
-            prompt: text and sections.
+            prompt: what is asked for.
             heard: the end of a recording to go on from.
         """
-        before = self._encode_heard(heard) if heard else []
-        piece = self._piece(prompt, self.options.seed)
-        if heard:
-            piece = replace(piece, prompt=before[0][0], offset=heard.start)
-            if self.lm.config.control:
-                found = find_control(heard, self.tokenizer.config.sample_rate)
-                end = heard.start + heard.seconds
-                control = carry_on(prompt, self.options.seed, found, end, end + self.options.seconds)
-                piece = replace(piece, control=control)
+        piece = self._begin(prompt, self.options.seed)
+        if heard is None:
+            return piece
+        wav = torch.from_numpy(heard.wav)[None].to(self.system.device)
+        piece = replace(piece, prompt=encode(self.tokenizer, wav)[0], offset=heard.start)
+        if not self.lm.config.control:
+            return piece
+        found, end = find_control(heard, self.tokenizer.config.sample_rate), heard.start + heard.seconds
+        return replace(piece, control=carry_on(prompt, piece.seed, found, end, end + self.options.seconds))
+
+    def generate(self, piece: Piece) -> Iterator[Tensor]:
+        """Codes [1, T] of what a piece goes on from, then those that the lm makes, as it makes them."""
+        before = [piece.prompt[None]] if len(piece.prompt) else []
         new = generate(self.lm, [piece], self.options)
         return chain(before, self.metered(new, "lm", self.lm.config.code_rate))
 
@@ -134,7 +138,8 @@ class Steps:
         """
         frames = round(seconds * self.lm.config.code_rate)
         chunks, count = list[Tensor](), 0
-        with closing(generate(self.lm, [self._piece(prompt, seed) for seed in seeds], self.options)) as new:
+        pieces = [self._begin(prompt, seed) for seed in seeds]
+        with closing(generate(self.lm, pieces, self.options)) as new:
             for chunk in new:
                 chunks.append(chunk)
                 count += chunk.shape[1]
@@ -142,9 +147,9 @@ class Steps:
                     break
         codes = torch.cat(chunks, dim=1)[:, :frames]
         made = []
-        for seed, row in zip(seeds, codes, strict=True):
-            steps = replace(self, options=self.options.with_seed(seed), progress=silent)
-            made.append(np.concatenate(list(steps.decode([row[row != NO_CODE][None]])), axis=1))
+        for piece, row in zip(pieces, codes, strict=True):
+            steps = replace(self, options=self.options.with_seed(piece.seed), progress=silent)
+            made.append(np.concatenate(list(steps.decode([row[row != NO_CODE][None]], piece)), axis=1))
         return made
 
     def held_to(self, prompt: Prompt, seed: int) -> Control | None:
@@ -152,7 +157,7 @@ class Steps:
         config = self.lm.config
         return arrange(prompt, seed, prompt.start + self.options.seconds, config.chords) if config.control else None
 
-    def _piece(self, prompt: Prompt, seed: int) -> Piece:
+    def _begin(self, prompt: Prompt, seed: int) -> Piece:
         rate, options = self.lm.config.code_rate, self.options
         frames = max(1, round(options.seconds * rate))
         return Piece(
@@ -167,9 +172,17 @@ class Steps:
             control=self.held_to(prompt, seed),
         )
 
-    def decode(self, codes: Iterable[Tensor], skip: float = 0.0) -> Generator[Wav, None, None]:
-        """Audio [1, S] of the lm's codes [1, T] as they come; `skip` seconds at the start are not counted as made."""
-        frames = codes if self.options.fast else self._latents(codes, skip)
+    def decode(
+        self, codes: Iterable[Tensor], piece: Piece | None = None, skip: float = 0.0
+    ) -> Generator[Wav, None, None]:
+        """Audio [1, S] of codes [1, T] as they come.
+
+        Args:
+            codes: of the lm, or of a recording.
+            piece: that they are of, whose chords the flow may be told of.
+            skip: seconds at the start that are not counted as made.
+        """
+        frames = codes if self.options.fast else self._latents(codes, piece, skip)
         return self._audio(frames, skip)
 
     def make(self, prompt: Prompt, heard: Heard | None = None) -> Generator[Wav, None, None]:
@@ -178,14 +191,15 @@ class Steps:
         On a CPU they work at the same time. An accelerator does one thing after the other anyway.
         """
         skip = heard.seconds if heard else 0.0
-        codes = self.generate(prompt, heard)
+        piece = self.piece(prompt, heard)
+        codes = self.generate(piece)
         if self.system.device.type != "cpu":
-            return self.decode(codes, skip)
+            return self.decode(codes, piece, skip)
         threads = torch.get_num_threads()
         share, cores = Share.of(threads), Cores(threads)
         frames = overlapped(codes, share.lm, AHEAD_CODES, cores)
         if not self.options.fast:
-            frames = overlapped(self._latents(frames, skip), share.flow, AHEAD_WINDOWS, cores)
+            frames = overlapped(self._latents(frames, piece, skip), share.flow, AHEAD_WINDOWS, cores)
         return overlapped(self._audio(frames, skip), share.decoder, AHEAD_WINDOWS, cores)
 
     def reconstruct(self, audio: Audio, latents: bool) -> Audio:
@@ -214,17 +228,23 @@ class Steps:
         chunks = self._audio(map(self.codec.embed, pieces), 0.0) if latents else self.decode(pieces)
         return np.concatenate(list(chunks), axis=1)
 
-    def _encode_heard(self, heard: Heard) -> list[Tensor]:
-        return [encode(self.tokenizer, torch.from_numpy(heard.wav)[None].to(self.system.device))]
-
-    def _latents(self, codes: Iterable[Tensor], skip: float) -> Iterator[Tensor]:
+    def _latents(self, codes: Iterable[Tensor], piece: Piece | None, skip: float) -> Iterator[Tensor]:
         options, flow = self.options, self.flow
+        rate = flow.config.code_rate
+
+        def chords(first: int, count: int) -> Tensor:
+            assert piece is not None
+            assert piece.control is not None
+            return torch.from_numpy(piece.control.chord_features(piece.offset + first / rate, count, rate))
+
+        told = flow.config.chords and piece is not None and piece.control is not None
         run = flow_window(
             flow,
             (options.seed,),
             num_steps=options.num_steps,
             guidance=options.flow_guidance,
             solver=options.solver,
+            chords=chords if told else None,
         )
         latents = stream_windows(run, codes, flow_plan(flow.config, first_seconds=FIRST_SECONDS))
         return self.metered(latents, "flow", flow.config.frame_rate, skip)

@@ -5,7 +5,7 @@ with the latents that the flow, guided, carries it to. The paths between such pa
 and a few steps follow them; the guidance is learnt with them and need not be computed again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -151,15 +151,21 @@ class FlowStage:
             yield self._tensors(self.windows.batch(seed, 2**31 + 1 + index, 16))
 
     def batch(self, step: int, rows: slice) -> Batch:
-        """`codes` [B, T] and `latents` [B, D, T * ratio]."""
-        codes, latents = self._tensors(self.windows.batch(self.config.loop.seed, step, self.batch_size)[rows])
-        return {"codes": codes, "latents": latents}
+        """`codes` [B, T], `latents` [B, D, T * ratio] and, for a flow that is told of them, `chords` [B, T, C]."""
+        windows = self.windows.batch(self.config.loop.seed, step, self.batch_size)[rows]
+        codes, latents = self._tensors(windows)
+        chords = self._chords(windows)
+        return {"codes": codes, "latents": latents} | ({} if chords is None else {"chords": chords})
 
     def losses(self, step: int, batch: Batch) -> Losses:
         """Flow-matching loss; times, noise and dropout are drawn from torch's default generator."""
         codes = batch["codes"]
         if self.teacher is None:
-            loss = self.model.loss(codes, batch["latents"])
+            chords = batch.get("chords")
+            if chords is not None:
+                told = torch.rand(len(chords), 1, 1, device=chords.device) >= self.config.flow.chord_dropout
+                chords = chords * told
+            loss = self.model.loss(codes, batch["latents"], chords=chords)
         else:
             x_0 = torch.randn_like(batch["latents"])
             loss = self._straight_loss(self.model, codes, x_0, torch.rand(len(codes), device=codes.device))
@@ -168,16 +174,22 @@ class FlowStage:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The loss on fixed crops, with fixed noise and times.
 
-        Of a flow that is straightened also `off_1`, `off_2`, ...: how far one step, two, ... end from where its teacher
+        Of a flow that is told of chords also `loss_with_chords`; of one that is straightened also `off_1`, `off_2`, ...: how far one step, two, ... end from where its teacher
         ends, in deviations of the latents.
         """
         assert isinstance(model, Flow)
-        codes, latents = self._tensors(self.held_out.batch(1, 0, self.config.held_out_crops))
+        windows = self.held_out.batch(1, 0, self.config.held_out_crops)
+        codes, latents = self._tensors(windows)
         device = next(model.parameters()).device
         codes, latents = codes.to(device), latents.to(device)
         generator = torch.Generator().manual_seed(1)
         if self.teacher is None:
-            return {"loss": float(model.loss(codes, latents, generator=generator))}
+            losses = {"loss": float(model.loss(codes, latents, generator=generator))}
+            if (chords := self._chords(windows)) is not None:
+                generator = torch.Generator().manual_seed(1)
+                told = model.loss(codes, latents, generator=generator, chords=chords.to(device))
+                losses["loss_with_chords"] = float(told)
+            return losses
         x_0 = torch.randn(latents.shape, generator=generator).to(device)
         u = torch.rand(len(codes), generator=generator).to(device)
         losses = {"loss": float(self._straight_loss(model, codes, x_0, u))}
@@ -224,6 +236,17 @@ class FlowStage:
             return codes, torch.cat([self._heard(window) for window in windows])
         acoustic = np.stack([self._acoustic(window) for window in windows]).astype(np.int64)
         return codes, self.codec.embed(torch.from_numpy(acoustic))
+
+    def _chords(self, windows: Sequence[TokenWindow]) -> Tensor | None:
+        """Features [B, T, C] of the chords at each code; None for a flow that is told of none."""
+        if not self.config.flow.chords:
+            return None
+        rate = self.config.flow.code_rate
+        rows = [
+            window.track.control.chord_features(window.track.offset + window.start / rate, len(window.semantic), rate)
+            for window in windows
+        ]
+        return torch.from_numpy(np.stack(rows))
 
     def _heard(self, window: TokenWindow) -> Tensor:
         """Latents [1, D, T] of the recording, with what the encoder hears around them."""
