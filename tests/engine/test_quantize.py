@@ -104,8 +104,9 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     if compiled.is_available() and compiled.fits(lm.config.head_dim):
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
     quality = compare(lm, forms, ids, 40)
-    assert quality["int8"].kl < (0.02 if torch.cpu._is_vnni_supported() else 0.04)  # torch's inputs have 7 bits without
-    assert quality["int8"].top_overlap > 0.9
+    wide = torch.cpu._is_vnni_supported()  # torch's inputs have 7 bits without
+    assert quality["int8"].kl < (0.02 if wide else 0.06)
+    assert quality["int8"].top_overlap > (0.9 if wide else 0.87)
     assert quality["eight bits"].kl < 0.02
     assert quality["eight bits"].top_overlap > 0.94
     if "compiled" in quality:
