@@ -105,11 +105,11 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
     quality = compare(lm, forms, ids, 40)
     wide = torch.cpu._is_vnni_supported()  # torch's inputs have 7 bits without
-    assert quality["int8"].kl < (0.02 if wide else 0.06)
+    assert quality["int8"].kl < (0.03 if wide else 0.06)
     assert quality["int8"].top_overlap > (0.9 if wide else 0.87)
-    assert quality["eight bits"].kl < 0.02
-    assert quality["eight bits"].top_overlap > 0.94
+    assert quality["eight bits"].kl < 0.03
+    assert quality["eight bits"].top_overlap > 0.92
     if "compiled" in quality:
         assert quality["compiled"].kl < 0.01
-        assert quality["compiled"].top_overlap > 0.94
+        assert quality["compiled"].top_overlap > 0.93
     assert all(value.error <= ERROR_LIMIT for value in made.values())
