@@ -117,6 +117,15 @@ def test_a_recording_without_pulse_or_pitch() -> None:
     still = carry_on(Prompt(), 3, Control(chords=((0.0, Chord.parse("D")),)), 5.0, 12.0)
     assert not still.bars
     assert {str(chord) for _, chord in still.chords} == {"D"}
+    late = tuple((start, Chord.parse(name)) for start, name in ((22.0, "Dm"), (24.0, "G"), (26.0, "C"), (28.0, "C")))
+    end = carry_on(Prompt(), 3, Control(chords=late), 31.0, 40.0)
+    assert [(start, str(chord)) for start, chord in end.chords[4:]] == [
+        (30, "Dm"),
+        (32, "G"),
+        (34, "C"),
+        (36, "C"),
+        (38, "Dm"),
+    ]
     assert carry_on(Prompt(), 3, Control(), 5.0, 12.0) == Control()
     silent = carry_on(Prompt(), 3, Control.steady(120), 5.0, 12.0)
     assert not silent.chords

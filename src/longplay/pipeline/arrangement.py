@@ -101,7 +101,8 @@ def _last_turn(found: Control, lines: Sequence[float]) -> tuple[Chord | None, ..
     """The chords of as many of the last bars as may come again, of each bar the one that sounds for most of it."""
     if not found.chords:
         return ()
-    bars = [_main_chord(found, start, end) for start, end in pairwise(lines)]
+    known = [line for line in lines if line >= found.chords[0][0]]
+    bars = [_main_chord(found, start, end) for start, end in pairwise(known)]
     count = next((count for count in TURN_BARS if count <= len(bars)), 0)
     return tuple(bars[-count:]) if count else (found.chords[-1][1],)
 
