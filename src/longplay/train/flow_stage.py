@@ -159,16 +159,15 @@ class FlowStage:
 
     def losses(self, step: int, batch: Batch) -> Losses:
         """Flow-matching loss; times, noise and dropout are drawn from torch's default generator."""
-        codes = batch["codes"]
+        codes, chords = batch["codes"], batch.get("chords")
+        if chords is not None:
+            told = torch.rand(len(chords), 1, 1, device=chords.device) >= self.config.flow.chord_dropout
+            chords = chords * told
         if self.teacher is None:
-            chords = batch.get("chords")
-            if chords is not None:
-                told = torch.rand(len(chords), 1, 1, device=chords.device) >= self.config.flow.chord_dropout
-                chords = chords * told
             loss = self.model.loss(codes, batch["latents"], chords=chords)
         else:
             x_0 = torch.randn_like(batch["latents"])
-            loss = self._straight_loss(self.model, codes, x_0, torch.rand(len(codes), device=codes.device))
+            loss = self._straight_loss(self.model, codes, x_0, torch.rand(len(codes), device=codes.device), chords)
         return Losses({"model": loss}, {"loss": loss.detach()})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -183,35 +182,40 @@ class FlowStage:
         device = next(model.parameters()).device
         codes, latents = codes.to(device), latents.to(device)
         generator = torch.Generator().manual_seed(1)
+        chords = self._chords(windows)
+        chords = None if chords is None else chords.to(device)
         if self.teacher is None:
             losses = {"loss": float(model.loss(codes, latents, generator=generator))}
-            if (chords := self._chords(windows)) is not None:
-                generator = torch.Generator().manual_seed(1)
-                told = model.loss(codes, latents, generator=generator, chords=chords.to(device))
+            if chords is not None:
+                told = model.loss(codes, latents, generator=torch.Generator().manual_seed(1), chords=chords)
                 losses["loss_with_chords"] = float(told)
             return losses
         x_0 = torch.randn(latents.shape, generator=generator).to(device)
         u = torch.rand(len(codes), generator=generator).to(device)
-        losses = {"loss": float(self._straight_loss(model, codes, x_0, u))}
-        taught = model.normalize(self._taught(codes, x_0))
+        losses = {"loss": float(self._straight_loss(model, codes, x_0, u, chords))}
+        taught = model.normalize(self._taught(codes, x_0, chords))
         for steps in STEPS:
-            made = model.normalize(model.sample(codes, x_0, num_steps=steps, guidance=0.0))
+            made = model.normalize(model.sample(codes, x_0, num_steps=steps, guidance=0.0, chords=chords))
             losses[f"off_{steps}"] = float((made - taught).square().mean().sqrt())
         return losses
 
-    def _straight_loss(self, model: Flow, codes: Tensor, x_0: Tensor, u: Tensor) -> Tensor:
+    def _straight_loss(self, model: Flow, codes: Tensor, x_0: Tensor, u: Tensor, chords: Tensor | None) -> Tensor:
         """The loss on the straight paths from noise to where the teacher takes it, at times drawn as u in [0, 1)."""
-        x_1 = model.normalize(self._taught(codes, x_0))
+        x_1 = model.normalize(self._taught(codes, x_0, chords))
         keep = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
-        return model.velocity_loss(model.condition(codes), x_1, x_0, cosine_time(u), keep)
+        return model.velocity_loss(model.condition(codes, chords=chords), x_1, x_0, cosine_time(u), keep)
 
     @torch.no_grad()
-    def _taught(self, codes: Tensor, x_0: Tensor) -> Tensor:
+    def _taught(self, codes: Tensor, x_0: Tensor, chords: Tensor | None) -> Tensor:
         assert self.teacher is not None
         assert self.config.reflow is not None
         teacher = self.teacher.to(codes.device)
         return teacher.sample(
-            codes, x_0, num_steps=self.config.reflow.num_steps, guidance=self.config.reflow.guidance
+            codes,
+            x_0,
+            num_steps=self.config.reflow.num_steps,
+            guidance=self.config.reflow.guidance,
+            chords=chords if teacher.config.chords else None,
         ).float()
 
     def sample(self, model: nn.Module, directory: Path) -> None:
