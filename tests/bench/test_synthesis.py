@@ -118,12 +118,16 @@ def test_one_stage_after_the_other_starts_no_stage_before_it_is_timed() -> None:
     begun = []
 
     class Stages:
-        def generate(self, prompt: object) -> Iterator[int]:
-            for code in range(3):
+        def piece(self, prompt: object) -> int:
+            begun.append("piece")
+            return 3
+
+        def generate(self, piece: int) -> Iterator[int]:
+            for code in range(piece):
                 begun.append(f"code {code}")
                 yield code
 
-        def decode(self, codes: Iterator[int]) -> Iterator[int]:
+        def decode(self, codes: Iterator[int], piece: int) -> Iterator[int]:
             for code in codes:
                 begun.append(f"sound {code}")
                 yield code
@@ -131,4 +135,4 @@ def test_one_stage_after_the_other_starts_no_stage_before_it_is_timed() -> None:
     sound = _in_sequence(Stages())  # type: ignore[arg-type]
     assert begun == []
     assert list(sound) == [0, 1, 2]  # type: ignore[comparison-overlap]
-    assert begun == ["code 0", "code 1", "code 2", "sound 0", "sound 1", "sound 2"]
+    assert begun == ["piece", "code 0", "code 1", "code 2", "sound 0", "sound 1", "sound 2"]
