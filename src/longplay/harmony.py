@@ -3,14 +3,13 @@
 import re
 from collections.abc import Sequence
 from random import Random
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from longplay.chords import Chord
 from longplay.keys import Key, Mode, likeliest_key
-
-T = TypeVar("T")
+from longplay.tempo import meaning
 
 Harmony = Literal["pop", "jazz", "blues", "soul", "electronic", "metal"]
 
@@ -103,7 +102,7 @@ def usual_key(text: str, seed: int) -> Key:
     """A key that suits a text which names none, drawn by a seed."""
     random = Random(f"key:{seed}")
     mode: Mode = "minor" if random.random() < MINOR_SHARE[_style(text)] else "major"
-    return Key(random.randrange(12), _said(_MOODS, text) or mode)
+    return Key(random.randrange(12), meaning(text, _MOODS) or mode)
 
 
 def usual_turns(text: str, key: Key, seed: int) -> Turns | None:
@@ -133,9 +132,4 @@ def key_of(chords: Sequence[Chord]) -> Key:
 
 
 def _style(text: str) -> Harmony:
-    return _said(_STYLES, text) or "pop"
-
-
-def _said(meanings: dict[str, T], text: str) -> T | None:
-    """What the first of some words means that a text has."""
-    return next((each for words, each in meanings.items() if re.search(rf"\b({words})\b", text, re.IGNORECASE)), None)
+    return meaning(text, _STYLES) or "pop"

@@ -2,8 +2,12 @@
 
 import random
 import re
+from collections.abc import Mapping
 from math import exp, log
 from statistics import NormalDist
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MIN_BPM, MAX_BPM = 30.0, 300.0
 SLOW_BPM, FAST_BPM, VERY_FAST_BPM = 80, 120, 150
@@ -51,6 +55,11 @@ def tempo_word(bpm: float) -> str:
     return "fast" if bpm < VERY_FAST_BPM else "very fast"
 
 
+def meaning(text: str, meanings: Mapping[str, T]) -> T | None:
+    """What the first of some words, regular expressions, means that a text has."""
+    return next((each for words, each in meanings.items() if re.search(rf"\b({words})\b", text, re.IGNORECASE)), None)
+
+
 def usual_bpm(text: str, seed: int) -> float | None:
     """A whole tempo that suits a text, drawn by a seed; None for music that is without a pulse, as ambient music may be.
 
@@ -58,9 +67,7 @@ def usual_bpm(text: str, seed: int) -> float | None:
     """
     if FREE.search(text):
         return None
-    low, high = next(
-        (bounds for words, bounds in _RANGES.items() if re.search(rf"\b({words})\b", text, re.IGNORECASE)), _ANY
-    )
+    low, high = meaning(text, _RANGES) or _ANY
     usual = NormalDist(0.0, USUAL_SPREAD)
     first, last = (usual.cdf(log(bound / USUAL_BPM)) for bound in (low, high))
     drawn = first + (last - first) * random.Random(f"tempo:{seed}").random()

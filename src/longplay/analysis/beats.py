@@ -1,7 +1,10 @@
 """Where the beats fall: dynamic programming over the onset strength (Ellis, "Beat Tracking by Dynamic Programming", 2007).
 
 Each beat wants a strong onset and a distance to the last one near the period of the tempo; the best chain of all wins.
+`mean_between` says what sounds from each to the next.
 """
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,3 +40,15 @@ def track_beats(onsets: Array, frames_per_second: float, bpm: float) -> npt.NDAr
     while before[beats[-1]] >= 0:
         beats.append(int(before[beats[-1]]))
     return np.array(beats[::-1]) / frames_per_second
+
+
+def beat_frames(beats: npt.NDArray[np.float64], count: int, seconds: float) -> npt.NDArray[np.int_]:
+    """The first frame of each beat, and frame 0, of `count` frames evenly spaced over so many seconds."""
+    starts = np.unique(np.concatenate([[0], np.round(beats * (count / seconds)).astype(int)]))
+    return starts[starts < count]
+
+
+def mean_between(values: npt.NDArray[np.floating[Any]], starts: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+    """Means of rows from each start to the next, [frames, D] to [starts, D]."""
+    counts = np.diff(np.concatenate([starts, [len(values)]]))
+    return np.add.reduceat(values.astype(np.float64), starts, axis=0) / counts[:, None]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from longplay.analysis.beats import beat_frames, mean_between
 from longplay.chords import Chord, TimedChord, timed
 
 CHANGE_COST = 0.35  # of another chord on the next beat, in units of likeness
@@ -29,10 +30,8 @@ def find_chords(chroma: Floats, beats: Array, seconds: float) -> tuple[TimedChor
         seconds: how long the piece is.
     """
     per_second = len(chroma) / seconds
-    starts = np.unique(np.concatenate([[0], np.round(beats * per_second).astype(int)]))
-    starts = starts[starts < len(chroma)]
-    means = np.add.reduceat(chroma, starts, axis=0) / np.diff([*starts, len(chroma)])[:, None]
-    path = _best_chain(_likeness(means))
+    starts = beat_frames(beats, len(chroma), seconds)
+    path = _best_chain(_likeness(mean_between(chroma, starts)))
     states: list[Chord | None] = [*TRIADS, None]
     changes = np.flatnonzero(np.diff(path, prepend=-1))
     return timed((round(float(starts[at] / per_second), 3), states[path[at]]) for at in changes)

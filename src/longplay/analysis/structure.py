@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from longplay.analysis.beats import beat_frames, mean_between
 from longplay.prompt import Label, Section
 
 GRID_SECONDS = 0.5  # of the grid, where there is no pulse to follow
@@ -63,10 +64,9 @@ def find_structure(bands: Floats, chroma: Floats, levels: Floats, beats: Array, 
         seconds: how long the piece is.
     """
     per_second = len(bands) / seconds
-    starts = np.unique(np.concatenate([[0], np.round(beats * per_second).astype(int)]))
-    starts = starts[starts < len(bands)]
-    spectrum, harmony = _mean_between(bands, starts), _unit(_mean_between(chroma, starts))
-    loud = _mean_between(levels[:, None], starts)[:, 0]
+    starts = beat_frames(beats, len(bands), seconds)
+    spectrum, harmony = mean_between(bands, starts), _unit(mean_between(chroma, starts))
+    loud = mean_between(levels[:, None], starts)[:, 0]
     spectrum = _unit(spectrum - spectrum.mean(axis=0))
     novelty = _novelty(spectrum)
     change = np.concatenate([[0], np.square(np.diff(harmony, axis=0)).sum(axis=1)])
@@ -186,12 +186,6 @@ def _metre(features: Array) -> int:
         return float((features[lag:] * features[:-lag]).sum(axis=1).mean()) if lag < len(features) else -np.inf
 
     return max((4, 3), key=lambda metre: sum(likeness(metre * bars) for bars in (1, 2, 4)))
-
-
-def _mean_between(values: Floats, starts: npt.NDArray[np.int_]) -> Array:
-    """Means of rows from each start to the next, [frames, D] to [starts, D]."""
-    counts = np.diff(np.concatenate([starts, [len(values)]]))
-    return np.add.reduceat(values.astype(np.float64), starts, axis=0) / counts[:, None]
 
 
 def _unit(rows: Array) -> Array:
