@@ -1,9 +1,11 @@
 """Chords by name, such as "F#m7": reading, spelling and transposing them, and the pitch classes that sound."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from longplay.config import Config
@@ -92,6 +94,22 @@ class TimedChord(Config):
 def timed(chords: Iterable[tuple[float, Chord | None]]) -> tuple[TimedChord, ...]:
     """Chords with the seconds at which they start, as they are written down."""
     return tuple(TimedChord(start=start, name=NO_CHORD if chord is None else str(chord)) for start, chord in chords)
+
+
+def pitch_seconds(chords: Sequence[TimedChord], seconds: float) -> npt.NDArray[np.float64]:
+    """How long each of the twelve pitch classes sounds in the triads of a piece of `seconds`, [12]."""
+    sounding = np.zeros(12)
+    ends = [*(each.start for each in chords[1:]), seconds]
+    for each, end in zip(chords, ends, strict=True):
+        if each.chord is not None:
+            sounding[list(each.chord.triad.pitches)] += max(end - each.start, 0)
+    return sounding
+
+
+def triads_at(chords: Sequence[tuple[float, Chord | None]], times: npt.NDArray[np.float64]) -> list[Chord | None]:
+    """The triad that sounds at each of `times`, of chords with the seconds at which they start; None where none does."""
+    triads = [None, *(chord and chord.triad for _, chord in chords)]
+    return [triads[at] for at in np.searchsorted([start for start, _ in chords], times, side="right")]
 
 
 def parse_progression(text: str) -> tuple[Chord, ...]:

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
-import numpy as np
-
-from longplay.chords import Chord
+from longplay.chords import Chord, pitch_seconds, timed
 from longplay.keys import Key, Mode, likeliest_key
 from longplay.tempo import meaning
 
@@ -39,6 +37,9 @@ PROGRESSIONS: dict[tuple[Harmony, Mode], tuple[str, ...]] = {
         "i iv VII III",
         "i VII VI VII",
         "i iv i V",
+        "i VI iv V",
+        "i VII VI V",
+        "i iv VII i",
         "i III VII VI",
         "i i iv iv VI VII i V",
     ),
@@ -123,12 +124,8 @@ def usual_turns(text: str, key: Key, seed: int) -> Turns | None:
 
 
 def key_of(chords: Sequence[Chord]) -> Key:
-    """The key that chords are likeliest to be in, by the pitch classes that sound; the bass has the roots, too."""
-    pitches = np.zeros(12)
-    for chord in chords:
-        pitches[list(chord.pitches)] += 1
-        pitches[chord.root] += 0.5
-    return likeliest_key(pitches)
+    """The key that chords, each of them as long, are likeliest to be in."""
+    return likeliest_key(pitch_seconds(timed(enumerate(chords)), len(chords)))
 
 
 def _style(text: str) -> Harmony:

@@ -6,7 +6,7 @@ import pytest
 
 from longplay.analysis.beats import track_beats
 from longplay.analysis.measure import HOP, RATE, analyse
-from longplay.data.boundaries import equal_sections, hit_f1, score, tenths
+from longplay.data.accuracy import equal_sections, hit_f1, score, tenths
 from longplay.data.structure_plot import plot_structure
 from longplay.errors import UserError
 from longplay.prompt import Section

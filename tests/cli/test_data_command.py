@@ -19,7 +19,7 @@ RATE = 24000
         (("build", ".", "out", "--group-by", "mood"), "mood"),
         (("structure", "nowhere.wav"), "nowhere.wav: cannot be decoded"),
         (("label", "nowhere.jsonl"), "nowhere.jsonl"),
-        (("boundaries", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("accuracy", "nowhere.jsonl"), "nowhere.jsonl"),
         (("caption", "nowhere.jsonl", "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"), "nowhere.jsonl"),
     ],
 )

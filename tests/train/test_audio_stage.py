@@ -56,6 +56,17 @@ def test_the_right_magnitudes_and_latents_that_stay_cost_nothing() -> None:
     assert wrong["steadiness"] > 0
 
 
+def test_what_lasts_counts_more_than_what_passes() -> None:
+    loss = SpectrumLoss(SpectrumConfig(sustained=1), 64, 32, 8000)
+    wav = torch.randn(1, 1, 32 * 750, generator=torch.Generator().manual_seed(0))
+    target, still = stft(wav[:, 0], loss.window, 32).abs(), torch.zeros(1, 4, 750)
+    louder = 1 + 0.2 * (torch.arange(750) % 2)  # by turns, so that it is louder for good as well
+    flickers = torch.where(torch.arange(750) % 2 == 0, 1.2, 1 / 1.2)
+    lasting, passing = (loss(target * change, still, wav) for change in (louder, flickers))
+    assert lasting["sustained"] > 20 * passing["sustained"]
+    assert passing["spectrum"] > lasting["spectrum"]
+
+
 def test_what_is_far_below_the_loudest_partial_hardly_counts() -> None:
     loss = SpectrumLoss(SpectrumConfig(), 64, 32, 8000)
     time = torch.arange(640) / 8000
@@ -103,6 +114,26 @@ def test_init_takes_what_fits(audio_stage: Any, tmp_path: Path) -> None:
     assert isinstance(other.model, Tokenizer)
     assert other.model.decoder.head.out.out_features == 65
     assert not torch.equal(other.model.encoder.out.weight, audio_stage(tokenizer=model).model.encoder.out.weight)
+
+
+def test_the_codebook_of_a_release_goes_on_from_its_vectors(audio_stage: Any, tmp_path: Path) -> None:
+    """A release holds no moving sums; training starts none anew, which would give every code another meaning."""
+    first = audio_stage(spectrum={}, quantize_from_step=0)
+    train(first, first.config.loop, tmp_path / "run")
+    book = {**first.config.tokenizer.dump()["codebook"], "ema": False}
+    released = audio_stage(spectrum={}, tokenizer={**first.config.tokenizer.dump(), "codebook": book})
+    released.model.load_state_dict(
+        {k: v for k, v in first.model.state_dict().items() if k in released.model.state_dict()}
+    )
+    released.export(released.model, tmp_path / "release")
+    stage = audio_stage(spectrum={}, quantize_from_step=0, init=tmp_path / "release")
+    wav = stage.batch(0, slice(None))["wav"]
+    assert torch.equal(stage.model.encode(wav), first.model.encode(wav))
+    stage.model.train()
+    stage.losses(0, stage.batch(0, slice(None)))
+    moved = (stage.model.codebook.embed - first.model.codebook.embed).norm(dim=1)
+    assert moved.max() > 0, "it follows the data"
+    assert moved.median() < 0.01 * first.model.codebook.embed.std(), "from where it was"
 
 
 def test_init_of_an_encoder_that_sees_more_is_refused(audio_stage: Any, tmp_path: Path) -> None:

@@ -305,3 +305,22 @@ def test_every_second_step_is_of_openings_and_costs_as_many_codes(lm_stage: Any)
     assert sum(float(half["weight"]) for half in halves) == pytest.approx(2.0)
     with torch.inference_mode():
         assert {"opening_loss", "opening_loss_without_text"} <= stage.evaluate(stage.model.eval()).keys()
+
+
+def test_the_lm_hears_wrong_codes_and_predicts_the_right_ones(lm_stage: Any) -> None:
+    stage, plain = lm_stage(misheard=0.9), lm_stage()
+    batch, other = (each.batch(2, slice(None)) for each in (stage, plain))
+    assert "heard" not in other
+    assert torch.equal(batch["codes"], other["codes"]), "what is predicted stays"
+    wrong = (batch["heard"] != batch["codes"]).float().mean(1)
+    assert wrong.max() > wrong.min(), "more in one window than in the other"
+    assert 0.1 < float(wrong.mean()) < 0.9
+    for heard, codes in zip(batch["heard"], batch["codes"], strict=True):
+        assert set(heard.tolist()) <= set(codes.tolist()), "codes of the same window"
+    half = stage.batch(2, slice(2, 4))
+    assert torch.equal(half["heard"], batch["heard"][2:]), "the same, however many processes share the rows"
+    right = {name: value for name, value in batch.items() if name != "heard"}
+    assert stage.losses(2, batch).metrics["loss"] != stage.losses(2, right).metrics["loss"]
+    packed = lm_stage(misheard=0.9, row_positions=48).batch(2, slice(None))
+    assert (packed["heard"] != packed["codes"]).any()
+    assert torch.equal(packed["codes"], lm_stage(row_positions=48).batch(2, slice(None))["codes"])

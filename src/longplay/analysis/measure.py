@@ -4,9 +4,7 @@ Plain signal processing, mono in, after well-known recipes:
 
 * tempo: autocorrelation of the onset strength with a log-normal prior around 120 bpm (Ellis, "Beat Tracking by
   Dynamic Programming", 2007); none where no pulse stands out.
-* key: chroma of the spectral peaks against the major and minor profiles of Krumhansl and Kessler (1982), over all
-  twelve transpositions; none where no key stands out.
-* chords: see `chords`.
+* chords: see `chords`; the key follows from them, see `key`.
 * sections: see `structure`.
 """
 
@@ -19,10 +17,11 @@ from pydantic import Field
 
 from longplay.analysis.beats import track_beats
 from longplay.analysis.chords import find_chords
+from longplay.analysis.key import find_key
 from longplay.analysis.structure import GRID_SECONDS, Structure, find_structure
-from longplay.chords import TimedChord
+from longplay.chords import TimedChord, pitch_seconds
 from longplay.config import Config
-from longplay.keys import key_likeness
+from longplay.keys import Key, likeliest_key
 from longplay.prompt import Section
 
 RATE = 22050
@@ -32,8 +31,6 @@ PRIOR_BPM, PRIOR_OCTAVES = 120.0, 0.9
 MIN_BPM, MAX_BPM = 50.0, 200.0
 TEMPO_TOLERANCE = 0.04
 MIN_PULSE = 0.12  # of the onset strength's power must recur at the beat, or there is no tempo to speak of
-MIN_CONTRAST = 0.165  # of the chroma (deviation over mean); noise has 0.15, drums less, pitched music 0.18 and more
-MIN_KEY_MARGIN = 0.02  # by which the best key's correlation must lead that of any other tonic
 
 Array = npt.NDArray[np.float32]
 
@@ -43,7 +40,6 @@ class Facts(Config):
 
     Attributes:
         bpm: beats per minute, None without a clear pulse.
-        key: such as "A minor", None without a clear key.
         brightness: median spectral centroid in Hz.
         density: note onsets per second.
         dynamics: dB between its loud and its quiet moments (90th and 10th percentile of the level).
@@ -53,7 +49,6 @@ class Facts(Config):
 
     seconds: float
     bpm: float | None = None
-    key: str | None = None
     brightness: float = Field(ge=0)
     density: float = Field(ge=0)
     dynamics: float = Field(ge=0)
@@ -61,13 +56,23 @@ class Facts(Config):
     chords: tuple[TimedChord, ...]
     sections: tuple[Section, ...] = ()
 
+    @property
+    def key(self) -> str | None:
+        """Such as "A minor", None without a clear key."""
+        found = find_key(self.chords, self.seconds)
+        return None if found is None else str(found)
+
+    @property
+    def likeliest_key(self) -> Key:
+        """The key that its chords fit best, however little it stands out."""
+        return likeliest_key(pitch_seconds(self.chords, self.seconds))
+
 
 class Analysis(NamedTuple):
-    """The measurements, the structure with all that it was found by, and the mean strength of the pitch classes [12]."""
+    """The measurements, and the structure with all that it was found by."""
 
     facts: Facts
     structure: Structure
-    pitches: Array
 
 
 def measure(wav: Array, rate: int) -> Facts:
@@ -82,7 +87,6 @@ def analyse(wav: Array, rate: int) -> Analysis:
     bands = np.log1p(100 * np.add.reduceat(spectrum, _band_edges(), axis=1))
     onsets = onset_strength(bands)
     chroma = chromagram(spectrum)
-    pitches = chroma.mean(axis=0)
     bpm = tempo(onsets)
     levels = _levels(low)
     frequencies = np.arange(spectrum.shape[1]) * RATE / FRAME
@@ -96,7 +100,6 @@ def analyse(wav: Array, rate: int) -> Analysis:
     facts = Facts(
         seconds=seconds,
         bpm=bpm,
-        key=key(pitches),
         brightness=round(float(np.median(centroids)), 1),
         density=round(_peaks(onsets) / seconds, 2),
         dynamics=round(float(loud_level - quiet_level), 2),
@@ -104,7 +107,7 @@ def analyse(wav: Array, rate: int) -> Analysis:
         chords=find_chords(chroma, beats, seconds),
         sections=structure.sections,
     )
-    return Analysis(facts, structure, pitches)
+    return Analysis(facts, structure)
 
 
 def onset_strength(bands: Array) -> Array:
@@ -155,18 +158,6 @@ def chromagram(spectrum: Array) -> Array:
 def pitch_classes(wav: Array, rate: int) -> Array:
     """`chromagram` [frames, 12] of a mono wav [S], `RATE / HOP` frames a second."""
     return chromagram(_spectrogram(soxr.resample(wav, rate, RATE)))
-
-
-def key(chroma: Array) -> str | None:
-    """The key, such as "F# minor", of the mean strength of the pitch classes [12]; None where none stands out."""
-    if chroma.sum() == 0:
-        return None
-    if chroma.std() < MIN_CONTRAST * chroma.mean():
-        return None
-    scores = key_likeness(chroma)
-    found = max(scores, key=scores.__getitem__)
-    runner_up = max(score for other, score in scores.items() if other.tonic != found.tonic)
-    return str(found) if scores[found] - runner_up > MIN_KEY_MARGIN else None
 
 
 def _spectrogram(wav: Array) -> Array:

@@ -138,7 +138,7 @@ def structure(
     wav, rate = read_mono(file)
     if len(wav) < rate:
         raise typer.BadParameter(f"{file}: lasts less than a second")
-    facts, found, _ = analyse(wav, rate)
+    facts, found = analyse(wav, rate)
     for section, group in zip(found.sections, found.groups, strict=True):
         typer.echo(f"{section.start:8.2f} - {section.end:8.2f}  {section.label:7} {chr(ord('A') + group % 26)}")
     typer.echo(",".join(map(str, found.sections)) or "too short for sections")
@@ -147,25 +147,27 @@ def structure(
 
 
 @app.command()
-def boundaries(
+def accuracy(
     manifest: Annotated[Path, typer.Argument(help="Manifest of a corpus with rendered pieces.")],
     skip: Annotated[int, typer.Option(min=0, help="Leave out the first rendered pieces.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many pieces to listen to.")] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
-    """Measure how well sections are found, on rendered pieces whose sections are known."""
-    from longplay.data.boundaries import benchmark
+    """Measure how well sections, tempo, key and chords are found, on rendered pieces in which they are known."""
+    from longplay.data.accuracy import EXCERPT_SECONDS, benchmark
     from longplay.data.manifest import read_manifest
 
     rendered = [track for track in read_manifest(manifest) if track.kind == "rendered"][skip : skip + count]
-    typer.echo(f"{'':14} {'F1 0.5 s':>9} {'F1 3 s':>9} {'labels':>9}")
-    for name, (mean, _) in benchmark(rendered, manifest.parent, workers).items():
+    found = benchmark(rendered, manifest.parent, workers)
+    typer.echo(f"{'sections':14} {'F1 0.5 s':>9} {'F1 3 s':>9} {'labels':>9}")
+    for name, mean in found.sections.items():
         typer.echo(f"{name:14} {mean.fine:9.3f} {mean.coarse:9.3f} {mean.labels:9.3f}")
+    heard = found.hearing
     typer.echo(
-        f"{len(rendered)} pieces: {', '.join(track.id for track in rendered[:1])} to {rendered[-1].id}"
-        if rendered
-        else ""
+        f"right: tempo {heard.tempo:.0%}, key {heard.key:.0%} (of {EXCERPT_SECONDS:g} s: {heard.key_of_excerpt:.0%}), "
+        f"chords {heard.chords:.0%} of the time"
     )
+    typer.echo(f"{found.pieces} pieces: {rendered[0].id} to {rendered[-1].id}")
 
 
 @app.command()

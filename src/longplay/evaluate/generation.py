@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from longplay.analysis.measure import Analysis, analyse, same_tempo
+from longplay.analysis.measure import Facts, measure, same_tempo
 from longplay.control import Control
 from longplay.data.manifest import Track
 from longplay.data.musicnn import Heard
@@ -27,7 +27,7 @@ from longplay.evaluate.controls import add_noise, shuffle_chunks, white_noise
 from longplay.evaluate.frechet import frechet_distance
 from longplay.evaluate.harmony import chord_rate
 from longplay.evaluate.report import Row
-from longplay.keys import likeliest_key, named_key
+from longplay.keys import named_key
 from longplay.tempo import named_bpm
 
 NOISE_DB = 10.0
@@ -85,9 +85,9 @@ def adherence_rows(
         held: what each of `made` was held to.
     """
     prompts, groups = [prompt_of(clip.track) for clip in clips], [clip.track.id for clip in clips]
-    found = [analyse(wav, sample_rate) for wav in made]
+    found = [measure(wav, sample_rate) for wav in made]
     kept = _words_kept(prompts, found) | _chords_kept(held, found)
-    real_kept = _words_kept(prompts, [analyse(clip.wav, clip.sample_rate) for clip in clips])
+    real_kept = _words_kept(prompts, [measure(clip.wav, clip.sample_rate) for clip in clips])
     own = _own_of_8(real.tags, heard.tags, groups)
     return [
         Row("generated", own | {name: met for name, (met, _) in kept.items()}),
@@ -96,23 +96,22 @@ def adherence_rows(
     ]
 
 
-def _words_kept(prompts: Sequence[str], found: Sequence[Analysis]) -> dict[str, tuple[float, float]]:
+def _words_kept(prompts: Sequence[str], found: Sequence[Facts]) -> dict[str, tuple[float, float]]:
     """How often tempo, key, and tonic of the likeliest key are those of the prompt, and what chance gives."""
     bpms, keys = [named_bpm(text) for text in prompts], [named_key(text) for text in prompts]
     return {
-        "tempo": hit_rate(bpms, [each.facts.bpm for each in found], same_tempo),
-        "key": hit_rate(keys, [each.facts.key for each in found], same_key),
-        "tonic": hit_rate(keys, [likeliest_key(each.pitches) for each in found], same_tonic),
+        "tempo": hit_rate(bpms, [each.bpm for each in found], same_tempo),
+        "key": hit_rate(keys, [each.key for each in found], same_key),
+        "tonic": hit_rate(keys, [each.likeliest_key for each in found], same_tonic),
     }
 
 
-def _chords_kept(held: Sequence[Control | None], found: Sequence[Analysis]) -> dict[str, tuple[float, float]]:
+def _chords_kept(held: Sequence[Control | None], found: Sequence[Facts]) -> dict[str, tuple[float, float]]:
     """Share of the time in which the chord is the one that the model was told of, and chance; empty where it was told of none."""
     asked = [control.chords if control else () for control in held]
     if not any(asked):
         return {}
-    facts = [each.facts for each in found]
-    return {"chords": chord_rate(asked, [each.chords for each in facts], min(each.seconds for each in facts))}
+    return {"chords": chord_rate(asked, [each.chords for each in found], min(each.seconds for each in found))}
 
 
 def _other_clip_of_track(real: Heard, groups: Sequence[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longplay.chords import Chord, TimedChord
+from longplay.chords import Chord, TimedChord, triads_at
 
 STEP_SECONDS = 0.1
 
@@ -23,17 +23,11 @@ def chord_rate(asked: Sequence[Chords], found: Sequence[Sequence[TimedChord]], s
         share and chance; NaN where none is asked for.
     """
     times = np.arange(0, seconds, STEP_SECONDS)
-    wanted = [_triads(chords, times) for chords in asked]
-    got = [_triads([(each.start, each.chord) for each in chords], times) for chords in found]
+    wanted = [triads_at(chords, times) for chords in asked]
+    got = [triads_at([(each.start, each.chord) for each in chords], times) for chords in found]
     same = np.array([[_share(want, other) for other in got] for want in wanted])
     own = np.eye(len(wanted), dtype=bool)
     return _mean(same[own]), _mean(same[~own])
-
-
-def _triads(chords: Chords, times: np.ndarray) -> list[Chord | None]:
-    starts = [start for start, _ in chords]
-    triads = [None, *(chord and chord.triad for _, chord in chords)]
-    return [triads[at] for at in np.searchsorted(starts, times, side="right")]
 
 
 def _share(wanted: Sequence[Chord | None], got: Sequence[Chord | None]) -> float:

@@ -125,6 +125,7 @@ class LMBatch:
         labels: label id of each segment.
         complete: whether eos follows the last code; false for a window that stops before its piece does.
         control: features of each code and the one after the last; zeros where none, None where the model takes none.
+        heard: what stands in the place of `codes` before those that are predicted; None: they themselves.
     """
 
     ids: Int[Tensor, "B L"]
@@ -136,6 +137,7 @@ class LMBatch:
     labels: Int[Tensor, "B S"]
     complete: Bool[Tensor, " B"]
     control: Float[Tensor, "B T+1 C"] | None = None
+    heard: Int[Tensor, "B T"] | None = None
 
 
 class LMLoss(NamedTuple):
@@ -416,10 +418,11 @@ class LM(nn.Module):
             real = batch.starts[row] >= 0
             structure = self.structure(batch.starts[row][real], batch.ends[row][real], batch.labels[row][real])
             codes = batch.codes[row, :code_length]
+            heard = codes if batch.heard is None else batch.heard[row, :code_length]
             control = None
             if batch.control is not None and not (dropped is not None and dropped[row]):
                 control = batch.control[row, : code_length + 1]
-            inputs.append(self.assemble(structure, batch.ids[row, :id_length], codes, control))
+            inputs.append(self.assemble(structure, batch.ids[row, :id_length], heard, control))
             target = torch.full((len(inputs[-1]),), IGNORED, dtype=torch.long, device=codes.device)
             target[-1 - code_length : -1] = codes
             target[-1] = torch.where(batch.complete[row], self.config.eos, IGNORED)

@@ -130,13 +130,20 @@ class Codebook(nn.Module):
         return Quantized(x + (values - x).detach(), codes.unsqueeze(1), loss)
 
     @torch.no_grad()
+    def go_on(self) -> None:
+        """With `ema`: follow the data from the present vectors on, as if all were used alike; a release holds no moving sums."""
+        self.cluster_size.zero_()
+        self.inited.fill_(1)
+
+    @torch.no_grad()
     def _ensure_inited(self, x: Tensor) -> None:
-        if bool(self.inited):
+        if bool(self.cluster_size.any()):
             return
         rows = _of_all_processes(x.detach().transpose(1, 2).reshape(-1, self.config.dim))
-        index = torch.randint(len(rows), (self.config.size,), device=rows.device)
-        # a batch has fewer frames than the codebook has codes: jitter keeps the copies apart
-        self.embed.copy_(rows[index] + 0.05 * rows.std(0) * torch.randn_like(self.embed))
+        if not bool(self.inited):
+            index = torch.randint(len(rows), (self.config.size,), device=rows.device)
+            # a batch has fewer frames than the codebook has codes: jitter keeps the copies apart
+            self.embed.copy_(rows[index] + 0.05 * rows.std(0) * torch.randn_like(self.embed))
         self.cluster_size.fill_(len(rows) / self.config.size)
         self.embed_avg.copy_(self.embed * self.cluster_size.unsqueeze(1))
         self.inited.fill_(1)

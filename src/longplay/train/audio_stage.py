@@ -18,7 +18,7 @@ from longplay.errors import CheckpointError, ConfigError
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
-from longplay.nn.quantizers import CodeUsage, Quantized
+from longplay.nn.quantizers import Codebook, CodeUsage, Quantized
 from longplay.nn.spectral import ComponentsEncoderConfig, SpectralDecoderConfig
 from longplay.train.components import start_from_components
 from longplay.train.export import export_model
@@ -255,7 +255,12 @@ def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["token
     weights = load_weights(directory, stage)
     own = model.state_dict()
     fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
-    left = sorted(own.keys() - fitting.keys())
+    codebooks = [(name, part) for name, part in model.named_modules() if isinstance(part, Codebook) and part.config.ema]
+    released = [
+        (name, part) for name, part in codebooks if f"{name}.embed" in fitting and f"{name}.inited" not in weights
+    ]
+    moving = {f"{name}.{part}" for name, _ in released for part in ("cluster_size", "embed_avg", "inited")}
+    left = sorted(own.keys() - fitting.keys() - moving)
     unknown = sorted(name for name in weights.keys() - own.keys() if name.startswith("encoder."))
     if wrong := [name for name in left if not name.startswith("decoder.")] + unknown:
         raise CheckpointError(
@@ -263,3 +268,5 @@ def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["token
         )
     logger.info("from %s; afresh: %s", directory, ", ".join(left) or "nothing")
     model.load_state_dict(own | fitting)
+    for _, codebook in released:
+        codebook.go_on()

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -21,12 +24,14 @@ class Example:
     Attributes:
         ids: of its text, none where the text is dropped.
         held: whether the model is told of bars, tempo and key.
+        heard: codes that the model hears in the place of the window's; None: the window's.
     """
 
     window: TokenWindow
     ids: Sequence[int]
     lm: LMConfig
     held: bool = True
+    heard: npt.NDArray[np.integer[Any]] | None = None
 
     @cached_property
     def segments(self) -> Sequence[Segment]:
@@ -63,7 +68,17 @@ class Example:
 
     def cut(self, frames: int) -> "Example":
         """The first `frames` codes of it."""
-        return replace(self, window=replace(self.window, semantic=self.window.semantic[:frames], ends=False))
+        window = replace(self.window, semantic=self.window.semantic[:frames], ends=False)
+        return replace(self, window=window, heard=None if self.heard is None else self.heard[:frames])
+
+    def misheard(self, share: float, rng: np.random.Generator) -> "Example":
+        """With a share of the codes heard, drawn up to `share`, exchanged for others of the window.
+
+        So the model learns to go on from its own mistakes, and to heed what it is told more than what it heard.
+        """
+        codes = self.window.semantic
+        wrong = rng.random(len(codes)) < rng.uniform(0, share)
+        return replace(self, heard=np.where(wrong, rng.choice(codes, len(codes)), codes))
 
 
 def collate(examples: Sequence[Example]) -> LMBatch:
@@ -71,16 +86,21 @@ def collate(examples: Sequence[Example]) -> LMBatch:
     windows = [example.window for example in examples]
     segments = [example.segments for example in examples]
     controlled = examples[0].lm.control
+    codes = [window.semantic for window in windows]
+    heard = [codes if example.heard is None else example.heard for codes, example in zip(codes, examples, strict=True)]
     return LMBatch(
         ids=_padded([example.ids for example in examples], 0, torch.long),
         id_lengths=torch.tensor([len(example.ids) for example in examples]),
-        codes=_padded([window.semantic.tolist() for window in windows], 0, torch.long),
+        codes=_padded([row.tolist() for row in codes], 0, torch.long),
         code_lengths=torch.tensor([example.frames for example in examples]),
         starts=_padded([[segment.start for segment in row] for row in segments], -1, torch.float32),
         ends=_padded([[segment.end for segment in row] for row in segments], -1, torch.float32),
         labels=_padded([[segment.label for segment in row] for row in segments], 0, torch.long),
         complete=torch.tensor([window.ends for window in windows]),
         control=pad_sequence([example.control for example in examples], batch_first=True) if controlled else None,
+        heard=_padded([row.tolist() for row in heard], 0, torch.long)
+        if any(a is not b for a, b in zip(heard, codes, strict=True))
+        else None,
     )
 
 

@@ -48,6 +48,8 @@ class LMStageConfig(Config):
         keep_best: export the model of the evaluation with the least held-out loss, not that of the last one.
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
+        misheard: the largest share of the codes before the predicted ones that are exchanged for others of the window, drawn anew
+            for every window.
         row_positions: pack windows, blind to each other, in rows of at most so many positions (text, structure and codes);
             pieces shorter than a window then count too, whole. `batch_size` is a number of rows. None: a window is a
             row, shorter ones are padded.
@@ -63,6 +65,7 @@ class LMStageConfig(Config):
     keep_share: float = Field(default=0.0, ge=0, lt=1)
     keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
+    misheard: float = Field(default=0.0, ge=0, lt=1)
     row_positions: int | None = Field(default=None, gt=1)
     batch_size: int = Field(default=8, gt=0)
     held_out_windows: int = Field(default=16, gt=0)
@@ -147,6 +150,9 @@ class LMStage:
             drawn, per_row = self.openings, max(1, self.windows.frames // self.openings.frames)
         first, stop, _ = rows.indices(self.batch_size)
         every = self._packed(drawn, step) if self.config.row_positions else self._rows(drawn, step, per_row)
+        if share := self.config.misheard:
+            rng = np.random.default_rng((self.config.loop.seed, step, 1))  # beside the stream of the windows
+            every = [[example.misheard(share, rng) for example in row] for row in every]
         chosen = [example for row in every[first:stop] for example in row]
         targets = sum(example.targets for row in every for example in row)
         parts = self.batch_size / (stop - first)

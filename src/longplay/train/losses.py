@@ -67,6 +67,7 @@ class SpectrumConfig(Config):
         knee_hz: above it, frequencies count by their octave; below it, by their Hertz.
         mel: weight of the log10-mel distance, to which everything above 1e-5 sounds.
         convergence: weight of the spectral convergence, to which the loudest partials sound most.
+        sustained: weight of the squared error of what lasts, the mean log-magnitude over a third of a second: pitches last, noise does not.
         steadiness: weight of the change of the latents from frame to frame, against their variance. More of it gives
             codes that stay where the sound stays, which are easier for the lm.
     """
@@ -77,6 +78,7 @@ class SpectrumConfig(Config):
     knee_hz: float = Field(default=400.0, gt=0)
     mel: float = Field(default=0.0, ge=0)
     convergence: float = Field(default=0.0, ge=0)
+    sustained: float = Field(default=0.0, ge=0)
     steadiness: float = Field(default=0.5, ge=0)
 
 
@@ -111,6 +113,7 @@ class SpectrumLoss(nn.Module):
         made, real = ((m / loudest + self.config.floor).log() for m in (magnitude, target))
         error = made - real
         both = self.config.square * error.square() + self.config.absolute * error.abs()
+        lasting = F.avg_pool1d(error, min(self.nearby // 3, error.shape[-1]), stride=self.nearby // 12)
         latents = latents.float()
         change = latents.diff(dim=-1).square().mean()
         variance = (latents - latents.mean((0, 2), keepdim=True)).square().mean()
@@ -119,6 +122,7 @@ class SpectrumLoss(nn.Module):
         convergence = (magnitude - target).square().sum((1, 2)).clamp_min(1e-12).sqrt() / level
         terms = {
             "spectrum": (both * self.weight).sum(1).mean(),
+            "sustained": self.config.sustained * (lasting.square() * self.weight).sum(1).mean(),
             "mel": self.config.mel * F.l1_loss(made, real),
             "convergence": self.config.convergence * convergence.mean(),
             "steadiness": self.config.steadiness * change / variance.clamp_min(1e-8),

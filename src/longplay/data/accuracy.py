@@ -1,4 +1,4 @@
-"""How well section boundaries are found: hit rates on rendered pieces, whose sections are known exactly.
+"""How well sections, tempo, key and chords are found: on rendered pieces, in which all of them are known exactly.
 
 A boundary is hit by one found within a tolerance of it, each by one at most; the start and the end of a piece do not
 count. Precision and recall of hits give F1 (Turnbull et al., "A Supervised Approach for Detecting Boundaries in Music",
@@ -11,16 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from longplay.analysis.measure import measure
+from longplay.analysis.measure import Facts, measure, same_tempo
+from longplay.chords import Chord, TimedChord, triads_at
 from longplay.data.decode import read_mono
 from longplay.data.manifest import Track
 from longplay.data.workers import run_jobs
 from longplay.errors import UserError
+from longplay.keys import Key
 from longplay.prompt import Label, Section
 
 TOLERANCES = (0.5, 3.0)
 EDGE_PART = 0.1
-LABEL_STEP = 0.5  # seconds between the places where labels are compared
+LABEL_STEP = 0.5  # seconds between the places where labels and chords are compared
+EXCERPT_SECONDS = 10.0  # from the middle of a piece: what can be said of a clip
 
 
 class Score(NamedTuple):
@@ -29,6 +32,31 @@ class Score(NamedTuple):
     fine: float
     coarse: float
     labels: float
+
+
+class Hearing(NamedTuple):
+    """Shares of the pieces whose tempo (within 4 %) and key are right, of the time whose triad is, and of excerpts whose key is.
+
+    A tempo or key that is not named counts as wrong; for an excerpt the likeliest key counts.
+    """
+
+    tempo: float
+    key: float
+    chords: float
+    key_of_excerpt: float
+
+
+class Accuracy(NamedTuple):
+    """Of `sections` by each method, the analysis first, of the analysis in all else, and the number of pieces."""
+
+    sections: dict[str, Score]
+    hearing: Hearing
+    pieces: int
+
+
+class _Found(NamedTuple):
+    whole: Facts
+    excerpt: Facts
 
 
 def hit_f1(found: Sequence[float], known: Sequence[float], tolerance: float) -> float:
@@ -71,8 +99,8 @@ def tenths(seconds: float) -> tuple[Section, ...]:
     return tuple(Section(label=label, start=a, end=b) for label, a, b in zip(labels, bounds, bounds[1:], strict=False))
 
 
-def benchmark(tracks: Iterable[Track], folder: Path, workers: int) -> dict[str, tuple[Score, int]]:
-    """Mean scores, and of how many pieces, of the analysis and of two baselines that do not listen.
+def benchmark(tracks: Iterable[Track], folder: Path, workers: int) -> Accuracy:
+    """Mean scores of the analysis, and for sections those of two baselines that do not listen.
 
     Args:
         tracks: rendered ones with sections are taken.
@@ -90,19 +118,43 @@ def benchmark(tracks: Iterable[Track], folder: Path, workers: int) -> dict[str, 
     jobs = [(track.id, str(folder / track.path)) for track in chosen.values()]
     found = {outcome.job[0]: outcome.get() for outcome in run_jobs(_listen, jobs, workers)}
     methods: dict[str, Callable[[Track], Sequence[Section]]] = {
-        "analysis": lambda track: found[track.id],
+        "analysis": lambda track: found[track.id].whole.sections,
         "equal spacing": lambda track: equal_sections(track.seconds, mean_length),
         "tenths": lambda track: tenths(track.seconds),
     }
-    result = {}
-    for name, method in methods.items():
-        scores = [score(method(track), track.sections, track.seconds) for track in chosen.values()]
-        result[name] = Score(*np.mean(scores, axis=0).tolist()), len(scores)
-    return result
+    sections = {
+        name: Score(*_mean(score(method(track), track.sections, track.seconds) for track in chosen.values()))
+        for name, method in methods.items()
+    }
+    hearing = Hearing(*_mean(_heard(found[track.id], track) for track in chosen.values()))
+    return Accuracy(sections, hearing, len(chosen))
 
 
-def _listen(job: tuple[str, str]) -> tuple[Section, ...]:
-    return measure(*read_mono(Path(job[1]))).sections
+def _listen(job: tuple[str, str]) -> _Found:
+    wav, rate = read_mono(Path(job[1]))
+    size = round(EXCERPT_SECONDS * rate)
+    start = max(0, (len(wav) - size) // 2)
+    return _Found(measure(wav, rate), measure(wav[start : start + size], rate))
+
+
+def _heard(found: _Found, track: Track) -> Hearing:
+    key = track.key and Key.parse(track.key)
+    places = np.arange(LABEL_STEP / 2, track.seconds, LABEL_STEP)
+    known, heard = (triads_at(_pairs(chords), places) for chords in (track.chords, found.whole.chords))
+    return Hearing(
+        tempo=track.bpm is not None and same_tempo(track.bpm, found.whole.bpm),
+        key=found.whole.key == (key and str(key)),
+        chords=float(np.mean([one == other for one, other in zip(known, heard, strict=True)])),
+        key_of_excerpt=found.excerpt.likeliest_key == key,
+    )
+
+
+def _pairs(chords: Sequence[TimedChord]) -> list[tuple[float, Chord | None]]:
+    return [(each.start, each.chord) for each in chords]
+
+
+def _mean(rows: Iterable[Sequence[float]]) -> list[float]:
+    return [float(value) for value in np.mean(list(rows), axis=0)]
 
 
 def _label_at(sections: Sequence[Section], place: float) -> str | None:

@@ -1,0 +1,23 @@
+"""The key of a piece: the one that its chords fit best.
+
+Chords say more of it than the strength of the pitch classes, in which the overtones of every note, its fifth before all,
+have their share (docs/experiments.md, 2026-11-28).
+"""
+
+from collections.abc import Sequence
+
+from longplay.chords import TimedChord, pitch_seconds
+from longplay.keys import Key, key_likeness
+
+MIN_LEAD = 0.05  # of the best key's likeness over that of any other tonic
+MIN_SHARE = 0.5  # of the time in which some chord sounds; in drums and noise fewer are found
+
+
+def find_key(chords: Sequence[TimedChord], seconds: float) -> Key | None:
+    """The key of the chords of a piece of `seconds`; None where none stands out."""
+    if sum(pitches := pitch_seconds(chords, seconds)) < 3 * MIN_SHARE * seconds:  # a triad has three
+        return None
+    scores = key_likeness(pitches)
+    found = max(scores, key=scores.__getitem__)
+    runner_up = max(score for other, score in scores.items() if other.tonic != found.tonic)
+    return found if scores[found] - runner_up > MIN_LEAD else None
