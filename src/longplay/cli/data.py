@@ -130,7 +130,7 @@ def structure(
         Path | None, typer.Option(help="Draw likeness, novelty and sections to this .png, .pdf or .svg.")
     ] = None,
 ) -> None:
-    """Find the sections of a recording; the last line can be given to `generate --sections` or a sidecar."""
+    """Find tempo, key, sections and their chords in a recording; the last line can be given to `generate --sections` or a sidecar."""
     from longplay.analysis.measure import analyse
     from longplay.data.decode import read_mono
     from longplay.data.structure_plot import plot_structure
@@ -139,8 +139,13 @@ def structure(
     if len(wav) < rate:
         raise typer.BadParameter(f"{file}: lasts less than a second")
     facts, found = analyse(wav, rate)
+    typer.echo(f"{f'{facts.bpm:g} bpm' if facts.bpm else 'no clear pulse'}, {facts.key or 'no clear key'}")
+    ends = [*(each.start for each in facts.chords[1:]), facts.seconds]
+    chords = list(zip(facts.chords, ends, strict=True))
     for section, group in zip(found.sections, found.groups, strict=True):
-        typer.echo(f"{section.start:8.2f} - {section.end:8.2f}  {section.label:7} {chr(ord('A') + group % 26)}")
+        names = [each.name for each, end in chords if each.start < section.end and end > section.start]
+        about = f"{section.label:7} {chr(ord('A') + group % 26)}  {' '.join(names)}"
+        typer.echo(f"{section.start:8.2f} - {section.end:8.2f}  {about.rstrip()}")
     typer.echo(",".join(map(str, found.sections)) or "too short for sections")
     if plot is not None:
         plot_structure(found, facts.seconds, file.stem, plot)
