@@ -50,7 +50,7 @@ def test_beats_follow_the_clicks() -> None:
 
 
 def test_sections_of_a_song_are_found_and_named(song: np.ndarray, tmp_path: Path) -> None:
-    facts, structure, _ = analyse(song, RATE)
+    facts, structure = analyse(song, RATE)
     assert facts.sections == structure.sections
     assert (structure.sections[0].start, structure.sections[-1].end) == (0, facts.seconds)
     assert all(before.end == after.start for before, after in pairwise(structure.sections))

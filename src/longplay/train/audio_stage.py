@@ -255,11 +255,11 @@ def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["token
     weights = load_weights(directory, stage)
     own = model.state_dict()
     fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
-    codebooks = [(name, part) for name, part in model.named_modules() if isinstance(part, Codebook) and part.config.ema]
-    released = [
-        (name, part) for name, part in codebooks if f"{name}.embed" in fitting and f"{name}.inited" not in weights
-    ]
-    moving = {f"{name}.{part}" for name, _ in released for part in ("cluster_size", "embed_avg", "inited")}
+    books = {name: part for name, part in model.named_modules() if isinstance(part, Codebook) and part.config.ema}
+    released = {
+        name: part for name, part in books.items() if f"{name}.embed" in fitting and f"{name}.inited" not in weights
+    }
+    moving = {f"{name}.{part}" for name in released for part in ("cluster_size", "embed_avg", "inited")}
     left = sorted(own.keys() - fitting.keys() - moving)
     unknown = sorted(name for name in weights.keys() - own.keys() if name.startswith("encoder."))
     if wrong := [name for name in left if not name.startswith("decoder.")] + unknown:
@@ -268,5 +268,5 @@ def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["token
         )
     logger.info("from %s; afresh: %s", directory, ", ".join(left) or "nothing")
     model.load_state_dict(own | fitting)
-    for _, codebook in released:
+    for codebook in released.values():
         codebook.go_on()

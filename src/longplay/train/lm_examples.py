@@ -82,25 +82,22 @@ class Example:
 
 
 def collate(examples: Sequence[Example]) -> LMBatch:
-    """A padded batch, one example a row."""
+    """A padded batch, one example a row; of the examples all mishear or none."""
     windows = [example.window for example in examples]
     segments = [example.segments for example in examples]
     controlled = examples[0].lm.control
-    codes = [window.semantic for window in windows]
-    heard = [codes if example.heard is None else example.heard for codes, example in zip(codes, examples, strict=True)]
+    heard = [example.heard.tolist() for example in examples if example.heard is not None]
     return LMBatch(
         ids=_padded([example.ids for example in examples], 0, torch.long),
         id_lengths=torch.tensor([len(example.ids) for example in examples]),
-        codes=_padded([row.tolist() for row in codes], 0, torch.long),
+        codes=_padded([window.semantic.tolist() for window in windows], 0, torch.long),
         code_lengths=torch.tensor([example.frames for example in examples]),
         starts=_padded([[segment.start for segment in row] for row in segments], -1, torch.float32),
         ends=_padded([[segment.end for segment in row] for row in segments], -1, torch.float32),
         labels=_padded([[segment.label for segment in row] for row in segments], 0, torch.long),
         complete=torch.tensor([window.ends for window in windows]),
         control=pad_sequence([example.control for example in examples], batch_first=True) if controlled else None,
-        heard=_padded([row.tolist() for row in heard], 0, torch.long)
-        if any(a is not b for a, b in zip(heard, codes, strict=True))
-        else None,
+        heard=_padded(heard, 0, torch.long) if heard else None,
     )
 
 
