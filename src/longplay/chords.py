@@ -1,7 +1,7 @@
 """Chords by name, such as "F#m7": reading, spelling and transposing them, and the pitch classes that sound."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -72,6 +72,9 @@ class Chord(NamedTuple):
         return Chord((self.root + semitones) % 12, self.quality)
 
 
+Chords = Sequence[tuple[float, Chord | None]]  # and the seconds at which they start, in order; None where none sounds
+
+
 class TimedChord(Config):
     """The second at which a chord starts, and its name; `NO_CHORD` where none sounds."""
 
@@ -96,18 +99,29 @@ def timed(chords: Iterable[tuple[float, Chord | None]]) -> tuple[TimedChord, ...
     return tuple(TimedChord(start=start, name=NO_CHORD if chord is None else str(chord)) for start, chord in chords)
 
 
-def pitch_seconds(chords: Sequence[TimedChord], seconds: float) -> npt.NDArray[np.float64]:
-    """How long each of the twelve pitch classes sounds in the triads of a piece of `seconds`, [12]."""
+def untimed(chords: Iterable[TimedChord]) -> list[tuple[float, Chord | None]]:
+    """What `timed` wrote down."""
+    return [(each.start, each.chord) for each in chords]
+
+
+def spans(chords: Chords, end: float) -> Iterator[tuple[float, float, Chord | None]]:
+    """From when to when each chord sounds, the last one until `end`."""
+    starts = [start for start, _ in chords]
+    for (start, chord), until in zip(chords, [*starts[1:], end], strict=False):
+        yield start, until, chord
+
+
+def pitch_seconds(chords: Chords, end: float) -> npt.NDArray[np.float64]:
+    """How long each of the twelve pitch classes sounds in the triads of chords of which the last one sounds until `end`, [12]."""
     sounding = np.zeros(12)
-    ends = [*(each.start for each in chords[1:]), seconds]
-    for each, end in zip(chords, ends, strict=True):
-        if each.chord is not None:
-            sounding[list(each.chord.triad.pitches)] += max(end - each.start, 0)
+    for start, until, chord in spans(chords, end):
+        if chord is not None:
+            sounding[list(chord.triad.pitches)] += max(until - start, 0)
     return sounding
 
 
-def triads_at(chords: Sequence[tuple[float, Chord | None]], times: npt.NDArray[np.float64]) -> list[Chord | None]:
-    """The triad that sounds at each of `times`, of chords with the seconds at which they start; None where none does."""
+def triads_at(chords: Chords, times: npt.NDArray[np.float64]) -> list[Chord | None]:
+    """The triad that sounds at each of `times`; None where none does."""
     triads = [None, *(chord and chord.triad for _, chord in chords)]
     return [triads[at] for at in np.searchsorted([start for start, _ in chords], times, side="right")]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
-from longplay.chords import Chord, pitch_seconds, timed
+from longplay.chords import Chord, pitch_seconds
 from longplay.keys import Key, Mode, likeliest_key
 from longplay.tempo import meaning
 
@@ -125,7 +125,7 @@ def usual_turns(text: str, key: Key, seed: int) -> Turns | None:
 
 def key_of(chords: Sequence[Chord]) -> Key:
     """The key that chords, each of them as long, are likeliest to be in."""
-    return likeliest_key(pitch_seconds(timed(enumerate(chords)), len(chords)))
+    return likeliest_key(pitch_seconds(list(enumerate(chords)), len(chords)))
 
 
 def _style(text: str) -> Harmony:

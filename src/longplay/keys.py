@@ -69,10 +69,19 @@ def likeliest_key(pitches: Floats) -> Key:
 
 def key_likeness(pitches: Floats) -> dict[Key, float]:
     """How well the strength of the pitch classes [12] fits each of the 24 keys: correlation, mean over `PROFILES`; 0 where all are the same."""
-    keys = [Key(tonic, mode) for mode in PROFILES for tonic in range(12)]
     if pitches.std() == 0:
-        return dict.fromkeys(keys, 0.0)
-    return {
-        key: float(np.mean([np.corrcoef(np.roll(each, key.tonic), pitches)[0, 1] for each in PROFILES[key.mode]]))
-        for key in keys
-    }
+        return dict.fromkeys(_TEMPLATES, 0.0)
+    standard = _standard(pitches)
+    return {key: float(np.mean(template * standard)) for key, template in _TEMPLATES.items()}
+
+
+def _standard(values: Floats) -> Floats:
+    """With mean 0 and deviation 1."""
+    return (values - values.mean()) / values.std()
+
+
+_TEMPLATES = {
+    Key(tonic, mode): np.roll(np.mean([_standard(np.array(each)) for each in profiles], axis=0), tonic)
+    for mode, profiles in PROFILES.items()
+    for tonic in range(12)
+}

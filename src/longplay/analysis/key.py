@@ -6,7 +6,7 @@ have their share (docs/experiments.md, 2026-11-28).
 
 from collections.abc import Sequence
 
-from longplay.chords import TimedChord, pitch_seconds
+from longplay.chords import TimedChord, pitch_seconds, untimed
 from longplay.keys import Key, key_likeness
 
 MIN_LEAD = 0.05  # of the best key's likeness over that of any other tonic
@@ -15,7 +15,7 @@ MIN_SHARE = 0.5  # of the time in which some chord sounds; in drums and noise fe
 
 def find_key(chords: Sequence[TimedChord], seconds: float) -> Key | None:
     """The key of the chords of a piece of `seconds`; None where none stands out."""
-    if sum(pitches := pitch_seconds(chords, seconds)) < 3 * MIN_SHARE * seconds:  # a triad has three
+    if sum(pitches := pitch_seconds(untimed(chords), seconds)) < 3 * MIN_SHARE * seconds:  # a triad has three
         return None
     scores = key_likeness(pitches)
     found = max(scores, key=scores.__getitem__)

@@ -19,7 +19,7 @@ from longplay.analysis.beats import track_beats
 from longplay.analysis.chords import find_chords
 from longplay.analysis.key import find_key
 from longplay.analysis.structure import GRID_SECONDS, Structure, find_structure
-from longplay.chords import TimedChord, pitch_seconds
+from longplay.chords import TimedChord, pitch_seconds, untimed
 from longplay.config import Config
 from longplay.keys import Key, likeliest_key
 from longplay.prompt import Section
@@ -65,7 +65,7 @@ class Facts(Config):
     @property
     def likeliest_key(self) -> Key:
         """The key that its chords fit best, however little it stands out."""
-        return likeliest_key(pitch_seconds(self.chords, self.seconds))
+        return likeliest_key(pitch_seconds(untimed(self.chords), self.seconds))
 
 
 class Analysis(NamedTuple):

@@ -132,6 +132,7 @@ def structure(
 ) -> None:
     """Find tempo, key, sections and their chords in a recording; the last line can be given to `generate --sections` or a sidecar."""
     from longplay.analysis.measure import analyse
+    from longplay.chords import NO_CHORD, spans, untimed
     from longplay.data.decode import read_mono
     from longplay.data.structure_plot import plot_structure
 
@@ -140,10 +141,9 @@ def structure(
         raise typer.BadParameter(f"{file}: lasts less than a second")
     facts, found = analyse(wav, rate)
     typer.echo(f"{f'{facts.bpm:g} bpm' if facts.bpm else 'no clear pulse'}, {facts.key or 'no clear key'}")
-    ends = [*(each.start for each in facts.chords[1:]), facts.seconds]
-    chords = list(zip(facts.chords, ends, strict=True))
+    chords = list(spans(untimed(facts.chords), facts.seconds))
     for section, group in zip(found.sections, found.groups, strict=True):
-        names = [each.name for each, end in chords if each.start < section.end and end > section.start]
+        names = [str(chord or NO_CHORD) for start, end, chord in chords if start < section.end and end > section.start]
         about = f"{section.label:7} {chr(ord('A') + group % 26)}  {' '.join(names)}"
         typer.echo(f"{section.start:8.2f} - {section.end:8.2f}  {about.rstrip()}")
     typer.echo(",".join(map(str, found.sections)) or "too short for sections")

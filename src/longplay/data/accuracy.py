@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from longplay.analysis.measure import Facts, measure, same_tempo
-from longplay.chords import Chord, TimedChord, triads_at
+from longplay.chords import triads_at, untimed
 from longplay.data.decode import read_mono
 from longplay.data.manifest import Track
 from longplay.data.workers import run_jobs
@@ -140,17 +140,13 @@ def _listen(job: tuple[str, str]) -> _Found:
 def _heard(found: _Found, track: Track) -> Hearing:
     key = track.key and Key.parse(track.key)
     places = np.arange(LABEL_STEP / 2, track.seconds, LABEL_STEP)
-    known, heard = (triads_at(_pairs(chords), places) for chords in (track.chords, found.whole.chords))
+    known, heard = (triads_at(untimed(chords), places) for chords in (track.chords, found.whole.chords))
     return Hearing(
         tempo=track.bpm is not None and same_tempo(track.bpm, found.whole.bpm),
         key=found.whole.key == (key and str(key)),
         chords=float(np.mean([one == other for one, other in zip(known, heard, strict=True)])),
         key_of_excerpt=found.excerpt.likeliest_key == key,
     )
-
-
-def _pairs(chords: Sequence[TimedChord]) -> list[tuple[float, Chord | None]]:
-    return [(each.start, each.chord) for each in chords]
 
 
 def _mean(rows: Iterable[Sequence[float]]) -> list[float]:

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longplay.chords import Chord, TimedChord, triads_at
+from longplay.chords import Chord, Chords, TimedChord, triads_at, untimed
 
 STEP_SECONDS = 0.1
-
-Chords = Sequence[tuple[float, Chord | None]]
 
 
 def chord_rate(asked: Sequence[Chords], found: Sequence[Sequence[TimedChord]], seconds: float) -> tuple[float, float]:
@@ -24,7 +22,7 @@ def chord_rate(asked: Sequence[Chords], found: Sequence[Sequence[TimedChord]], s
     """
     times = np.arange(0, seconds, STEP_SECONDS)
     wanted = [triads_at(chords, times) for chords in asked]
-    got = [triads_at([(each.start, each.chord) for each in chords], times) for chords in found]
+    got = [triads_at(untimed(chords), times) for chords in found]
     same = np.array([[_share(want, other) for other in got] for want in wanted])
     own = np.eye(len(wanted), dtype=bool)
     return _mean(same[own]), _mean(same[~own])

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from longplay.config import Config
 
+MOVING = ("cluster_size", "embed_avg", "inited")  # state of a codebook in training, which a release leaves out
+
 
 class Quantized(NamedTuple):
     """`values` [B, D, T] with straight-through gradient, `codes` [B, K, T], `loss` scalar."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from longplay.analysis.measure import same_tempo
-from longplay.chords import Chord
+from longplay.chords import Chord, spans
 from longplay.control import Control
 from longplay.harmony import Turns, key_of, usual_key, usual_turns
 from longplay.keys import Key
@@ -109,7 +109,6 @@ def _last_turn(found: Control, lines: Sequence[float]) -> tuple[Chord | None, ..
 
 def _main_chord(found: Control, start: float, end: float) -> Chord | None:
     seconds = defaultdict[Chord | None, float](float)
-    ends = [*(other for other, _ in found.chords[1:]), end]
-    for (since, chord), until in zip(found.chords, ends, strict=True):
+    for since, until, chord in spans(found.chords, end):
         seconds[chord] += max(0.0, min(until, end) - max(since, start))
     return max(seconds, key=seconds.__getitem__)

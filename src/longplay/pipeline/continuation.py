@@ -15,6 +15,7 @@ from longplay.audio import Audio
 from longplay.audio.file import Wav
 from longplay.audio.join import OVERLAP_SECONDS, lead_in
 from longplay.audio.resample import fit, resample_stream
+from longplay.chords import untimed
 from longplay.control import Control
 from longplay.errors import PromptError
 from longplay.models.tokenizer import TokenizerConfig
@@ -75,7 +76,7 @@ def find_control(heard: Heard, sample_rate: int) -> Control:
     facts = measure(heard.wav[0], sample_rate)
     bars = [heard.start + time for time in facts.bars]
     return Control.tracked(
-        bars, facts.bpm, facts.key, [(heard.start + each.start, each.chord) for each in facts.chords]
+        bars, facts.bpm, facts.key, [(heard.start + start, chord) for start, chord in untimed(facts.chords)]
     )
 
 

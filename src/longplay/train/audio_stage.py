@@ -18,7 +18,7 @@ from longplay.errors import CheckpointError, ConfigError
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
-from longplay.nn.quantizers import Codebook, CodeUsage, Quantized
+from longplay.nn.quantizers import MOVING, Codebook, CodeUsage, Quantized
 from longplay.nn.spectral import ComponentsEncoderConfig, SpectralDecoderConfig
 from longplay.train.components import start_from_components
 from longplay.train.export import export_model
@@ -259,7 +259,7 @@ def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["token
     released = {
         name: part for name, part in books.items() if f"{name}.embed" in fitting and f"{name}.inited" not in weights
     }
-    moving = {f"{name}.{part}" for name in released for part in ("cluster_size", "embed_avg", "inited")}
+    moving = {f"{name}.{part}" for name in released for part in MOVING}
     left = sorted(own.keys() - fitting.keys() - moving)
     unknown = sorted(name for name in weights.keys() - own.keys() if name.startswith("encoder."))
     if wrong := [name for name in left if not name.startswith("decoder.")] + unknown:

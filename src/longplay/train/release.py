@@ -12,11 +12,11 @@ from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import MODELS, TEXT_FILE, SystemConfig, load_config, load_weights, save_native
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
+from longplay.nn.quantizers import MOVING
 from longplay.pipeline.int8 import KL_LIMIT, Quantized, int8_metadata, int8_tensors, quantize_lm
 from longplay.text import TextTokenizer
 
 LMPrecision = Literal["float16", "int8"]
-_EMA_STATE = ("cluster_size", "embed_avg", "inited")
 
 
 def release(
@@ -62,7 +62,7 @@ def release(
         weights[model] = {
             key: _half(tensor, f"{directory}: {model} {key}")
             for key, tensor in load_weights(directory, model).items()
-            if not key.endswith(_EMA_STATE)
+            if not key.endswith(MOVING)
         }
         if model == "lm":
             text = (directory / TEXT_FILE).read_bytes()
