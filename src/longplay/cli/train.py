@@ -116,6 +116,41 @@ def tokens(
     )
 
 
+@app.command("takes")
+def takes(
+    manifest: Annotated[
+        Path, typer.Argument(help="Manifest of the corpus: the captions of its train split are the prompts.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards; what it holds is gone on with.")],
+    model: Annotated[str, typer.Option(help="Model that makes them: the one that is to be trained on.")] = "nano",
+    prompts: Annotated[int, typer.Option(min=1, help="How many, each at a tempo and key of its own.")] = 500,
+    each: Annotated[int, typer.Option(min=2, max=64, help="Takes of each prompt.")] = 6,
+    seconds: Annotated[float, typer.Option(min=4, help="Of each take; best as long as the lm's window.")] = 10.24,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; a model in each.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each worker; default: a fair share.")
+    ] = None,
+) -> None:
+    """Make takes of many prompts and measure how well each keeps to it; the lm then learns which are better.
+
+    Learn from them with `longplay train run nano-lm-preference ...`.
+    """
+    import os
+
+    from longplay.data.manifest import read_manifest
+    from longplay.errors import UserError
+    from longplay.evaluate.takes import Maker, make_takes
+
+    tracks = tuple(track for track in read_manifest(manifest) if track.split == "train" and track.captions)
+    if not tracks:
+        raise UserError(f"{manifest}: no track of the train split has a caption; build a corpus first")
+    log_and_limit(1)
+    share = threads or max(1, (os.cpu_count() or 1) // workers)
+    made = make_takes(Maker(model, each, seconds, seed, share, tracks), out, prompts, workers)
+    typer.echo(f"{out}: takes of {made.groups} prompts made in {made.wall_seconds / 60:.1f} minutes")
+
+
 @app.command("release")
 def release(
     out: Annotated[Path, typer.Argument(help="The new model directory.")],

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from longplay import __version__
 from longplay.audio import Audio
@@ -31,7 +35,14 @@ from longplay.prompt import GenerationOptions, Prompt, SettledOptions
 
 SKETCHES_AT_ONCE = 8
 
-__all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Through", "read_recipe"]
+__all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Take", "Through", "read_recipe"]
+
+
+class Take(NamedTuple):
+    """How a piece begins: `codes` [T] of the lm, and what they sound like."""
+
+    codes: npt.NDArray[np.integer[Any]]
+    audio: Audio
 
 
 class Pipeline:
@@ -162,6 +173,25 @@ class Pipeline:
             PromptError: no text, or options out of range.
             CheckpointError: the model lacks a part that the task needs.
         """
+        return [take.audio for take in self.takes(prompt, seeds, options, seconds)]
+
+    def takes(
+        self,
+        prompt: Prompt | str,
+        seeds: Sequence[int],
+        options: GenerationOptions | None = None,
+        seconds: float = 10.0,
+        held: int | None = None,
+    ) -> list[Take]:
+        """`sketch` with the codes.
+
+        Args:
+            prompt, seeds, options, seconds: as for `sketch`.
+            held: hold all of them to what a piece of this seed is held to (`held_to`); None: each to its own.
+
+        Raises:
+            PromptError, CheckpointError: as for `sketch`.
+        """
         prompt = Prompt(text=prompt) if isinstance(prompt, str) else prompt
         prompt.require_text()
         self._check_held(prompt)
@@ -171,9 +201,9 @@ class Pipeline:
         size = SKETCHES_AT_ONCE if together else 1
         groups = [seeds[first : first + size] for first in range(0, len(seeds), size)]
         return [
-            Audio(wav, steps.sample_rate)
+            Take(codes.cpu().numpy(), Audio(wav, steps.sample_rate))
             for group in groups
-            for wav in steps.sketch(prompt, group, min(seconds, settled.seconds))
+            for codes, wav in steps.sketch(prompt, group, min(seconds, settled.seconds), held)
         ]
 
     def reconstruct(

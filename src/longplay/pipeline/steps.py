@@ -128,17 +128,23 @@ class Steps:
         new = generate(self.lm, [piece], self.options)
         return chain(before, self.metered(new, "lm", self.lm.config.code_rate))
 
-    def sketch(self, prompt: Prompt, seeds: Sequence[int], seconds: float) -> list[Wav]:
-        """How pieces with these seeds begin, [1, S] each: their codes are made side by side.
+    def sketch(
+        self, prompt: Prompt, seeds: Sequence[int], seconds: float, held: int | None = None
+    ) -> list[tuple[Tensor, Wav]]:
+        """How pieces with these seeds begin, codes [T] and audio [1, S] of each: their codes are made side by side.
 
         Args:
             prompt: text and sections.
             seeds: one for each piece.
             seconds: of the beginning.
+            held: seed of what all of them are held to; None: each by its own.
         """
         frames = round(seconds * self.lm.config.code_rate)
         chunks, count = list[Tensor](), 0
         pieces = [self._begin(prompt, seed) for seed in seeds]
+        if held is not None:
+            control = self.held_to(prompt, held)
+            pieces = [replace(piece, control=control) for piece in pieces]
         with closing(generate(self.lm, pieces, self.options)) as new:
             for chunk in new:
                 chunks.append(chunk)
@@ -149,7 +155,8 @@ class Steps:
         made = []
         for piece, row in zip(pieces, codes, strict=True):
             steps = replace(self, options=self.options.with_seed(piece.seed), progress=silent)
-            made.append(np.concatenate(list(steps.decode([row[row != NO_CODE][None]], piece)), axis=1))
+            own = row[row != NO_CODE]
+            made.append((own, np.concatenate(list(steps.decode([own[None]], piece)), axis=1)))
         return made
 
     def held_to(self, prompt: Prompt, seed: int) -> Control | None:

@@ -14,6 +14,7 @@ from longplay.config import override, read_yaml
 from longplay.data.manifest import Split, read_manifest
 from longplay.data.token_windows import TokenTrack, read_token_tracks
 from longplay.errors import CheckpointError, ConfigError
+from longplay.models.lm import LM
 from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
 from longplay.train.encoding import load_tokenizer
@@ -80,7 +81,7 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
     text = _text_tokenizer(config, run, train)
     kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()
     rehearsed = read_token_tracks(config.keep, "train") if config.keep is not None and config.keep_share else ()
-    stage = LMStage(config, tokenizer, text, train, held_out, kept, rehearsed, _adapter(config))
+    stage = LMStage(config, tokenizer, text, train, held_out, kept, rehearsed, _adapter(config), _reference(config))
     if config.init is not None:
         _start_from(stage, config.init)
     if config.lora is not None:
@@ -95,6 +96,15 @@ def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, fl
         for track in read_manifest(manifest)
         if track.split == split and (track.codec_ok or stage != "codec")
     ]
+
+
+def _reference(config: LMStageConfig) -> LM | None:
+    """What `preference` holds the model near: the one that it starts from."""
+    if config.preference is None or config.init is None:
+        return None
+    reference = LM(config.lm)
+    start_from(reference, "lm", config.init)
+    return reference
 
 
 def _adapter(config: LMStageConfig) -> AdapterConfig | None:

@@ -27,10 +27,12 @@ from longplay.train.lm_examples import Example, collate, tensors
 from longplay.train.loop_config import LoopConfig
 from longplay.train.lora import LoRAConfig, lora_tensors, merged
 from longplay.train.packing import fill_rows
+from longplay.train.preference import Preference, PreferenceConfig
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
 
 BEST = "best.json"
+_PAIR = "pair_"  # of a batch: fields of the takes
 
 
 class LMStageConfig(Config):
@@ -50,6 +52,7 @@ class LMStageConfig(Config):
             tells most before there is music to go on from, which is a few codes out of a long window.
         misheard: the largest share of the codes before the predicted ones that are exchanged for others of the window, drawn anew
             for every window.
+        preference: learn, beside the music, from which of two takes from one prompt is the better one.
         row_positions: pack windows, blind to each other, in rows of at most so many positions (text, structure and codes);
             pieces shorter than a window then count too, whole. `batch_size` is a number of rows. None: a window is a
             row, shorter ones are padded.
@@ -66,6 +69,7 @@ class LMStageConfig(Config):
     keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
     misheard: float = Field(default=0.0, ge=0, lt=1)
+    preference: PreferenceConfig | None = None
     row_positions: int | None = Field(default=None, gt=1)
     batch_size: int = Field(default=8, gt=0)
     held_out_windows: int = Field(default=16, gt=0)
@@ -78,6 +82,8 @@ class LMStageConfig(Config):
             raise ValueError(f"keep_share = {self.keep_share:g} of which music: set keep")
         if self.init is None and (self.lora is not None or self.text == "init"):
             raise ValueError("lora and text = init need the model to start from: set init")
+        if self.preference is not None and self.text != "init":
+            raise ValueError("preference compares with the model to start from: set init, and text = init")
         return self
 
     @model_validator(mode="after")
@@ -101,6 +107,7 @@ class LMStage:
         kept_tracks: other music to measure with.
         rehearsed_tracks: other music to learn from, for `config.keep_share`.
         adapter: what an exported adapter says of itself; with `config.lora` only.
+        reference: the model that this run starts from; with `config.preference` only.
     """
 
     def __init__(
@@ -113,6 +120,7 @@ class LMStage:
         kept_tracks: Sequence[TokenTrack] = (),
         rehearsed_tracks: Sequence[TokenTrack] = (),
         adapter: AdapterConfig | None = None,
+        reference: LM | None = None,
     ) -> None:
         if config.lm.context_frames is None:
             raise ValueError("stage lm trains on windows: set lm.context_frames")
@@ -132,6 +140,9 @@ class LMStage:
             )
             self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames, shorter=packed)
         self.kept = TokenWindows(list(kept_tracks), config.lm.context_frames, shorter=packed) if kept_tracks else None
+        self.preference: Preference | None = None
+        if config.preference is not None and reference is not None:
+            self.preference = Preference(config.preference, config.lm, reference, text, config.held_out_windows)
         self._measured: dict[str, float] = {}
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
@@ -161,6 +172,9 @@ class LMStage:
         if self.config.row_positions:
             used = sum(example.before + example.frames for example in chosen)
             made["filled"] = torch.tensor(used / (self.config.row_positions * (stop - first)))
+        if self.preference is not None:
+            pairs = self.preference.batch(self.config.loop.seed, step, rows, self.batch_size)
+            made |= {_PAIR + name: value for name, value in pairs.items()}
         return made
 
     def _rows(self, drawn: TokenWindows, step: int, per_row: int) -> list[list[Example]]:
@@ -180,12 +194,19 @@ class LMStage:
         return fill_rows(examples, self.batch_size, self.config.row_positions)
 
     def losses(self, step: int, batch: Batch) -> Losses:
-        """Next-code cross-entropy."""
-        fields = dict(batch)
+        """Next-code cross-entropy, and what pairs of takes cost."""
+        pairs = {name.removeprefix(_PAIR): value for name, value in batch.items() if name.startswith(_PAIR)}
+        fields = {name: value for name, value in batch.items() if not name.startswith(_PAIR)}
         weight, filled = fields.pop("weight"), fields.pop("filled", None)
         loss, accuracy = self.model.loss(LMBatch(**fields), packed=self.config.row_positions is not None)
-        metrics = {"loss": loss.detach() * weight, "accuracy": accuracy}
-        return Losses({"model": loss * weight}, metrics if filled is None else metrics | {"filled": filled})
+        loss = loss * weight
+        metrics = {"loss": loss.detach(), "accuracy": accuracy}
+        if filled is not None:
+            metrics["filled"] = filled
+        if self.preference is not None:
+            preference, found = self.preference.loss(self.model, LMBatch(**pairs))
+            loss, metrics = loss + preference, metrics | found
+        return Losses({"model": loss}, metrics)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and accuracy on fixed windows, with all that is said of them, without any of it (`loss_without_text`), and
@@ -202,6 +223,8 @@ class LMStage:
         if self.kept is not None:
             kept = self._held_out(model, self.kept.batch(1, 0, size))
             metrics |= {f"kept_{name}": value for name, value in kept.items()}
+        if self.preference is not None:
+            metrics |= self.preference.evaluate(model)
         self._measured = metrics
         return metrics
 

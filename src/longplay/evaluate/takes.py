@@ -1,0 +1,203 @@
+"""Takes: several beginnings from one prompt, held to the same tempo, key and chords, and how well each keeps to them.
+
+They are what the lm's stage `preference` learns from (`train/preference_stage.py`): which of two takes is the better one.
+A shard is one of token shards (`train/tokens.py`) with `group`, which takes of one prompt share, and what was measured.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from longplay.analysis.measure import Facts, measure, same_tempo
+from longplay.chords import pitch_seconds, timed, untimed
+from longplay.control import Control
+from longplay.data.manifest import Split, Track
+from longplay.data.musicnn import Listener
+from longplay.data.storage import Folder, open_folder
+from longplay.data.tags import excess, probabilities
+from longplay.data.token_windows import SCHEMA_VERSION
+from longplay.data.varispeed import MOST_SEMITONES, varispeed
+from longplay.data.workers import run_jobs
+from longplay.errors import UserError
+from longplay.evaluate.artifacts import silence
+from longplay.evaluate.candidates import Asked
+from longplay.evaluate.generation import prompt_of
+from longplay.evaluate.harmony import chord_share, pitch_share
+from longplay.keys import key_likeness
+from longplay.pipeline import Pipeline, Take
+from longplay.prompt import GenerationOptions, Prompt
+
+GROUPS_PER_SHARD = 8
+VALID_SHARE = 0.1
+
+MEASURES = ("tempo_met", "key_met", "key_fit", "chords_met", "pitches_met", "likeness", "silent")
+SCHEMA = pa.schema(
+    [
+        ("utt", pa.string()),
+        ("group", pa.int64()),
+        ("text", pa.string()),
+        ("split", pa.string()),
+        ("semantic_token", pa.list_(pa.list_(pa.int64()))),
+        ("bars", pa.list_(pa.float64())),
+        ("bpm", pa.float64()),
+        ("key", pa.string()),
+        ("chords", pa.list_(pa.string())),
+        ("chord_starts", pa.list_(pa.float64())),
+        *((name, pa.float64()) for name in MEASURES),
+    ],
+    metadata={"longplay_schema": SCHEMA_VERSION},
+)
+
+logger = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+class Made(NamedTuple):
+    """How many prompts a call has made takes of, and in what time."""
+
+    groups: int
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class Maker:
+    """One worker's part: a prompt in, its takes out.
+
+    Attributes:
+        model: name or directory.
+        takes: of each prompt.
+        seconds: of each take.
+        seed: of everything that is drawn.
+        threads: of the CPU.
+        tracks: whose captions are the prompts.
+    """
+
+    model: str
+    takes: int
+    seconds: float
+    seed: int
+    threads: int
+    tracks: tuple[Track, ...]
+
+    def rows(self, group: int) -> list[Row]:
+        """The takes of prompt number `group`, as a shard has them."""
+        rng = np.random.default_rng((self.seed, group))
+        split: Split = "valid" if rng.random() < VALID_SHARE else "train"
+        track = self.tracks[rng.integers(len(self.tracks))]
+        track = varispeed(track, int(rng.integers(-MOST_SEMITONES, MOST_SEMITONES + 1)))
+        text = prompt_of(track) if rng.random() < 0.5 else str(rng.choice(track.captions))
+        pipeline, listener = _loaded(self.model, self.threads)
+        prompt, options = Prompt(text=text), GenerationOptions(seconds=self.seconds, seed=group)
+        seeds = [group * self.takes + number for number in range(self.takes)]
+        takes = pipeline.takes(prompt, seeds, options, self.seconds, held=group)
+        control = pipeline.held_to(prompt, options.settle(prompt)) or Control()
+        asked = Asked.of(prompt)
+        return [
+            _row(group, seed, split, text, control, take) | _measured(control, asked, take, listener)
+            for seed, take in zip(seeds, takes, strict=True)
+        ]
+
+
+def make_takes(maker: Maker, out: Path | str, groups: int, workers: int = 1) -> Made:
+    """Make the takes of prompts 0 to `groups` - 1 that no shard in `out` holds yet.
+
+    Raises:
+        UserError: a shard in `out` is none of takes, or some prompts failed; the others are done.
+    """
+    shards = open_folder(out)
+    names = shards.files(".parquet")
+    done = {group for name in names for group in _groups(shards, name)}
+    missing = [group for group in range(groups) if group not in done]
+    number = max((int(name.split(".")[0]) + 1 for name in names if name.split(".")[0].isdigit()), default=0)
+    logger.info("takes of %d prompts are made, %d to go", len(done), len(missing))
+    started, count, failed = time.monotonic(), 0, list[str]()
+    for rows in _in_shards(_made(maker, missing, workers, failed)):
+        table = pa.Table.from_pylist([row for group in rows for row in group], schema=SCHEMA)
+        shards.write(f"{number:05d}.parquet", partial(pq.write_table, table, compression="zstd"))
+        number, count = number + 1, count + len(rows)
+        logger.info("%05d.parquet: %d of %d prompts, %s", number - 1, count, len(missing), _summary(table))
+    if failed:
+        raise UserError(f"{len(failed)} of {len(missing)} prompts failed, the others are done; first: {failed[0]}")
+    return Made(count, time.monotonic() - started)
+
+
+def _made(maker: Maker, missing: Sequence[int], workers: int, failed: list[str]) -> Iterator[list[Row]]:
+    for outcome in run_jobs(maker.rows, missing, workers):
+        if outcome.error is not None:
+            failed.append(f"prompt {outcome.job}: {outcome.error}")
+        else:
+            yield outcome.get()
+
+
+def _in_shards(groups: Iterator[list[Row]]) -> Iterator[list[list[Row]]]:
+    shard = list[list[Row]]()
+    for group in groups:
+        shard.append(group)
+        if len(shard) == GROUPS_PER_SHARD:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+def _groups(shards: Folder, name: str) -> list[int]:
+    with shards.open(name) as file:
+        try:
+            return pq.read_table(file, columns=["group"])["group"].to_pylist()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{name}: is no shard of takes ({reason}); write to another folder") from None
+
+
+def _summary(table: pa.Table) -> str:
+    means = {name: [each for each in table[name].to_pylist() if each is not None] for name in MEASURES}
+    return ", ".join(f"{name} {np.mean(found):.2f}" for name, found in means.items() if found)
+
+
+def _row(group: int, seed: int, split: Split, text: str, control: Control, take: Take) -> Row:
+    chords = timed(control.chords)
+    return {
+        "utt": f"{group}/{seed}",
+        "group": group,
+        "text": text,
+        "split": split,
+        "semantic_token": [take.codes.tolist()],
+        "bars": list(control.bars),
+        "bpm": control.bpm,
+        "key": control.key and str(control.key),
+        "chords": [each.name for each in chords],
+        "chord_starts": [each.start for each in chords],
+    }
+
+
+def _measured(control: Control, asked: Asked, take: Take, listener: Listener) -> Row:
+    wav, rate = take.audio.wav[0], take.audio.sample_rate
+    facts: Facts = measure(wav, rate)
+    chords = untimed(facts.chords)
+    found = excess(probabilities(listener, wav, rate)) if asked.words else {}
+    named = [found[word] for word in asked.words]
+    return {
+        "tempo_met": float(same_tempo(control.bpm, facts.bpm)) if control.bpm else None,
+        "key_met": float(control.key == (facts.key and facts.likeliest_key)) if control.key else None,
+        "key_fit": key_likeness(pitch_seconds(chords, facts.seconds))[control.key] if control.key else None,
+        "chords_met": chord_share(control.chords, chords, facts.seconds) if control.chords else None,
+        "pitches_met": pitch_share(control.chords, chords, facts.seconds) if control.chords else None,
+        "likeness": float(np.mean(named) - np.mean(list(found.values()))) if named else None,
+        "silent": silence([wav], rate),
+    }
+
+
+@cache
+def _loaded(model: str, threads: int) -> tuple[Pipeline, Listener]:
+    """One for each process."""
+    torch.set_num_threads(threads)
+    return Pipeline.load(model, "cpu"), Listener.pretrained()

@@ -1,0 +1,214 @@
+"""Preference: of two takes from one prompt, the better one is to become likelier (DPO, arXiv 2305.18290).
+
+Next-code prediction teaches what music is like, not to keep to a prompt: of a code, the words and chords say a
+hundredth of a nat. Two takes from one prompt differ in nothing but what the model did of its own, so which of them
+keeps to the prompt says it without the rest. The model is held near the one it started from, its reference, and goes
+on learning from music beside.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from longplay.config import Config
+from longplay.data.manifest import Split
+from longplay.data.storage import open_folder
+from longplay.data.token_windows import TokenTrack, TokenWindow, read_token_tracks
+from longplay.errors import ConfigError, TrainingError
+from longplay.models.lm import LM, LMBatch, LMConfig
+from longplay.text import TextTokenizer
+from longplay.train.lm_examples import Example, collate, tensors
+
+# What a take is worth: of the shares that are met, nats of likeness, and the share that is silent.
+WORTH = {
+    "tempo_met": 1.0,
+    "key_met": 0.5,
+    "key_fit": 0.5,
+    "chords_met": 1.0,
+    "pitches_met": 1.0,
+    "likeness": 0.5,
+    "silent": -4.0,
+}
+
+
+class PreferenceConfig(Config):
+    """What is learnt from takes, beside the music.
+
+    Attributes:
+        takes: shards of `longplay train takes`.
+        pairs: of takes for each row of music.
+        beta: how far from the reference pays: the margin, in nats over a whole take, counts this much.
+        weight: of this loss beside that of the music.
+        worth: what each measure of a take counts for; see `WORTH`.
+        least: by how much the better take of a pair is worth more.
+    """
+
+    takes: Path
+    pairs: int = Field(default=1, gt=0)
+    beta: float = Field(default=0.1, gt=0)
+    weight: float = Field(default=1.0, gt=0)
+    worth: dict[str, float] = WORTH
+    least: float = Field(default=0.5, gt=0)
+
+
+@dataclass(frozen=True)
+class Take:
+    """One take, and what it is worth."""
+
+    track: TokenTrack
+    worth: float
+
+
+class Pair(NamedTuple):
+    """Two takes from one prompt, the better one first."""
+
+    better: TokenTrack
+    worse: TokenTrack
+
+
+class Pairs:
+    """The pairs of some takes; those that differ more come more often.
+
+    Args:
+        groups: takes of one prompt each.
+        least: difference in worth.
+
+    Raises:
+        TrainingError: no two takes of a prompt differ as much.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Take]], least: float) -> None:
+        found = [self._of(group, least) for group in groups]
+        self.groups = [(pairs, gaps / gaps.sum()) for pairs, gaps in found if len(pairs)]
+        if not self.groups:
+            raise TrainingError(
+                f"takes of {len(groups)} prompts: no two of a prompt differ by {least:g}; make more takes, or lower preference.least"
+            )
+
+    def draw(self, seed: int, index: int, size: int) -> list[Pair]:
+        """Pairs of batch `index`: every prompt is as likely."""
+        rng = np.random.default_rng((seed, index, 2))
+        drawn = [self.groups[choice] for choice in rng.integers(len(self.groups), size=size)]
+        return [pairs[rng.choice(len(pairs), p=chances)] for pairs, chances in drawn]
+
+    @staticmethod
+    def _of(group: Sequence[Take], least: float) -> tuple[list[Pair], np.ndarray]:
+        ordered = sorted(group, key=lambda take: take.worth)
+        couples = [(worse, better) for worse, better in combinations(ordered, 2) if better.worth - worse.worth >= least]
+        pairs = [Pair(better.track, worse.track) for worse, better in couples]
+        return pairs, np.array([better.worth - worse.worth for worse, better in couples])
+
+
+def read_pairs(config: PreferenceConfig, split: Split) -> Pairs:
+    """The pairs of one split in the shards of takes.
+
+    Raises:
+        ConfigError: `config.worth` names what is not measured.
+        TrainingError: there is no shard, one is none of takes, or nothing is to be preferred.
+    """
+    worth = dict[str, float]()
+    group_of = dict[str, int]()
+    folder = open_folder(config.takes)
+    names = folder.files(".parquet")
+    if not names:
+        raise TrainingError(f"{config.takes}: holds no takes; make them with `longplay train takes`")
+    for name in names:
+        with folder.open(name) as file:
+            try:
+                schema = pq.read_schema(file)
+            except (pa.ArrowException, OSError) as error:
+                raise TrainingError(f"{name}: is no shard of takes ({error}); delete it and make them again") from None
+            if unknown := sorted({"group", *config.worth} - set(schema.names)):
+                raise ConfigError(f"{config.takes}/{name}: takes have no {', '.join(unknown)}; see preference.worth")
+            file.seek(0)
+            table = pq.read_table(file, columns=["utt", "group", *config.worth])
+        for row in table.to_pylist():
+            worth[row["utt"]] = _worth(row, config.worth)
+            group_of[row["utt"]] = row["group"]
+    groups = defaultdict[int, list[Take]](list)
+    for track in read_token_tracks(config.takes, split):
+        groups[group_of[track.utt]].append(Take(track, worth[track.utt]))
+    return Pairs(list(groups.values()), config.least)
+
+
+def _worth(row: Mapping[str, Any], weights: Mapping[str, float]) -> float:
+    """What was not asked for, and so not measured, counts for nothing."""
+    return sum(weight * row[name] for name, weight in weights.items() if row[name] is not None)
+
+
+class Preference:
+    """Pairs as batches, and what they cost.
+
+    Args:
+        config: of this loss.
+        lm: of the model that learns.
+        reference: the model that it starts from; stays as it is.
+        text: turns prompts into ids.
+        held_out: how many pairs are measured.
+    """
+
+    def __init__(
+        self, config: PreferenceConfig, lm: LMConfig, reference: LM, text: TextTokenizer, held_out: int
+    ) -> None:
+        self.config, self.lm, self.text, self.held_out = config, lm, text, held_out
+        self.reference = reference.eval().requires_grad_(False)
+        self.train, self.valid = (read_pairs(config, split) for split in ("train", "valid"))
+
+    def batch(self, seed: int, step: int, rows: slice, batch_size: int) -> dict[str, Tensor]:
+        """Fields of `LMBatch` for the pairs of these rows of a batch, the better and the worse take of each in turn."""
+        pairs = self.train.draw(seed, step, batch_size * self.config.pairs)
+        first, stop, _ = rows.indices(batch_size)
+        return tensors(self._collated(pairs[first * self.config.pairs : stop * self.config.pairs]))
+
+    def loss(self, model: LM, batch: LMBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and detached metrics.
+
+        Returns:
+            `preference` (the loss), `preferred` (share of pairs whose better take has become likelier than the worse
+            one), and how much likelier either is than to the reference, in nats a code: `better`, `worse`.
+        """
+        self.reference.to(batch.codes.device)
+        with torch.no_grad():
+            before = self.reference.log_likelihood(batch)
+        gained = model.log_likelihood(batch) - before
+        better, worse = gained[0::2], gained[1::2]
+        margin = better - worse
+        loss = -F.logsigmoid(self.config.beta * margin).mean()
+        each = gained.detach() / batch.code_lengths
+        metrics = {
+            "preference": loss.detach(),
+            "preferred": (margin > 0).float().mean(),
+            "better": each[0::2].mean(),
+            "worse": each[1::2].mean(),
+        }
+        return self.config.weight * loss, metrics
+
+    def evaluate(self, model: LM) -> dict[str, float]:
+        """The metrics on held-out pairs."""
+        device = next(model.parameters()).device
+        rows = []
+        for pair in self.valid.draw(1, 0, self.held_out):
+            fields = tensors(self._collated([pair]))
+            _, metrics = self.loss(model, LMBatch(**{name: value.to(device) for name, value in fields.items()}))
+            rows.append(metrics)
+        return {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]}
+
+    def _collated(self, pairs: Sequence[Pair]) -> LMBatch:
+        return collate([self._example(take) for pair in pairs for take in pair])
+
+    def _example(self, take: TokenTrack) -> Example:
+        """A take as it was made: from words, from the start of a piece that goes on."""
+        caption = take.captions[0]
+        window = TokenWindow(take, 0, take.semantic, caption, ends=False)
+        return Example(window, tuple(self.text.encode(caption)), self.lm)
