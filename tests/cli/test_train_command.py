@@ -108,6 +108,42 @@ def test_release_stores_the_lm_in_int8_and_prints_its_quality(tmp_path: Path) ->
     assert "--lm-precision int8 needs --lm" in refused.stderr
 
 
+def test_takes_are_made_once_and_measured(folder: Path) -> None:
+    save_tiny(folder / "model")
+    given = (
+        "takes",
+        "manifest.jsonl",
+        "takes",
+        "--model",
+        "model",
+        "--each",
+        "2",
+        "--seconds",
+        "4",
+        "--no-tags",
+        "--threads",
+        "1",
+    )
+    done = longplay(folder, *given, "--prompts", "2")
+    assert done.returncode == 0, done.stderr
+    assert "takes of 2 prompts made" in done.stdout
+    assert "2 of 2 prompts, tempo_met" in done.stderr
+    again = longplay(folder, *given, "--prompts", "2")
+    assert "takes of 0 prompts made" in again.stdout
+    assert len(list((folder / "takes").glob("*.parquet"))) == 1
+
+    lines = (folder / "manifest.jsonl").read_text().splitlines()
+    (folder / "valid.jsonl").write_text(lines[1] + "\n")
+    refused = longplay(folder, "takes", "valid.jsonl", "takes", "--model", "model")
+    assert refused.returncode == 2
+    assert "valid.jsonl: no track of the train split has a caption; build a corpus first" in refused.stderr
+    refused = longplay(folder, "takes", "manifest.jsonl", "other", "--model", "nowhere")
+    assert refused.returncode == 2
+    assert "nowhere" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (folder / "other").exists()
+
+
 def test_throughput_is_measured_with_each_number_of_workers(folder: Path) -> None:
     save_tiny(folder / "model")
     (track, _) = read_manifest(folder / "manifest.jsonl")

@@ -8,18 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from longplay.chords import parse_progression, timed
 from longplay.data.manifest import Track
 from longplay.data.musicnn import Listener, Musicnn
 from longplay.data.token_windows import read_token_tracks
 from longplay.data.workers import Outcome
+from longplay.engine.piece import Piece, RowBuilder
 from longplay.errors import UserError
 from longplay.evaluate import takes
 from longplay.evaluate.harmony import chord_share, pitch_share
 from longplay.evaluate.takes import Maker, make_takes
 from longplay.pipeline import Pipeline
 from longplay.prompt import GenerationOptions, Prompt
+from longplay.train.lm_examples import collate
+from longplay.train.preference import take_example
 from systems import tiny_system
 
 TRACKS = (
@@ -39,7 +43,8 @@ def in_this_process(function: Callable[[Any], Any], jobs: Iterable[Any], workers
 def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     system = tiny_system(tmp_path / "tiny")
     loaded, listener = Pipeline(system, "tiny", "float32"), Listener(Musicnn(), Musicnn())
-    monkeypatch.setattr(takes, "_loaded", lambda model, threads: (loaded, listener))
+    monkeypatch.setattr(takes, "_pipeline", lambda model, threads: loaded)
+    monkeypatch.setattr(takes, "_listener", lambda: listener)
     monkeypatch.setattr(takes, "run_jobs", in_this_process)
     return loaded
 
@@ -51,9 +56,27 @@ def test_takes_share_what_they_are_held_to_and_differ_in_the_rest(pipeline: Pipe
         assert len({str(row[name]) for row in rows}) == 1, name
     assert len({str(row["semantic_token"]) for row in rows}) == 3
     assert rows == Maker("tiny", 3, 4.0, 0, 1, TRACKS).rows(5)
+    assert rows[0]["likeness"] is not None
+    assert Maker("tiny", 2, 4.0, 0, 1, TRACKS, tags=False).rows(5)[0]["likeness"] is None
     options = GenerationOptions(seconds=4.0, seed=15)
     again = pipeline.takes(Prompt(text=rows[0]["text"]), [15], options, 4.0, held=5)
     assert again[0].codes.tolist() == rows[0]["semantic_token"][0]
+
+
+def test_a_take_is_learnt_from_as_it_was_made(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Words, times, bars, key and chords before its codes are those that it was drawn with."""
+    lm, text = pipeline.system.lm, pipeline.system.text_tokenizer
+    assert lm is not None
+    assert text is not None
+    make_takes(Maker("tiny", 2, 4.0, 0, 1, TRACKS), tmp_path, 1)
+    track = read_token_tracks(tmp_path, "train")[1]
+    options = GenerationOptions(seconds=4.0, seed=0).settle(Prompt())
+    ids = tuple(text.encode(track.captions[0]))
+    control = pipeline.held_to(Prompt(text=track.captions[0]), options)
+    piece = Piece(ids=ids, frames=len(track.semantic), seed=1, control=control)
+    made = RowBuilder(lm, piece, "none").rows(torch.from_numpy(track.semantic.astype(np.int64)), 0, guided=False)[0]
+    learnt, _ = lm.rows(collate([take_example(track, text, lm.config)]))
+    torch.testing.assert_close(learnt[0], made)
 
 
 def test_what_is_made_is_not_made_again(pipeline: Pipeline, tmp_path: Path) -> None:

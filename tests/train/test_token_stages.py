@@ -16,6 +16,7 @@ from longplay.data.token_windows import TokenTrack, TokenWindows
 from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.keys import Key
 from longplay.models.flow import Flow
+from longplay.models.lm import LMBatch
 from longplay.train.export import export_model
 from longplay.train.flow_stage import FlowStage, FlowStageConfig, ReflowConfig
 from longplay.train.init import start_from
@@ -324,3 +325,42 @@ def test_the_lm_hears_wrong_codes_and_predicts_the_right_ones(lm_stage: Any) -> 
     packed = lm_stage(misheard=0.9, row_positions=48).batch(2, slice(None))
     assert (packed["heard"] != packed["codes"]).any()
     assert torch.equal(packed["codes"], lm_stage(row_positions=48).batch(2, slice(None))["codes"])
+
+
+def test_the_lm_hears_what_it_would_have_gone_on_with(lm_stage: Any) -> None:
+    stage, plain = lm_stage(misheard=0.9, misheard_for="model"), lm_stage()
+    batch = stage.batch(2, slice(None))
+    assert "heard" not in batch
+    torch.manual_seed(0)
+    first = stage.losses(2, batch).metrics["loss"]
+    torch.manual_seed(0)
+    assert stage.losses(2, batch).metrics["loss"] == first
+    assert plain.losses(2, batch).metrics["loss"] != first
+    with torch.no_grad():
+        stage.model.audio_head.bias[5] += 50.0  # what it expects everywhere
+    heard = stage._misheard(LMBatch(**{name: value for name, value in batch.items() if name != "weight"})).heard
+    assert heard is not None
+    changed = heard != batch["codes"]
+    assert changed.any()
+    assert not changed.all()
+    assert (heard[changed] == 5).all()
+
+
+@torch.inference_mode()
+def test_what_the_lm_draws_next_depends_on_what_is_before(lm_stage: Any) -> None:
+    stage = lm_stage()
+    fields = {name: value for name, value in stage.batch(0, slice(None)).items() if name != "weight"}
+    torch.manual_seed(0)
+    drawn = stage.model.draw_next(LMBatch(**fields))
+    assert drawn.shape == fields["codes"].shape
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < 16
+    torch.nn.init.normal_(stage.model.audio_embedding.weight)  # what was heard is to matter
+    torch.manual_seed(0)
+    drawn = stage.model.draw_next(LMBatch(**fields))
+    fields["codes"] = fields["codes"].clone()
+    fields["codes"][:, 10] = (fields["codes"][:, 10] + 1) % 16
+    torch.manual_seed(0)
+    other = stage.model.draw_next(LMBatch(**fields))
+    assert torch.equal(drawn[:, :11], other[:, :11])
+    assert not torch.equal(drawn[:, 11:], other[:, 11:])

@@ -126,6 +126,12 @@ def takes(
     prompts: Annotated[int, typer.Option(min=1, help="How many, each at a tempo and key of its own.")] = 500,
     each: Annotated[int, typer.Option(min=2, max=64, help="Takes of each prompt.")] = 6,
     seconds: Annotated[float, typer.Option(min=4, help="Of each take; best as long as the lm's window.")] = 10.24,
+    tags: Annotated[
+        bool,
+        typer.Option(
+            "--tags/--no-tags", help="Listen for the styles and instruments that are asked for (fetches musicnn once)."
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; a model in each.")] = 1,
     threads: Annotated[
@@ -147,7 +153,7 @@ def takes(
         raise UserError(f"{manifest}: no track of the train split has a caption; build a corpus first")
     log_and_limit(1)
     share = threads or max(1, (os.cpu_count() or 1) // workers)
-    made = make_takes(Maker(model, each, seconds, seed, share, tracks), out, prompts, workers)
+    made = make_takes(Maker(model, each, seconds, seed, share, tracks, tags), out, prompts, workers)
     typer.echo(f"{out}: takes of {made.groups} prompts made in {made.wall_seconds / 60:.1f} minutes")
 
 

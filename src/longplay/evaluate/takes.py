@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from longplay.analysis.measure import Facts, measure, same_tempo
+from longplay.analysis.measure import measure, same_tempo
 from longplay.chords import pitch_seconds, timed, untimed
 from longplay.control import Control
 from longplay.data.manifest import Split, Track
@@ -37,7 +37,7 @@ from longplay.pipeline import Pipeline, Take
 from longplay.prompt import GenerationOptions, Prompt
 
 GROUPS_PER_SHARD = 8
-VALID_SHARE = 0.1
+VALID_EVERY = 10  # prompts, of which the takes of one are held out
 
 MEASURES = ("tempo_met", "key_met", "key_fit", "chords_met", "pitches_met", "likeness", "silent")
 SCHEMA = pa.schema(
@@ -79,6 +79,7 @@ class Maker:
         seed: of everything that is drawn.
         threads: of the CPU.
         tracks: whose captions are the prompts.
+        tags: whether to listen for the styles and instruments that a prompt names.
     """
 
     model: str
@@ -87,22 +88,23 @@ class Maker:
     seed: int
     threads: int
     tracks: tuple[Track, ...]
+    tags: bool = True
 
     def rows(self, group: int) -> list[Row]:
         """The takes of prompt number `group`, as a shard has them."""
         rng = np.random.default_rng((self.seed, group))
-        split: Split = "valid" if rng.random() < VALID_SHARE else "train"
+        split: Split = "train" if (group + 1) % VALID_EVERY else "valid"
         track = self.tracks[rng.integers(len(self.tracks))]
         track = varispeed(track, int(rng.integers(-MOST_SEMITONES, MOST_SEMITONES + 1)))
         text = prompt_of(track) if rng.random() < 0.5 else str(rng.choice(track.captions))
-        pipeline, listener = _loaded(self.model, self.threads)
+        pipeline = _pipeline(self.model, self.threads)
         prompt, options = Prompt(text=text), GenerationOptions(seconds=self.seconds, seed=group)
         seeds = [group * self.takes + number for number in range(self.takes)]
         takes = pipeline.takes(prompt, seeds, options, self.seconds, held=group)
         control = pipeline.held_to(prompt, options.settle(prompt)) or Control()
-        asked = Asked.of(prompt)
+        words = Asked.of(prompt).words if self.tags else ()
         return [
-            _row(group, seed, split, text, control, take) | _measured(control, asked, take, listener)
+            _row(group, seed, split, text, control, take) | _measured(control, words, take)
             for seed, take in zip(seeds, takes, strict=True)
         ]
 
@@ -179,25 +181,29 @@ def _row(group: int, seed: int, split: Split, text: str, control: Control, take:
     }
 
 
-def _measured(control: Control, asked: Asked, take: Take, listener: Listener) -> Row:
+def _measured(control: Control, words: Sequence[str], take: Take) -> Row:
     wav, rate = take.audio.wav[0], take.audio.sample_rate
-    facts: Facts = measure(wav, rate)
+    facts = measure(wav, rate)
     chords = untimed(facts.chords)
-    found = excess(probabilities(listener, wav, rate)) if asked.words else {}
-    named = [found[word] for word in asked.words]
+    found = excess(probabilities(_listener(), wav, rate)) if words else {}
     return {
         "tempo_met": float(same_tempo(control.bpm, facts.bpm)) if control.bpm else None,
         "key_met": float(control.key == (facts.key and facts.likeliest_key)) if control.key else None,
         "key_fit": key_likeness(pitch_seconds(chords, facts.seconds))[control.key] if control.key else None,
         "chords_met": chord_share(control.chords, chords, facts.seconds) if control.chords else None,
         "pitches_met": pitch_share(control.chords, chords, facts.seconds) if control.chords else None,
-        "likeness": float(np.mean(named) - np.mean(list(found.values()))) if named else None,
+        "likeness": float(np.mean([found[word] for word in words]) - np.mean(list(found.values()))) if words else None,
         "silent": silence([wav], rate),
     }
 
 
 @cache
-def _loaded(model: str, threads: int) -> tuple[Pipeline, Listener]:
+def _pipeline(model: str, threads: int) -> Pipeline:
     """One for each process."""
     torch.set_num_threads(threads)
-    return Pipeline.load(model, "cpu"), Listener.pretrained()
+    return Pipeline.load(model, "cpu")
+
+
+@cache
+def _listener() -> Listener:
+    return Listener.pretrained()

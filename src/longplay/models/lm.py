@@ -454,3 +454,14 @@ class LM(nn.Module):
         inputs, targets = self.rows(batch)
         logits = self.audio_head(self(inputs)).transpose(1, 2)
         return -F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none").sum(1)
+
+    def draw_next(self, batch: LMBatch) -> Int[Tensor, "B T"]:
+        """In the place of each code, one drawn from what the model expects after the codes before it; eos is not drawn."""
+        inputs, targets = self.rows(batch)
+        states, labelled = self(inputs), targets != IGNORED
+        each = [
+            row[known][:length]
+            for row, known, length in zip(states, labelled, batch.code_lengths.tolist(), strict=True)
+        ]
+        logits = self.audio_head(pad_sequence(each, batch_first=True))[..., : self.config.codebook_size].float()
+        return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)

@@ -32,6 +32,7 @@ from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
 
 BEST = "best.json"
+STRETCH_FRAMES = 16  # that are misheard together, where the model mishears itself
 _PAIR = "pair_"  # of a batch: fields of the takes
 
 
@@ -50,8 +51,9 @@ class LMStageConfig(Config):
         keep_best: export the model of the evaluation with the least held-out loss, not that of the last one.
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
-        misheard: the largest share of the codes before the predicted ones that are exchanged for others of the window, drawn anew
-            for every window.
+        misheard: the largest share of the codes before the predicted ones that are exchanged, drawn anew for every window.
+        misheard_for: for `others` of the window, one here and one there; or in stretches for what the `model` would have
+            gone on with, which are the mistakes that it will hear (scheduled sampling, arXiv 1906.07651).
         preference: learn, beside the music, from which of two takes from one prompt is the better one.
         row_positions: pack windows, blind to each other, in rows of at most so many positions (text, structure and codes);
             pieces shorter than a window then count too, whole. `batch_size` is a number of rows. None: a window is a
@@ -69,6 +71,7 @@ class LMStageConfig(Config):
     keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
     misheard: float = Field(default=0.0, ge=0, lt=1)
+    misheard_for: Literal["others", "model"] = "others"
     preference: PreferenceConfig | None = None
     row_positions: int | None = Field(default=None, gt=1)
     batch_size: int = Field(default=8, gt=0)
@@ -161,7 +164,8 @@ class LMStage:
             drawn, per_row = self.openings, max(1, self.windows.frames // self.openings.frames)
         first, stop, _ = rows.indices(self.batch_size)
         every = self._packed(drawn, step) if self.config.row_positions else self._rows(drawn, step, per_row)
-        if share := self.config.misheard:
+        if self.config.misheard and self.config.misheard_for == "others":
+            share = self.config.misheard
             rng = np.random.default_rng((self.config.loop.seed, step, 1))  # beside the stream of the windows
             every = [[example.misheard(share, rng) for example in row] for row in every]
         chosen = [example for row in every[first:stop] for example in row]
@@ -198,7 +202,10 @@ class LMStage:
         pairs = {name.removeprefix(_PAIR): value for name, value in batch.items() if name.startswith(_PAIR)}
         fields = {name: value for name, value in batch.items() if not name.startswith(_PAIR)}
         weight, filled = fields.pop("weight"), fields.pop("filled", None)
-        loss, accuracy = self.model.loss(LMBatch(**fields), packed=self.config.row_positions is not None)
+        heard = LMBatch(**fields)
+        if self.config.misheard and self.config.misheard_for == "model":
+            heard = self._misheard(heard)
+        loss, accuracy = self.model.loss(heard, packed=self.config.row_positions is not None)
         loss = loss * weight
         metrics = {"loss": loss.detach(), "accuracy": accuracy}
         if filled is not None:
@@ -207,6 +214,16 @@ class LMStage:
             preference, found = self.preference.loss(self.model, LMBatch(**pairs))
             loss, metrics = loss + preference, metrics | found
         return Losses({"model": loss}, metrics)
+
+    def _misheard(self, batch: LMBatch) -> LMBatch:
+        """With stretches of the codes heard exchanged for what the model would have gone on with there."""
+        rows, frames = batch.codes.shape
+        with torch.no_grad():
+            drawn = self.model.draw_next(batch)
+        share = self.config.misheard * torch.rand(rows, 1, device=drawn.device)
+        stretches = torch.rand(rows, -(-frames // STRETCH_FRAMES), device=drawn.device) < share
+        wrong = stretches.repeat_interleave(STRETCH_FRAMES, dim=1)[:, :frames]
+        return replace(batch, heard=torch.where(wrong, drawn, batch.codes))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and accuracy on fixed windows, with all that is said of them, without any of it (`loss_without_text`), and

@@ -33,11 +33,11 @@ from longplay.train.lm_examples import Example, collate, tensors
 # What a take is worth: of the shares that are met, nats of likeness, and the share that is silent.
 WORTH = {
     "tempo_met": 1.0,
-    "key_met": 0.5,
-    "key_fit": 0.5,
-    "chords_met": 1.0,
-    "pitches_met": 1.0,
-    "likeness": 0.5,
+    "key_met": 1.0,
+    "key_fit": 1.0,
+    "chords_met": 1.5,
+    "pitches_met": 1.5,
+    "likeness": 0.7,
     "silent": -4.0,
 }
 
@@ -205,10 +205,10 @@ class Preference:
         return {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]}
 
     def _collated(self, pairs: Sequence[Pair]) -> LMBatch:
-        return collate([self._example(take) for pair in pairs for take in pair])
+        return collate([take_example(take, self.text, self.lm) for pair in pairs for take in pair])
 
-    def _example(self, take: TokenTrack) -> Example:
-        """A take as it was made: from words, from the start of a piece that goes on."""
-        caption = take.captions[0]
-        window = TokenWindow(take, 0, take.semantic, caption, ends=False)
-        return Example(window, tuple(self.text.encode(caption)), self.lm)
+
+def take_example(take: TokenTrack, text: TextTokenizer, lm: LMConfig) -> Example:
+    """A take as it was made: from words, from the start of a piece that goes on."""
+    caption = take.captions[0]
+    return Example(TokenWindow(take, 0, take.semantic, caption, ends=False), tuple(text.encode(caption)), lm)
