@@ -119,8 +119,12 @@ page = build_page(Listening(read_manifest(folder / "manifest.jsonl"), folder, fo
 kinds = [block.get_block_name() for block in page.blocks.values()]
 assert {"audio", "radio", "textbox", "dataframe"} <= set(kinds), kinds
 assert kinds.count("button") == 2
-load, previous, on, keep, *more = [function.fn for function in page.fns.values()]
-assert len(more) == 2
+load, previous, on, keep = [function.fn for function in page.fns.values()]
+of_keep = list(page.fns.values())[-1]
+assert {name for _, name in of_keep.targets} == {"input", "blur", "submit"}
+assert of_keep.trigger_mode == "always_last"  # the newest letter is not lost while others are saved
+number = page.blocks[of_keep.inputs[0]._id]
+assert number.get_block_name() == "number"  # of the track, beside its fields: never one without the other
 rows = [["intro", 0, 8], ["verse", 8, 60]]
 assert load(0)[0].startswith("1 of 3")
 place, note, *fields = on(0, 4, "first", rows)
@@ -128,7 +132,7 @@ assert (place, note, fields[0]) == (1, "saved in labels.jsonl", "2 of 3 (1 label
 assert previous(1, None, "first", rows)[:2] == [0, "not saved: it has no rating"]
 stays, warning, *_ = on(1, 4, "first", [["coda", 0, 3]])
 assert stays == 1 and "coda" in warning
-assert keep(1, 4, "first", rows)[0] == "saved"
+assert keep(1, 4, "first", rows) == "saved; 2 labelled"
 assert len((folder / "labels.jsonl").read_text().splitlines()) == 2
 _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", allowed_paths=[str(folder)])
 html = urllib.request.urlopen(address).read().decode()

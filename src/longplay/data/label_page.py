@@ -12,6 +12,7 @@ from longplay.data.manifest import Track
 from longplay.errors import UserError
 from longplay.prompt import LABELS, Section
 
+ONE_AFTER_ANOTHER = "labels"  # what saves: leaving a field for a button does two things at once
 COLUMNS = ("label", "start", "end")
 Rows = list[list[Any]]  # of the table of sections: label, start, end
 
@@ -133,7 +134,8 @@ def build_page(listening: Listening) -> Any:
         raise UserError("the page needs Gradio: `pip install 'longplay[label]'`") from None
 
     with gr.Blocks(title="Longplay: label", analytics_enabled=False) as page:
-        place = gr.State(listening.first)
+        # Not a `gr.State`: that is kept by the server, and would change before what is shown does.
+        place = gr.Number(listening.first, precision=0, visible="hidden")
         heading = gr.Markdown()
         audio = gr.Audio(type="filepath", interactive=False, label="Listen")
         rating = gr.Radio([1, 2, 3, 4, 5], label="Rating: 1 not to be learnt from, 5 just right")
@@ -159,25 +161,26 @@ def build_page(listening: Listening) -> Any:
         def heading_of(at: int) -> str:
             return listening.show(at).heading
 
-        def keep(at: int, stars: int | None, words: str, rows: Rows) -> tuple[str, str]:
+        def keep(at: int, stars: int | None, words: str, rows: Rows) -> str:
             try:
                 saved = listening.save(at, stars, words, rows)
             except UserError as error:
-                return f"**{error}**", heading_of(at)
-            return ("saved" if saved else "give a rating to save it"), heading_of(at)
+                return f"**{error}**"
+            return f"saved; {len(listening.labels)} labelled" if saved else "give a rating to save it"
 
         given = [place, rating, caption, sections]
         page.load(lambda at: list(listening.show(at)), [place], fields)
         for button, by in ((back, -1), (on, 1)):
             button.click(
-                lambda at, stars, words, rows, by=by: move(at, by, stars, words, rows), given, [place, message, *fields]
+                lambda at, stars, words, rows, by=by: move(at, by, stars, words, rows),
+                given,
+                [place, message, *fields],
+                concurrency_id=ONE_AFTER_ANOTHER,
             )
-        for field in (
-            rating,
-            caption,
-            sections,
-        ):  # typing and choosing save at once; `input` is the listener's own doing
-            field.input(keep, given, [message, heading])
+        # Typing and choosing save at once; `input` is the listener's own doing. A text box tells of it before it holds the newest
+        # letter, so leaving it saves, too; the last of several events that come while one is saved is not lost.
+        own_doing = [rating.input, caption.input, caption.blur, caption.submit, sections.input]
+        gr.on(own_doing, keep, given, [message], trigger_mode="always_last", concurrency_id=ONE_AFTER_ANOTHER)
     return page
 
 
