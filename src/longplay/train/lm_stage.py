@@ -53,7 +53,8 @@ class LMStageConfig(Config):
             tells most before there is music to go on from, which is a few codes out of a long window.
         misheard: the largest share of the codes before the predicted ones that are exchanged, drawn anew for every window.
         misheard_for: for `others` of the window, one here and one there; or in stretches for what the `model` would have
-            gone on with, which are the mistakes that it will hear (scheduled sampling, arXiv 1906.07651).
+            gone on with had it been told what another window of the batch is told (scheduled sampling, arXiv 1906.07651):
+            so it hears mistakes of its own, and finds back to what it is told.
         preference: learn, beside the music, from which of two takes from one prompt is the better one.
         row_positions: pack windows, blind to each other, in rows of at most so many positions (text, structure and codes);
             pieces shorter than a window then count too, whole. `batch_size` is a number of rows. None: a window is a
@@ -216,14 +217,16 @@ class LMStage:
         return Losses({"model": loss}, metrics)
 
     def _misheard(self, batch: LMBatch) -> LMBatch:
-        """With stretches of the codes heard exchanged for what the model would have gone on with there."""
+        """With stretches of the codes heard exchanged for what the model would have gone on with there, told of another row."""
         rows, frames = batch.codes.shape
+        told = {name: getattr(batch, name) for name in ("ids", "id_lengths", "control")}
+        wrong = {name: value.roll(1, 0) for name, value in told.items() if value is not None}
         with torch.no_grad():
-            drawn = self.model.draw_next(batch)
+            drawn = self.model.draw_next(replace(batch, **wrong))
         share = self.config.misheard * torch.rand(rows, 1, device=drawn.device)
         stretches = torch.rand(rows, -(-frames // STRETCH_FRAMES), device=drawn.device) < share
-        wrong = stretches.repeat_interleave(STRETCH_FRAMES, dim=1)[:, :frames]
-        return replace(batch, heard=torch.where(wrong, drawn, batch.codes))
+        misheard = stretches.repeat_interleave(STRETCH_FRAMES, dim=1)[:, :frames]
+        return replace(batch, heard=torch.where(misheard, drawn, batch.codes))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and accuracy on fixed windows, with all that is said of them, without any of it (`loss_without_text`), and
