@@ -127,7 +127,7 @@ def test_takes_are_made_once_and_measured(folder: Path) -> None:
     done = longplay(folder, *given, "--prompts", "2")
     assert done.returncode == 0, done.stderr
     assert "takes of 2 prompts made" in done.stdout
-    assert "2 of 2 prompts, tempo_met" in done.stderr
+    assert "2 of 2 prompts, silent 0.00" in done.stderr
     again = longplay(folder, *given, "--prompts", "2")
     assert "takes of 0 prompts made" in again.stdout
     assert len(list((folder / "takes").glob("*.parquet"))) == 1

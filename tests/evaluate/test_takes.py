@@ -44,6 +44,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     system = tiny_system(tmp_path / "tiny")
     loaded, listener = Pipeline(system, "tiny", "float32"), Listener(Musicnn(), Musicnn())
     monkeypatch.setattr(takes, "_pipeline", lambda model, threads: loaded)
+    monkeypatch.setattr(Pipeline, "load", lambda model, device: loaded)
     monkeypatch.setattr(takes, "_listener", lambda: listener)
     monkeypatch.setattr(takes, "run_jobs", in_this_process)
     return loaded
@@ -98,6 +99,8 @@ def test_what_is_made_is_not_made_again(pipeline: Pipeline, tmp_path: Path) -> N
     )
     if control is not None and control.bpm:
         assert tracks[0].control.bpm == pytest.approx(control.bpm)
+    with pytest.raises(UserError, match=r"00000.parquet: holds 2 takes of 4 s, seed 0, .*; these are 2 takes of 5 s"):
+        make_takes(Maker("tiny", 2, 5.0, 0, 1, TRACKS), out, 6)
     (out / "00009.parquet").write_text("not parquet")
     with pytest.raises(UserError, match="00009.parquet: is no shard of takes"):
         make_takes(maker, out, 6)

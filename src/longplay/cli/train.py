@@ -132,7 +132,7 @@ def takes(
             "--tags/--no-tags", help="Listen for the styles and instruments that are asked for (fetches musicnn once)."
         ),
     ] = True,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the prompts that are drawn.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; a model in each.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each worker; default: a fair share.")

@@ -28,6 +28,7 @@ from longplay.data.token_windows import SCHEMA_VERSION
 from longplay.data.varispeed import MOST_SEMITONES, varispeed
 from longplay.data.workers import run_jobs
 from longplay.errors import UserError
+from longplay.evaluate.adherence import same_key
 from longplay.evaluate.artifacts import silence
 from longplay.evaluate.candidates import Asked
 from longplay.evaluate.generation import prompt_of
@@ -39,6 +40,7 @@ from longplay.prompt import GenerationOptions, Prompt
 GROUPS_PER_SHARD = 8
 VALID_EVERY = 10  # prompts, of which the takes of one are held out
 
+ABOUT = b"longplay_takes"  # of a shard's metadata
 MEASURES = ("tempo_met", "key_met", "key_fit", "chords_met", "pitches_met", "likeness", "silent")
 SCHEMA = pa.schema(
     [
@@ -76,7 +78,7 @@ class Maker:
         model: name or directory.
         takes: of each prompt.
         seconds: of each take.
-        seed: of everything that is drawn.
+        seed: of the prompts that are drawn.
         threads: of the CPU.
         tracks: whose captions are the prompts.
         tags: whether to listen for the styles and instruments that a prompt names.
@@ -108,22 +110,29 @@ class Maker:
             for seed, take in zip(seeds, takes, strict=True)
         ]
 
+    def about(self, digest: str) -> str:
+        """What takes that belong together have in common, the weights of their model by hash."""
+        return f"{self.takes} takes of {self.seconds:g} s, seed {self.seed}, weights {digest[:12]}"
+
 
 def make_takes(maker: Maker, out: Path | str, groups: int, workers: int = 1) -> Made:
     """Make the takes of prompts 0 to `groups` - 1 that no shard in `out` holds yet.
 
     Raises:
-        UserError: a shard in `out` is none of takes, or some prompts failed; the others are done.
+        CheckpointError: there is no such model.
+        UserError: a shard in `out` is none of takes, or of others; or some prompts failed: the others are done.
     """
+    about = maker.about(Pipeline.load(maker.model, "cpu").digest)
+    schema = SCHEMA.with_metadata({**(SCHEMA.metadata or {}), ABOUT: about})
     shards = open_folder(out)
     names = shards.files(".parquet")
-    done = {group for name in names for group in _groups(shards, name)}
+    done = {group for name in names for group in _groups(shards, name, about)}
     missing = [group for group in range(groups) if group not in done]
     number = max((int(name.split(".")[0]) + 1 for name in names if name.split(".")[0].isdigit()), default=0)
     logger.info("takes of %d prompts are made, %d to go", len(done), len(missing))
     started, count, failed = time.monotonic(), 0, list[str]()
     for rows in _in_shards(_made(maker, missing, workers, failed)):
-        table = pa.Table.from_pylist([row for group in rows for row in group], schema=SCHEMA)
+        table = pa.Table.from_pylist([row for group in rows for row in group], schema=schema)
         shards.write(f"{number:05d}.parquet", partial(pq.write_table, table, compression="zstd"))
         number, count = number + 1, count + len(rows)
         logger.info("%05d.parquet: %d of %d prompts, %s", number - 1, count, len(missing), _summary(table))
@@ -151,13 +160,17 @@ def _in_shards(groups: Iterator[list[Row]]) -> Iterator[list[list[Row]]]:
         yield shard
 
 
-def _groups(shards: Folder, name: str) -> list[int]:
+def _groups(shards: Folder, name: str, about: str) -> list[int]:
     with shards.open(name) as file:
         try:
-            return pq.read_table(file, columns=["group"])["group"].to_pylist()
-        except (pa.ArrowException, OSError, KeyError) as error:
+            table = pq.read_table(file, columns=["group"])
+        except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{name}: is no shard of takes ({reason}); write to another folder") from None
+    there = (table.schema.metadata or {}).get(ABOUT, b"others").decode()
+    if there != about:
+        raise UserError(f"{name}: holds {there}; these are {about}: write to another folder")
+    return table["group"].to_pylist()
 
 
 def _summary(table: pa.Table) -> str:
@@ -188,7 +201,7 @@ def _measured(control: Control, words: Sequence[str], take: Take) -> Row:
     found = excess(probabilities(_listener(), wav, rate)) if words else {}
     return {
         "tempo_met": float(same_tempo(control.bpm, facts.bpm)) if control.bpm else None,
-        "key_met": float(control.key == (facts.key and facts.likeliest_key)) if control.key else None,
+        "key_met": float(same_key(str(control.key), facts.key)) if control.key else None,
         "key_fit": key_likeness(pitch_seconds(chords, facts.seconds))[control.key] if control.key else None,
         "chords_met": chord_share(control.chords, chords, facts.seconds) if control.chords else None,
         "pitches_met": pitch_share(control.chords, chords, facts.seconds) if control.chords else None,

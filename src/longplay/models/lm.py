@@ -450,7 +450,7 @@ class LM(nn.Module):
         return LMLoss(F.cross_entropy(logits, target), (logits.argmax(-1) == target).float().mean())
 
     def log_likelihood(self, batch: LMBatch) -> Float[Tensor, " B"]:
-        """Of all codes of each row together, in nats."""
+        """Of all codes of each row together, and of eos where it is complete, in nats."""
         inputs, targets = self.rows(batch)
         logits = self.audio_head(self(inputs)).transpose(1, 2)
         return -F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none").sum(1)
