@@ -103,6 +103,18 @@ def test_rows_of_a_batch_bring_their_own_pairs(preferring: Any) -> None:
     assert (worse == 7).float().mean() > 0.5
 
 
+def test_without_held_out_takes_it_learns_unmeasured(preferring: Any, tmp_path: Path, caplog: Any) -> None:
+    few = tmp_path / "few"
+    rows = pq.read_table(tmp_path / "takes/00000.parquet", filters=[("split", "=", "train")])
+    few.mkdir()
+    pq.write_table(rows, few / "00000.parquet")
+    stage = preferring(preference={"takes": few})
+    assert "no pair of takes is held out to measure with" in caplog.text
+    with torch.inference_mode():
+        assert "preferred" not in stage.evaluate(stage.model)
+    assert "pair_codes" in stage.batch(0, slice(None))
+
+
 def test_log_likelihood_is_the_loss_of_whole_rows(preferring: Any) -> None:
     stage = preferring()
     fields = {name[5:]: value for name, value in stage.batch(0, slice(0, 4)).items() if name.startswith("pair_")}

@@ -6,6 +6,7 @@ keeps to the prompt says it without the rest. The model is held near the one it 
 on learning from music beside.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ WORTH = {
     "likeness": 0.7,
     "silent": -4.0,
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 class PreferenceConfig(Config):
@@ -163,7 +167,12 @@ class Preference:
     ) -> None:
         self.config, self.lm, self.text, self.held_out = config, lm, text, held_out
         self.reference = reference.eval().requires_grad_(False)
-        self.train, self.valid = (read_pairs(config, split) for split in ("train", "valid"))
+        self.train = read_pairs(config, "train")
+        try:
+            self.valid: Pairs | None = read_pairs(config, "valid")
+        except TrainingError as error:
+            logger.warning("no pair of takes is held out to measure with (%s)", error)
+            self.valid = None
 
     def batch(self, seed: int, step: int, rows: slice, batch_size: int) -> dict[str, Tensor]:
         """Fields of `LMBatch` for the pairs of these rows of a batch, the better and the worse take of each in turn."""
@@ -195,7 +204,9 @@ class Preference:
         return self.config.weight * loss, metrics
 
     def evaluate(self, model: LM) -> dict[str, float]:
-        """The metrics on held-out pairs."""
+        """The metrics on held-out pairs; none where there are none."""
+        if self.valid is None:
+            return {}
         device = next(model.parameters()).device
         rows = []
         for pair in self.valid.draw(1, 0, self.held_out):
