@@ -110,20 +110,8 @@ def test_release_stores_the_lm_in_int8_and_prints_its_quality(tmp_path: Path) ->
 
 def test_takes_are_made_once_and_measured(folder: Path) -> None:
     save_tiny(folder / "model")
-    given = (
-        "takes",
-        "manifest.jsonl",
-        "takes",
-        "--model",
-        "model",
-        "--each",
-        "2",
-        "--seconds",
-        "4",
-        "--no-tags",
-        "--threads",
-        "1",
-    )
+    how = ("--model", "model", "--each", "2", "--seconds", "4", "--no-tags", "--threads", "1")
+    given = ("takes", "manifest.jsonl", "takes", *how)
     done = longplay(folder, *given, "--prompts", "2")
     assert done.returncode == 0, done.stderr
     assert "takes of 2 prompts made" in done.stdout

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +14,25 @@ from longplay.control import Control
 from longplay.data.intake import PUBLISHED_LABELS
 from longplay.data.manifest import Split
 from longplay.data.recordings import hashed_splits
+from longplay.data.shards import SCHEMA_VERSION
 from longplay.data.storage import Folder, open_folder
 from longplay.errors import TrainingError
 from longplay.prompt import MAX_SECONDS, Section, parse_sections
 
-SCHEMA_VERSION = "1"
 REQUIRED = ("utt", "text", "semantic_token")
 PUBLISHED_VALID_SHARE = 0.05
+
+
+class ShardKind(NamedTuple):
+    """What messages call a shard, and the lack of any, and the command that makes them."""
+
+    one: str
+    several: str
+    command: str
+
+
+TOKENS = ShardKind("token shard", "token shard (*.parquet)", "longplay train tokens")
+TAKES = ShardKind("shard of takes", "takes", "longplay train takes")
 
 
 @dataclass(frozen=True)
@@ -60,10 +72,7 @@ def read_token_tracks(folder: Path | str, split: Split) -> list[TokenTrack]:
     Raises:
         TrainingError: there is no shard, one has other columns or another version, or none has a track of the split.
     """
-    shards = open_folder(folder)
-    tables = {name: _read_table(shards, name, split) for name in shards.files(".parquet", ".tar")}
-    if not tables:
-        raise TrainingError(f"{folder}: holds no token shard (*.parquet); make them with `longplay train tokens`")
+    tables = read_tables(folder, split)
     published = [
         utt for table in tables.values() if "split" not in table.column_names for utt in table["utt"].to_pylist()
     ]
@@ -71,7 +80,7 @@ def read_token_tracks(folder: Path | str, split: Split) -> list[TokenTrack]:
     tracks = [
         track
         for table in tables.values()
-        for track in _tracks(table)
+        for track in tracks_of(table)
         if "split" in table.column_names or splits[track.utt] == split
     ]
     if not tracks:
@@ -81,7 +90,20 @@ def read_token_tracks(folder: Path | str, split: Split) -> list[TokenTrack]:
     return tracks
 
 
-def _read_table(shards: Folder, name: str, split: Split) -> pa.Table:
+def read_tables(folder: Path | str, split: Split, kind: ShardKind = TOKENS) -> dict[str, pa.Table]:
+    """The shards of `folder` by name; of those that have splits, only the rows of one.
+
+    Raises:
+        TrainingError: there is no shard, or one has other columns or another version.
+    """
+    shards = open_folder(folder)
+    tables = {name: _read_table(shards, name, split, kind) for name in shards.files(".parquet", ".tar")}
+    if not tables:
+        raise TrainingError(f"{folder}: holds no {kind.several}; make them with `{kind.command}`")
+    return tables
+
+
+def _read_table(shards: Folder, name: str, split: Split, kind: ShardKind) -> pa.Table:
     """One shard; of one of ours, only the rows of a split."""
     with shards.open(name) as file:
         try:
@@ -89,7 +111,7 @@ def _read_table(shards: Folder, name: str, split: Split) -> pa.Table:
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise TrainingError(
-                f"{name}: is no token shard ({reason}); delete it and make it again with `longplay train tokens`"
+                f"{name}: is no {kind.one} ({reason}); delete it and make it again with `{kind.command}`"
             ) from None
         version = (schema.metadata or {}).get(b"longplay_schema", SCHEMA_VERSION.encode()).decode()
         if version != SCHEMA_VERSION:
@@ -104,7 +126,8 @@ def _read_table(shards: Folder, name: str, split: Split) -> pa.Table:
         return pq.read_table(file, filters=[("split", "=", split)] if "split" in schema.names else None)
 
 
-def _tracks(table: pa.Table) -> Iterator[TokenTrack]:
+def tracks_of(table: pa.Table) -> Iterator[TokenTrack]:
+    """The pieces of a shard, one a row."""
     about = [column for column in table.column_names if not column.endswith("_token")]
     for index, row in enumerate(table.select(about).to_pylist()):
         semantic = _codes(table["semantic_token"][index])

@@ -1,6 +1,6 @@
 """Does music have the chords that it was held to?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,8 +20,10 @@ def chord_rate(asked: Sequence[Chords], found: Sequence[Sequence[TimedChord]], s
     Returns:
         share and chance; NaN where none is asked for.
     """
-    same = np.array([[chord_share(want, untimed(got), seconds) for got in found] for want in asked])
-    own = np.eye(len(asked), dtype=bool)
+    wanted = [_triads(chords, seconds) for chords in asked]
+    got = [_triads(untimed(chords), seconds) for chords in found]
+    same = np.array([[_same(want, other) for other in got] for want in wanted])
+    own = np.eye(len(wanted), dtype=bool)
     return _mean(same[own]), _mean(same[~own])
 
 
@@ -30,20 +32,22 @@ def chord_share(asked: Chords, found: Chords, seconds: float) -> float:
 
     NaN where none is asked for.
     """
-    return _mean(np.array([want == got for want, got in _pairs(asked, found, seconds)]))
+    return _same(_triads(asked, seconds), _triads(found, seconds))
 
 
 def pitch_share(asked: Chords, found: Chords, seconds: float) -> float:
     """Share of the pitches of the asked triads that are in those that are found; counted as `chord_share` does."""
-    shared = [len({*want.pitches} & {*got.pitches}) / 3 if got else 0.0 for want, got in _pairs(asked, found, seconds)]
+    pairs = zip(_triads(asked, seconds), _triads(found, seconds), strict=True)
+    shared = [len({*want.pitches} & {*got.pitches}) / 3 if got else 0.0 for want, got in pairs if want is not None]
     return _mean(np.array(shared))
 
 
-def _pairs(asked: Chords, found: Chords, seconds: float) -> Iterator[tuple[Chord, Chord | None]]:
-    times = np.arange(0, seconds, STEP_SECONDS)
-    for want, got in zip(triads_at(asked, times), triads_at(found, times), strict=True):
-        if want is not None:
-            yield want, got
+def _triads(chords: Chords, seconds: float) -> list[Chord | None]:
+    return triads_at(chords, np.arange(0, seconds, STEP_SECONDS))
+
+
+def _same(asked: Sequence[Chord | None], found: Sequence[Chord | None]) -> float:
+    return _mean(np.array([want == got for want, got in zip(asked, found, strict=True) if want is not None]))
 
 
 def _mean(shares: np.ndarray) -> float:

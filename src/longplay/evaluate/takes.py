@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,9 @@ from longplay.chords import pitch_seconds, timed, untimed
 from longplay.control import Control
 from longplay.data.manifest import Split, Track
 from longplay.data.musicnn import Listener
+from longplay.data.shards import HELD, METADATA, SEMANTIC, in_shards, next_number, write_shard
 from longplay.data.storage import Folder, open_folder
 from longplay.data.tags import excess, probabilities
-from longplay.data.token_windows import SCHEMA_VERSION
 from longplay.data.varispeed import MOST_SEMITONES, varispeed
 from longplay.data.workers import run_jobs
 from longplay.errors import UserError
@@ -40,7 +40,7 @@ from longplay.prompt import GenerationOptions, Prompt
 GROUPS_PER_SHARD = 8
 VALID_EVERY = 10  # prompts, of which the takes of one are held out
 
-ABOUT = b"longplay_takes"  # of a shard's metadata
+ABOUT = "longplay_takes"  # of a shard's metadata
 MEASURES = ("tempo_met", "key_met", "key_fit", "chords_met", "pitches_met", "likeness", "silent")
 SCHEMA = pa.schema(
     [
@@ -48,15 +48,11 @@ SCHEMA = pa.schema(
         ("group", pa.int64()),
         ("text", pa.string()),
         ("split", pa.string()),
-        ("semantic_token", pa.list_(pa.list_(pa.int64()))),
-        ("bars", pa.list_(pa.float64())),
-        ("bpm", pa.float64()),
-        ("key", pa.string()),
-        ("chords", pa.list_(pa.string())),
-        ("chord_starts", pa.list_(pa.float64())),
+        SEMANTIC,
+        *HELD,
         *((name, pa.float64()) for name in MEASURES),
     ],
-    metadata={"longplay_schema": SCHEMA_VERSION},
+    metadata=METADATA,
 )
 
 logger = logging.getLogger(__name__)
@@ -123,17 +119,17 @@ def make_takes(maker: Maker, out: Path | str, groups: int, workers: int = 1) -> 
         UserError: a shard in `out` is none of takes, or of others; or some prompts failed: the others are done.
     """
     about = maker.about(Pipeline.load(maker.model, "cpu").digest)
-    schema = SCHEMA.with_metadata({**(SCHEMA.metadata or {}), ABOUT: about})
+    schema = SCHEMA.with_metadata({**METADATA, ABOUT: about})
     shards = open_folder(out)
     names = shards.files(".parquet")
     done = {group for name in names for group in _groups(shards, name, about)}
     missing = [group for group in range(groups) if group not in done]
-    number = max((int(name.split(".")[0]) + 1 for name in names if name.split(".")[0].isdigit()), default=0)
+    number = next_number(names)
     logger.info("takes of %d prompts are made, %d to go", len(done), len(missing))
     started, count, failed = time.monotonic(), 0, list[str]()
-    for rows in _in_shards(_made(maker, missing, workers, failed)):
+    for rows in in_shards(_made(maker, missing, workers, failed), GROUPS_PER_SHARD):
         table = pa.Table.from_pylist([row for group in rows for row in group], schema=schema)
-        shards.write(f"{number:05d}.parquet", partial(pq.write_table, table, compression="zstd"))
+        write_shard(shards, f"{number:05d}.parquet", table)
         number, count = number + 1, count + len(rows)
         logger.info("%05d.parquet: %d of %d prompts, %s", number - 1, count, len(missing), _summary(table))
     if failed:
@@ -149,17 +145,6 @@ def _made(maker: Maker, missing: Sequence[int], workers: int, failed: list[str])
             yield outcome.get()
 
 
-def _in_shards(groups: Iterator[list[Row]]) -> Iterator[list[list[Row]]]:
-    shard = list[list[Row]]()
-    for group in groups:
-        shard.append(group)
-        if len(shard) == GROUPS_PER_SHARD:
-            yield shard
-            shard = []
-    if shard:
-        yield shard
-
-
 def _groups(shards: Folder, name: str, about: str) -> list[int]:
     with shards.open(name) as file:
         try:
@@ -167,7 +152,7 @@ def _groups(shards: Folder, name: str, about: str) -> list[int]:
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{name}: is no shard of takes ({reason}); write to another folder") from None
-    there = (table.schema.metadata or {}).get(ABOUT, b"others").decode()
+    there = (table.schema.metadata or {}).get(ABOUT.encode(), b"others").decode()
     if there != about:
         raise UserError(f"{name}: holds {there}; these are {about}: write to another folder")
     return table["group"].to_pylist()

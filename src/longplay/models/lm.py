@@ -12,7 +12,7 @@ vector before it, where in the bar it falls, the tempo and the key (`control.py`
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -138,6 +138,10 @@ class LMBatch:
     complete: Bool[Tensor, " B"]
     control: Float[Tensor, "B T+1 C"] | None = None
     heard: Int[Tensor, "B T"] | None = None
+
+    def to(self, device: torch.device) -> "LMBatch":
+        """The same on `device`."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})
 
 
 class LMLoss(NamedTuple):

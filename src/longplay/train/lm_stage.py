@@ -146,7 +146,7 @@ class LMStage:
         self.kept = TokenWindows(list(kept_tracks), config.lm.context_frames, shorter=packed) if kept_tracks else None
         self.preference: Preference | None = None
         if config.preference is not None and reference is not None:
-            self.preference = Preference(config.preference, config.lm, reference, text, config.held_out_windows)
+            self.preference = Preference(config.preference, reference, text, config.held_out_windows)
         self._measured: dict[str, float] = {}
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
@@ -252,8 +252,7 @@ class LMStage:
         device = next(model.parameters()).device
         rows = []
         for window in windows:
-            fields = tensors(collate([self._example(window)]))
-            batch = LMBatch(**{name: value.to(device) for name, value in fields.items()})
+            batch = collate([self._example(window)]).to(device)
             loss, accuracy = model.loss(batch)
             without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
             row = {"loss": loss, "accuracy": accuracy, "loss_without_text": without}

@@ -9,14 +9,11 @@ on learning from music beside.
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -24,12 +21,13 @@ from torch.nn import functional as F
 
 from longplay.config import Config
 from longplay.data.manifest import Split
-from longplay.data.storage import open_folder
-from longplay.data.token_windows import TokenTrack, TokenWindow, read_token_tracks
+from longplay.data.token_windows import TAKES, TokenTrack, TokenWindow, read_tables, tracks_of
 from longplay.errors import ConfigError, TrainingError
 from longplay.models.lm import LM, LMBatch, LMConfig
 from longplay.text import TextTokenizer
 from longplay.train.lm_examples import Example, collate, tensors
+
+logger = logging.getLogger(__name__)
 
 # What a take is worth: of the shares that are met, nats of likeness, and the share that is silent.
 WORTH = {
@@ -41,9 +39,6 @@ WORTH = {
     "likeness": 0.7,
     "silent": -4.0,
 }
-
-
-logger = logging.getLogger(__name__)
 
 
 class PreferenceConfig(Config):
@@ -66,9 +61,8 @@ class PreferenceConfig(Config):
     least: float = Field(default=0.5, gt=0)
 
 
-@dataclass(frozen=True)
-class Take:
-    """One take, and what it is worth."""
+class Rated(NamedTuple):
+    """A take, and what it is worth."""
 
     track: TokenTrack
     worth: float
@@ -92,7 +86,7 @@ class Pairs:
         TrainingError: no two takes of a prompt differ as much.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Take]], least: float) -> None:
+    def __init__(self, groups: Sequence[Sequence[Rated]], least: float) -> None:
         found = [self._of(group, least) for group in groups]
         self.groups = [(pairs, gaps / gaps.sum()) for pairs, gaps in found if len(pairs)]
         if not self.groups:
@@ -107,7 +101,7 @@ class Pairs:
         return [pairs[rng.choice(len(pairs), p=chances)] for pairs, chances in drawn]
 
     @staticmethod
-    def _of(group: Sequence[Take], least: float) -> tuple[list[Pair], np.ndarray]:
+    def _of(group: Sequence[Rated], least: float) -> tuple[list[Pair], np.ndarray]:
         ordered = sorted(group, key=lambda take: take.worth)
         couples = [(worse, better) for worse, better in combinations(ordered, 2) if better.worth - worse.worth >= least]
         pairs = [Pair(better.track, worse.track) for worse, better in couples]
@@ -121,28 +115,13 @@ def read_pairs(config: PreferenceConfig, split: Split) -> Pairs:
         ConfigError: `config.worth` names what is not measured.
         TrainingError: there is no shard, one is none of takes, or nothing is to be preferred.
     """
-    worth = dict[str, float]()
-    group_of = dict[str, int]()
-    folder = open_folder(config.takes)
-    names = folder.files(".parquet")
-    if not names:
-        raise TrainingError(f"{config.takes}: holds no takes; make them with `longplay train takes`")
-    for name in names:
-        with folder.open(name) as file:
-            try:
-                schema = pq.read_schema(file)
-            except (pa.ArrowException, OSError) as error:
-                raise TrainingError(f"{name}: is no shard of takes ({error}); delete it and make them again") from None
-            if unknown := sorted({"group", *config.worth} - set(schema.names)):
-                raise ConfigError(f"{config.takes}/{name}: takes have no {', '.join(unknown)}; see preference.worth")
-            file.seek(0)
-            table = pq.read_table(file, columns=["utt", "group", *config.worth])
-        for row in table.to_pylist():
-            worth[row["utt"]] = _worth(row, config.worth)
-            group_of[row["utt"]] = row["group"]
-    groups = defaultdict[int, list[Take]](list)
-    for track in read_token_tracks(config.takes, split):
-        groups[group_of[track.utt]].append(Take(track, worth[track.utt]))
+    groups = defaultdict[int, list[Rated]](list)
+    for name, table in read_tables(config.takes, split, TAKES).items():
+        if unknown := sorted({"group", *config.worth} - set(table.column_names)):
+            raise ConfigError(f"{config.takes}/{name}: takes have no {', '.join(unknown)}; see preference.worth")
+        measured = table.select(["group", *config.worth]).to_pylist()
+        for track, row in zip(tracks_of(table), measured, strict=True):
+            groups[row["group"]].append(Rated(track, _worth(row, config.worth)))
     return Pairs(list(groups.values()), config.least)
 
 
@@ -156,16 +135,13 @@ class Preference:
 
     Args:
         config: of this loss.
-        lm: of the model that learns.
         reference: the model that it starts from; stays as it is.
         text: turns prompts into ids.
         held_out: how many pairs are measured.
     """
 
-    def __init__(
-        self, config: PreferenceConfig, lm: LMConfig, reference: LM, text: TextTokenizer, held_out: int
-    ) -> None:
-        self.config, self.lm, self.text, self.held_out = config, lm, text, held_out
+    def __init__(self, config: PreferenceConfig, reference: LM, text: TextTokenizer, held_out: int) -> None:
+        self.config, self.text, self.held_out = config, text, held_out
         self.reference = reference.eval().requires_grad_(False)
         self.train = read_pairs(config, "train")
         try:
@@ -210,13 +186,12 @@ class Preference:
         device = next(model.parameters()).device
         rows = []
         for pair in self.valid.draw(1, 0, self.held_out):
-            fields = tensors(self._collated([pair]))
-            _, metrics = self.loss(model, LMBatch(**{name: value.to(device) for name, value in fields.items()}))
+            _, metrics = self.loss(model, self._collated([pair]).to(device))
             rows.append(metrics)
         return {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]}
 
     def _collated(self, pairs: Sequence[Pair]) -> LMBatch:
-        return collate([take_example(take, self.text, self.lm) for pair in pairs for take in pair])
+        return collate([take_example(take, self.text, self.reference.config) for pair in pairs for take in pair])
 
 
 def take_example(take: TokenTrack, text: TextTokenizer, lm: LMConfig) -> Example:

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longplay.data.manifest import Track, parse_manifest
+from longplay.data.shards import HELD, METADATA, SEMANTIC, in_shards, next_number, write_shard
 from longplay.data.storage import Folder, open_folder, split_address
-from longplay.data.token_windows import SCHEMA_VERSION
 from longplay.data.workers import Outcome
 from longplay.errors import TrainingError
 from longplay.train.encoding import Codes, Job
@@ -33,18 +33,14 @@ SCHEMA = pa.schema(
         ("chorus", pa.string()),
         ("time_start", pa.float64()),
         ("time_end", pa.float64()),
-        ("semantic_token", pa.list_(pa.list_(pa.int64()))),
+        SEMANTIC,
         ("acoustic_token", pa.list_(pa.list_(pa.int64()))),
         ("captions", pa.list_(pa.string())),
         ("sections", pa.string()),
         ("split", pa.string()),
-        ("bars", pa.list_(pa.float64())),
-        ("bpm", pa.float64()),
-        ("key", pa.string()),
-        ("chords", pa.list_(pa.string())),
-        ("chord_starts", pa.list_(pa.float64())),
+        *HELD,
     ],
-    metadata={"longplay_schema": SCHEMA_VERSION},
+    metadata=METADATA,
 )
 
 OLDEST = SCHEMA.names[: SCHEMA.names.index("bars")]  # the columns of the first version
@@ -97,11 +93,11 @@ def prepare_tokens(
     logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
     started = time.monotonic()
     outcomes = encode_all([Job(track.id, folder, track.path, track.speed) for track in missing]) if missing else []
-    number = max((int(shard.split(".")[0]) + 1 for shard in names if shard.split(".")[0].isdigit()), default=0)
+    number = next_number(names)
     failed: list[str] = []
     count, seconds = 0, 0.0
-    for rows in _in_shards(_rows(outcomes, known, failed), tracks_per_shard or TRACKS_PER_SHARD):
-        _write(shards, f"{number:05d}.parquet", pa.Table.from_pylist([row for row, _ in rows], schema=SCHEMA))
+    for rows in in_shards(_rows(outcomes, known, failed), tracks_per_shard or TRACKS_PER_SHARD):
+        write_shard(shards, f"{number:05d}.parquet", pa.Table.from_pylist([row for row, _ in rows], schema=SCHEMA))
         number, count, seconds = number + 1, count + len(rows), seconds + sum(length for _, length in rows)
         speed = seconds / max(time.monotonic() - started, 1e-9)
         logger.info("%05d.parquet: %d of %d tracks, %.1f h of audio an hour", number - 1, count, len(missing), speed)
@@ -125,17 +121,6 @@ def _rows(
         yield _describe(tracks[outcome.job.utt]) | tokens, codes.seconds
 
 
-def _in_shards(rows: Iterator[tuple[dict[str, Any], float]], size: int) -> Iterator[list[tuple[dict[str, Any], float]]]:
-    shard = []
-    for row in rows:
-        shard.append(row)
-        if len(shard) == size:
-            yield shard
-            shard = []
-    if shard:
-        yield shard
-
-
 def _refresh(shards: Folder, name: str, tracks: Mapping[str, Track]) -> list[str]:
     """Rewrite the shard if the manifest now says something else of its tracks; returns their ids."""
     with shards.open(name) as file:
@@ -153,12 +138,8 @@ def _refresh(shards: Folder, name: str, tracks: Mapping[str, Track]) -> list[str
         for column in described:
             values = pa.array([row[column] for row in new], type=SCHEMA.field(column).type)
             table = table.set_column(table.schema.get_field_index(column), SCHEMA.field(column), values)
-        _write(shards, name, table)
+        write_shard(shards, name, table)
     return utts
-
-
-def _write(shards: Folder, name: str, table: pa.Table) -> None:
-    shards.write(name, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
 def _describe(track: Track) -> dict[str, Any]:
