@@ -5,11 +5,12 @@ import torch
 
 from longplay.bench import lm as bench
 from longplay.bench.baseline import transformers_loop
-from longplay.bench.lm import LMBench, open_lm, step_bytes
+from longplay.bench.lm import INT4_BYTES, LMBench, open_lm, step_bytes
 from longplay.engine.quantize import Quality, calibration_inputs, quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
-from longplay.pipeline.int8 import Quantized
+from longplay.nn import compiled
+from longplay.pipeline.quantized import Quantized
 from tiny_lm import tiny_config, tiny_lm
 
 
@@ -18,9 +19,9 @@ def test_the_bench_compares_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         bench,
         "open_lm",
-        lambda model, quantized: (
+        lambda model, precisions: (
             lm,
-            Quantized(quantize(lm, calibration_inputs(lm, (1, 2), 8)), {"int8": Quality(0.1, 0.9, 1.0)}),
+            {"int8": Quantized(quantize(lm, calibration_inputs(lm, (1, 2), 8)), {"int8": Quality(0.1, 0.9, 1.0)})},
         ),
     )
     report = LMBench("tiny", seconds=4, batch=2, baseline_seconds=2).run()
@@ -41,6 +42,20 @@ def test_bytes_per_step_count_every_weight_but_the_embeddings() -> None:
     assert step_bytes(config, 4, rows=2, positions=0, cache_width=4) == 4 * weights
     cache = lm.cache(2, 10).data
     assert step_bytes(config, 4, rows=2, positions=10, cache_width=4) - 4 * weights == 4 * cache.numel()
+
+
+def test_int4_reads_half_of_what_int8_reads() -> None:
+    config = LMConfig.published("base")
+    eight, four = (step_bytes(config, 1, 2, 0, 2, body) for body in (None, INT4_BYTES))
+    assert 0.53 < four / eight < 0.54
+
+
+@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+def test_int4_competes_and_says_how_close_it_is() -> None:
+    report = LMBench("nano", seconds=2, precisions=("int8-compiled", "int4"), baseline_seconds=0).run()
+    eight, four = (row.values for row in report.rows)
+    assert four["gb_per_step"] < 0.7 * eight["gb_per_step"]
+    assert 0 < eight["kl_nats"] < four["kl_nats"] < 0.1
 
 
 def test_published_base_has_the_body_that_is_published() -> None:

@@ -188,7 +188,7 @@ def test_config_of_the_converted_model(native: Path) -> None:
 
 @pytest.mark.tiny_checkpoint
 def test_an_lm_in_int8_is_published_in_float(native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longplay.pipeline.int8.KL_LIMIT", 1.0)  # its weights are random
+    monkeypatch.setattr("longplay.pipeline.quantized.KL_LIMIT", 1.0)  # its weights are random
     trained, narrow = tmp_path / "trained", store_in_int8(native, tmp_path / "narrow")
     shutil.copytree(native, trained)
     shutil.copy(narrow / "lm.safetensors", trained / "lm.safetensors")

@@ -6,10 +6,12 @@ import torch
 from longplay.checkpoint.system import load_system
 from longplay.engine.quantize import (
     ERROR_LIMIT,
+    INT4_LIMIT,
     calibration_inputs,
     compare,
     quantize,
     quantize_projection,
+    quantize_to_int4,
 )
 from longplay.models.lm import LM
 from longplay.nn import compiled
@@ -73,6 +75,27 @@ def test_logits_survive_planted_channels(size: float) -> None:
     assert quality["ours"].kl < quality["plain"].kl / 5
 
 
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_int4_keeps_what_int8_keeps_apart(size: float) -> None:
+    lm = spiked_lm(size)
+    inputs = calibration_inputs(lm, (1, 2, 3), 200, 600)
+    wide = quantize(lm, inputs)
+    made = quantize_to_int4(lm, inputs, wide)
+    assert made["head"] is wide["head"]
+    for name, projection in made.items():
+        assert projection.form == ("int8" if name == "head" else "int4")
+        assert projection.apart == wide[name].apart
+        assert projection.error <= INT4_LIMIT
+    assert quantize_to_int4(lm, inputs, wide, limit=1e-3) == wide
+
+
+def test_layers_that_kernels_cannot_compute_in_int4_stay_in_int8() -> None:
+    lm = tiny_lm(intermediate_dim=46)
+    inputs = calibration_inputs(lm, (1, 2), 40)
+    made = quantize_to_int4(lm, None, quantize(lm, inputs))
+    assert {name for name, each in made.items() if each.form == "int8"} == {"0.gate_up", "1.gate_up", "head"}
+
+
 def test_the_same_form_has_nothing_to_lose() -> None:
     lm = tiny_lm(codebook_size=400)
     quality = compare(lm, {"same": lm.decoder()}, (1, 2), 12)["same"]
@@ -113,3 +136,22 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
         assert quality["compiled"].kl < 0.01
         assert quality["compiled"].top_overlap > 0.93
     assert all(value.error <= ERROR_LIMIT for value in made.values())
+
+
+@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+def test_nano_in_int4_is_close_and_closer_where_errors_make_up_for_each_other() -> None:
+    system = load_system("nano")
+    lm = system.lm
+    assert lm is not None
+    assert system.text_tokenizer is not None
+    ids = system.text_tokenizer.encode("calm piano")
+    inputs = calibration_inputs(lm, ids, 200, 600)
+    wide = quantize(lm, inputs)
+    forms = {"made up": quantize_to_int4(lm, inputs, wide), "nearest": quantize_to_int4(lm, None, wide)}
+    decoders = {
+        name: lm.compiled_decoder({key: value.weights for key, value in form.items()}) for name, form in forms.items()
+    }
+    quality = compare(lm, decoders, ids, 60)
+    assert quality["made up"].kl < 0.08
+    assert quality["made up"].kl < 0.9 * quality["nearest"].kl
+    assert quality["made up"].top_overlap > 0.88

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from longplay.engine.quantize import QuantizedProjection
 from longplay.errors import LongplayError
 from longplay.models.lm import LM, LMConfig
 from longplay.nn import compiled, native, processor
+from longplay.nn.decoder import Projection
 from longplay.nn.graphed import step
-from longplay.nn.linear import Dense, Weights
-from longplay.nn.quantized import Int8, Int8Weights
+from longplay.nn.int4 import Int4Weights, fits_int4, round_to_int4
+from longplay.nn.linear import Weights
+from longplay.nn.quantized import Int8Weights, RoundedWeights
 
 pytestmark = pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
 CONFIG = LMConfig(
@@ -52,23 +55,27 @@ def lm() -> LM:
     return model
 
 
-def form(lm: LM, name: str) -> dict[str, Int8Weights | Weights]:
+def form(lm: LM, name: str) -> dict[str, RoundedWeights | Weights]:
     if name == "mixed":
-        names = ("int8", "bfloat16", "float32", "apart")
+        names = ("int8", "bfloat16", "float32", "int4", "apart")
         forms = [form(lm, each) for each in names]
         return {key: forms[place % len(forms)][key] for place, key in enumerate(forms[0])}
     if name in ("float32", "bfloat16"):
         return {key: weights.to(getattr(torch, name)) for key, weights in lm.linears()}
-    apart = torch.tensor([0, 7, 50] if name == "apart" else [], dtype=torch.long)
-    return {key: Int8Weights.of(weights, apart) for key, weights in lm.linears()}
+    apart = torch.tensor([0, 7, 50] if name in ("apart", "int4") else [], dtype=torch.long)
+    narrow = {key for key, weights in lm.linears() if name == "int4" and fits_int4(weights)}
+    return {
+        key: round_to_int4(weights, apart) if key in narrow else Int8Weights.of(weights, apart)
+        for key, weights in lm.linears()
+    }
 
 
-def plain(weights: Mapping[str, Int8Weights | Weights]) -> dict[str, Int8 | Dense]:
-    return {key: Int8(each) if isinstance(each, Int8Weights) else Dense(each) for key, each in weights.items()}
+def plain(weights: Mapping[str, RoundedWeights | Weights]) -> dict[str, Projection]:
+    return {key: QuantizedProjection(each, 0.0).projection() for key, each in weights.items()}
 
 
 def run(
-    lm: LM, weights: Mapping[str, Int8Weights | Weights] | None, rows: int, cache: torch.dtype, seed: int = 0
+    lm: LM, weights: Mapping[str, RoundedWeights | Weights] | None, rows: int, cache: torch.dtype, seed: int = 0
 ) -> Tensor:
     """Logits of a prefill and of steps after it; the last row idles every other step."""
     generator = torch.Generator().manual_seed(seed)
@@ -134,7 +141,7 @@ def test_attention_to_a_long_cache_in_int8_is_that_of_its_numbers(
     assert torch.equal(logits[1], logits[2])
 
 
-@pytest.mark.parametrize("name", ["int8", "apart", "bfloat16", "mixed"])
+@pytest.mark.parametrize("name", ["int8", "apart", "int4", "bfloat16", "mixed"])
 def test_rounded_weights_are_as_close_as_torch_computes_them(lm: LM, name: str) -> None:
     weights = form(lm, name)
     generator = torch.Generator().manual_seed(1)
@@ -150,10 +157,11 @@ def test_rounded_weights_are_as_close_as_torch_computes_them(lm: LM, name: str) 
     assert 0 < apart(own, right) < 1.1 * apart(torchs, right)
 
 
+@pytest.mark.parametrize("name", ["apart", "int4"])
 def test_a_row_does_not_notice_its_neighbours_nor_the_number_of_threads(
-    lm: LM, monkeypatch: pytest.MonkeyPatch
+    lm: LM, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    weights = form(lm, "apart")
+    weights = form(lm, name)
     decoder = lm.compiled_decoder(weights)
     rows = torch.randn(6, 12, CONFIG.dim, generator=torch.Generator().manual_seed(2))
     before = torch.get_num_threads()
@@ -184,13 +192,35 @@ def test_the_largest_bytes_are_multiplied_exactly(lm: LM, rows: int) -> None:
     outputs, inputs = weights["head"].values.shape  # type: ignore[union-attr]
     values = torch.full((outputs, inputs), 127) * torch.randint(2, (outputs, 1), generator=generator).mul(2).sub(1)
     values[1::3] = torch.randint(-127, 128, values[1::3].shape, generator=generator)
-    whole = Int8Weights(
-        values.to(torch.int8), torch.ones(outputs), None, torch.tensor([], dtype=torch.long), torch.zeros(0, outputs)
-    )
+    none = torch.ones(outputs), None, torch.tensor([], dtype=torch.long), torch.zeros(0, outputs)
+    whole = Int8Weights(*none, values.to(torch.int8))
     x = torch.randint(2, (rows, inputs), generator=generator).mul(2.0).sub(1.0)
     x[0], x[-1] = 1.0, -1.0  # each number becomes 127 or -127
     made = compiled.CompiledWeights({**weights, "head": whole}).projections["head"](x)
     torch.testing.assert_close(made, x @ values.float().t(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_the_largest_nibbles_are_multiplied_exactly(lm: LM, rows: int) -> None:
+    """Nothing overflows where products are added in 16 bits."""
+    generator, outputs, inputs = torch.Generator().manual_seed(3), 24, 320
+    nibbles = torch.randint(256, (outputs, inputs // 2), generator=generator, dtype=torch.uint8)
+    nibbles[::3], nibbles[1::3] = 0, 255  # the lowest level and the highest
+    groups = torch.randint(64, (outputs, inputs // 32), generator=generator, dtype=torch.uint8)
+    groups[::2] = 63
+    none = torch.ones(outputs), None, torch.tensor([], dtype=torch.long), torch.zeros(0, outputs)
+    whole = Int4Weights(*none, nibbles, groups, inputs)
+    x = torch.randint(2, (rows, inputs), generator=generator).mul(2.0).sub(1.0)
+    x[0], x[-1] = 1.0, -1.0
+    made = compiled.CompiledWeights({**form(lm, "int8"), "head": whole}).projections["head"](x)
+    torch.testing.assert_close(made.double(), x.double() @ whole.dequantize().double().t(), rtol=1e-6, atol=0)
+
+
+def test_what_does_not_fit_the_kernels_of_int4_is_refused(lm: LM) -> None:
+    none, large = torch.zeros(0, dtype=torch.long), Weights(torch.ones(8, 8192))
+    for weights in (Weights(torch.randn(6, 64)), large):
+        with pytest.raises(ValueError, match="cannot be computed in int4"):
+            compiled.CompiledWeights({**form(lm, "int8"), "head": round_to_int4(weights, none)})
 
 
 def test_a_cache_is_in_bfloat16_unless_another_is_asked_for(lm: LM) -> None:
@@ -236,11 +266,13 @@ LOGITS = """
 import torch
 from longplay.models.lm import LM, LMConfig
 from longplay.nn.graphed import step
+from longplay.nn.int4 import round_to_int4
 from longplay.nn.quantized import Int8Weights
 torch.manual_seed(0)
 lm = LM(LMConfig(text_vocab_size=9, codebook_size=30, code_rate=75, num_labels=5, dim=64, num_layers=2, num_heads=4,
     num_kv_heads=2, intermediate_dim=96))
-decoder, cache = lm.compiled_decoder({k: Int8Weights.of(w, torch.tensor([3])) for k, w in lm.linears()}), lm.cache(2, 20, torch.bfloat16)
+weights = {k: (round_to_int4 if k.startswith("1") else Int8Weights.of)(w, torch.tensor([3])) for k, w in lm.linears()}
+decoder, cache = lm.compiled_decoder(weights), lm.cache(2, 20, torch.bfloat16)
 with torch.inference_mode():
     print(decoder(torch.randn(2, 9, 64), cache).double().sum().item().hex())
     print(sum(step(decoder, torch.randn(2, 1, 64), cache).double().sum().item() for _ in range(9)).hex())

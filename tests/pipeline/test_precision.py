@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from longplay.checkpoint.hub import locate
 from longplay.checkpoint.system import load_system
 from longplay.errors import UserError
 from longplay.nn import compiled
 from longplay.pipeline import Pipeline
-from longplay.pipeline.int8 import FILE, quantize_model
 from longplay.pipeline.precision import load_dtype
+from longplay.pipeline.quantized import file_of, quantize_model
 from longplay.prompt import GenerationOptions
 
 OPTIONS = GenerationOptions(seconds=0.2, seed=3, num_steps=1, fast=True)
@@ -22,18 +23,18 @@ def model(tiny: Path, tmp_path: Path) -> Path:
 
 def test_auto_takes_int8_only_where_it_is_measured_and_close(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Pipeline.load(model, "cpu").precision == "float32"
-    assert not (model / FILE).exists()
+    assert not (model / file_of("int8")).exists()
     quantize_model(model)
-    monkeypatch.setattr("longplay.pipeline.int8.KL_LIMIT", 10.0)
+    monkeypatch.setattr("longplay.pipeline.quantized.KL_LIMIT", 10.0)
     assert Pipeline.load(model, "cpu").precision == "int8"
-    monkeypatch.setattr("longplay.pipeline.int8.KL_LIMIT", 0.0)
+    monkeypatch.setattr("longplay.pipeline.quantized.KL_LIMIT", 0.0)
     assert Pipeline.load(model, "cpu").precision == "float32"
 
 
 def test_a_piece_in_int8_can_be_made_again(model: Path) -> None:
     first = Pipeline.load(model, "cpu", "int8").generate("x", OPTIONS)
     again = Pipeline.load(model, "cpu", "int8").generate("x", OPTIONS)
-    assert (model / FILE).exists()
+    assert (model / file_of("int8")).exists()
     assert first.recipe is not None
     assert first.recipe["precision"] == "int8"
     assert (first.wav == again.wav).all()
@@ -47,6 +48,20 @@ def test_the_bundled_model_runs_compiled_and_can_be_made_again() -> None:
     assert made.recipe is not None
     assert made.recipe["precision"] == "int8-compiled"
     assert (Pipeline.load("nano", "cpu", "int8-compiled").generate("calm piano", OPTIONS).wav == made.wav).all()
+
+
+@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+def test_the_bundled_model_in_int4_is_quantized_once_and_can_be_made_again(tmp_path: Path) -> None:
+    copy = shutil.copytree(locate("nano"), tmp_path / "nano")
+    pipeline = Pipeline.load(copy, "cpu", "int4")
+    assert pipeline.precision == "int4"
+    kept = (copy / file_of("int4")).read_bytes()
+    made = pipeline.generate("calm piano", OPTIONS)
+    assert made.recipe is not None
+    assert made.recipe["precision"] == "int4"
+    assert (Pipeline.load(copy, "cpu", "int4").generate("calm piano", OPTIONS).wav == made.wav).all()
+    assert (copy / file_of("int4")).read_bytes() == kept
+    assert Pipeline.load(copy, "cpu").precision == "int8-compiled"  # int4 is never taken unasked
 
 
 def test_compiled_is_refused_where_it_cannot_be(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +86,7 @@ def test_int8_belongs_to_the_cpu() -> None:
 def test_a_model_stored_in_int8_runs_in_int8_at_once(stored: Path) -> None:
     pipeline = Pipeline.load(stored, "cpu")
     assert pipeline.precision == "int8"
-    assert not (stored / FILE).exists()
+    assert not (stored / file_of("int8")).exists()
     made = pipeline.generate("x", OPTIONS)
     assert (Pipeline.load(stored, "cpu", "int8").generate("x", OPTIONS).wav == made.wav).all()
 

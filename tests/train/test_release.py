@@ -91,7 +91,7 @@ def test_an_lm_that_int8_changes_too_much_is_not_released_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tiny(tmp_path / "a")
-    monkeypatch.setattr("longplay.pipeline.int8.KL_LIMIT", 0.0)
+    monkeypatch.setattr("longplay.pipeline.quantized.KL_LIMIT", 0.0)
     with pytest.raises(
         CheckpointError, match=r"a: its lm in int8 is .* nats a code from float32.*release it in float16"
     ):

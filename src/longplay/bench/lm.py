@@ -5,7 +5,7 @@ time that a step can take, and the share of it that is reached says what is left
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,20 +19,22 @@ from longplay.checkpoint.system import load_system
 from longplay.engine.decode import Decoding
 from longplay.engine.memory import PeakMemory
 from longplay.engine.piece import Piece
-from longplay.engine.quantize import calibration_inputs, quantize
+from longplay.engine.quantize import calibration_inputs, quantize, quantize_to_int4
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.nn import compiled
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
 from longplay.nn.quantized import input_bits
-from longplay.pipeline.int8 import Quantized, load_quantized, quantize_lm
-from longplay.pipeline.precision import INT8, Precision, require_compiled
+from longplay.pipeline.precision import COMPILED, QUANTIZED, Precision, kind_of
+from longplay.pipeline.quantized import Kind, Quantized, load_quantized, quantize_lm
 from longplay.prompt import Cache, GenerationOptions
 
-FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "int8-compiled")
+FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "int8-compiled", "int4")
 RANDOM = "random:"
 TEXT_IDS = 24
+INT4_BYTES = 4 / 8 + 1 / 32
+"""Of a weight, with its share of a scale."""
 _RANDOM_FRAMES = 16
 _TEXT_ROWS = 1024  # of a random model's text embedding: no step reads it, and 136 M parameters take a while to draw
 
@@ -65,7 +67,7 @@ class LMBench:
             UserError: `transformers` is not installed, but a baseline is asked for; or no int8 on this machine.
         """
         limits = measure_limits()
-        lm, quantized = open_lm(self.model, not INT8.isdisjoint(self.precisions))
+        lm, quantized = open_lm(self.model, self.precisions)
         chunk = lm.config.code_rate  # a second of music
         ours: dict[str, Iterator[torch.Tensor]] = {}
         for precision in self.precisions:
@@ -100,8 +102,11 @@ class LMBench:
     def _row(self, name: str, seconds: Sequence[float], config: LMConfig, limits: Limits) -> Row:
         timing = Timing(tuple(seconds[1:]))  # the first second reads the prefix and warms up
         rate = config.code_rate / timing.median
-        width = 1 if name in INT8 else 4 if name.endswith("float32") else 2
-        read = step_bytes(config, width, 2 * self.batch, config.code_rate * len(seconds) / 2, self._cache_width(name))
+        width = 1 if name in QUANTIZED else 4 if name.endswith("float32") else 2
+        body = INT4_BYTES if name == "int4" else width
+        read = step_bytes(
+            config, width, 2 * self.batch, config.code_rate * len(seconds) / 2, self._cache_width(name), body
+        )
         values = {
             "tokens_per_s": rate * self.batch,
             "spread": timing.spread,
@@ -115,7 +120,7 @@ class LMBench:
         if name.startswith("transformers"):
             return 4 if name.endswith("float32") else 2
         if self.cache is None:
-            return compiled.CACHE_DTYPE.itemsize if name == "int8-compiled" else 4
+            return compiled.CACHE_DTYPE.itemsize if name in COMPILED else 4
         return getattr(torch, self.cache).itemsize
 
 
@@ -126,43 +131,45 @@ def parse_precisions(text: str | None) -> tuple[Precision, ...]:
         UserError: an unknown one, none, or one that this machine cannot compute.
     """
     if text is None:
-        return FORMS if compiled.is_available() else FORMS[:-1]
+        return FORMS if compiled.is_available() else tuple(name for name in FORMS if name not in COMPILED)
     names = tuple(name.strip() for name in text.split(","))
     unknown = [name for name in names if name not in FORMS]
     if unknown:
         raise UserError(f"precision {unknown[0]!r}: unknown; use some of {','.join(FORMS)}")
-    if "int8-compiled" in names:
-        require_compiled()
+    for name in names:
+        if name in COMPILED:
+            compiled.require(name)
     return cast(tuple[Precision, ...], names)
 
 
-def _compared(row: Row, baselines: Sequence[Row], quantized: Quantized | None) -> Row:
+def _compared(row: Row, baselines: Sequence[Row], quantized: Mapping[Kind, Quantized]) -> Row:
     """The row with its speed against the fastest baseline, and its quality where it was measured."""
     values = dict(row.values)
     if baselines:
         values["times_baseline"] = values["tokens_per_s"] / max(other.values["tokens_per_s"] for other in baselines)
-    quality = quantized.quality.get(row.name) if quantized is not None else None
+    form = quantized.get(kind_of(row.name)) if row.name in QUANTIZED else next(iter(quantized.values()), None)
+    quality = form.quality.get(row.name) if form is not None else None
     if quality is not None:
         values |= {"kl_nats": quality.kl, "top_350_shared": quality.top_overlap}
     return Row(row.name, values)
 
 
-def decoder(lm: LM, precision: Precision, quantized: Quantized | None) -> Decoder:
-    """The lm in one form; `quantized` is needed for int8."""
-    if precision in INT8:
-        assert quantized is not None
-        return quantized.decoder(lm, precision == "int8-compiled")
+def decoder(lm: LM, precision: Precision, quantized: Mapping[Kind, Quantized]) -> Decoder:
+    """The lm in one precision; its form is in `quantized` if it has one."""
+    if precision in QUANTIZED:
+        return quantized[kind_of(precision)].decoder(lm, precision in COMPILED)
     return lm.decoder({name: Dense(weights, getattr(torch, precision)) for name, weights in lm.linears()})
 
 
-def open_lm(model: str, quantized: bool = False) -> tuple[LM, Quantized | None]:
-    """A model by name, and if asked for its int8 form, which is made where there is none.
+def open_lm(model: str, precisions: Sequence[Precision] = ()) -> tuple[LM, dict[Kind, Quantized]]:
+    """A model by name, and the forms that `precisions` need, which are made where there are none.
 
     `random:base` and `random:1.5b` have the published sizes and random weights; their quality means little.
 
     Raises:
         CheckpointError: no such model, or one without an lm.
     """
+    kinds = sorted({kind_of(precision) for precision in precisions if precision in QUANTIZED}, reverse=True)
     if model.startswith(RANDOM):
         size = model.removeprefix(RANDOM)
         if size not in ("base", "1.5b"):
@@ -170,15 +177,22 @@ def open_lm(model: str, quantized: bool = False) -> tuple[LM, Quantized | None]:
         config = LMConfig.published(size)  # type: ignore[arg-type]
         torch.manual_seed(0)
         lm = LM(config.model_copy(update={"text_vocab_size": _TEXT_ROWS})).eval()
-        if not quantized:
-            return lm, None
-        return lm, Quantized(quantize(lm, calibration_inputs(lm, range(TEXT_IDS), _RANDOM_FRAMES)), {})
+        return lm, _random_forms(lm, kinds)
     system = load_system(model)
     if system.lm is None:
         raise CheckpointError(f"model {model!r}: has no lm, only {', '.join(system.config.present)}")
-    if not quantized:
-        return system.lm, None
-    return system.lm, load_quantized(system) or quantize_lm(system.lm, system.text_tokenizer)
+    lm, text_tokenizer = system.lm, system.text_tokenizer
+    return lm, {kind: load_quantized(system, kind) or quantize_lm(lm, text_tokenizer, kind) for kind in kinds}
+
+
+def _random_forms(lm: LM, kinds: Sequence[Kind]) -> dict[Kind, Quantized]:
+    if not kinds:
+        return {}
+    wide = quantize(lm, calibration_inputs(lm, range(TEXT_IDS), _RANDOM_FRAMES))
+    made: dict[Kind, Quantized] = {"int8": Quantized(wide, {})}
+    if "int4" in kinds:
+        made["int4"] = Quantized(quantize_to_int4(lm, None, wide), {})
+    return made
 
 
 def chunks(lm: LM, pieces: Sequence[Piece], chunk: int, cache: Cache | None) -> Iterator[torch.Tensor]:
@@ -192,7 +206,9 @@ def _chunks(decoding: Decoding, chunk: int) -> Iterator[torch.Tensor]:
         yield decoding.chunk(chunk)
 
 
-def step_bytes(config: LMConfig, width: int, rows: int, positions: float, cache_width: int) -> float:
+def step_bytes(
+    config: LMConfig, width: float, rows: int, positions: float, cache_width: int, body: float | None = None
+) -> float:
     """What one step reads at least: layers, audio head, cache.
 
     Args:
@@ -201,11 +217,14 @@ def step_bytes(config: LMConfig, width: int, rows: int, positions: float, cache_
         rows: of the batch.
         positions: that each row holds.
         cache_width: bytes of a cached value.
+        body: bytes of a weight of the layers, if they are others.
     """
     kv = 2 * config.num_kv_heads * config.head_dim
     layer = config.dim * (2 * config.dim + kv) + 3 * config.dim * config.intermediate_dim
-    weights = config.num_layers * layer + config.dim * (config.codebook_size + 1)
-    return width * weights + cache_width * config.num_layers * rows * positions * kv
+    weights = (width if body is None else body) * config.num_layers * layer + width * config.dim * (
+        config.codebook_size + 1
+    )
+    return weights + cache_width * config.num_layers * rows * positions * kv
 
 
 def _cumulative(seconds: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -16,7 +16,7 @@ from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn import compiled
 from longplay.nn.conv import fold_weight_norm
 from longplay.pipeline import Pipeline
-from longplay.pipeline.precision import AUTO, INT8
+from longplay.pipeline.precision import AUTO
 from longplay.pipeline.synthesis import speed_up
 
 SIZES = (f"{RANDOM}base", f"{RANDOM}1.5b")
@@ -36,7 +36,7 @@ def open_pipeline(model: str, precision: str) -> Pipeline:
     (form,) = parse_precisions(fastest if precision == AUTO else precision)
     system = open_system(model)
     speed_up(system)
-    lm, quantized = open_lm(model, form in INT8)
+    lm, quantized = open_lm(model, [form])
     lm.inference = decoder(lm, form, quantized)
     config = system.config.model_copy(update={"lm": lm.config})
     text_tokenizer = load_text_tokenizer(locate("nano"))

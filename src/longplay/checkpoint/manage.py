@@ -11,8 +11,8 @@ from longplay.checkpoint import store
 from longplay.checkpoint.build import check, skeleton
 from longplay.checkpoint.convert import Layout, convert
 from longplay.checkpoint.hub import BUNDLED, KNOWN, download, locate, parse_hub_name
-from longplay.checkpoint.int8 import is_part
 from longplay.checkpoint.names import ModelName
+from longplay.checkpoint.quantized import is_part
 from longplay.checkpoint.store import SystemConfig
 from longplay.checkpoint.system import (
     check_text,

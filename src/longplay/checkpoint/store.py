@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from longplay.checkpoint.int8 import widen
 from longplay.checkpoint.names import ModelName
+from longplay.checkpoint.quantized import widen
 from longplay.config import Config, read_yaml
 from longplay.errors import CheckpointError, ConfigError
 from longplay.files import replacing
@@ -128,7 +128,7 @@ def load_config(directory: Path) -> SystemConfig:
 
 
 def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:
-    """Memory-mapped tensors of one model, in their stored dtypes; those in int8 become float16 (`checkpoint/int8.py`).
+    """Memory-mapped tensors of one model, in their stored dtypes; those in int8 become float16 (`checkpoint/quantized.py`).
 
     Raises:
         CheckpointError: the file is missing, cut or damaged.

@@ -182,7 +182,7 @@ def load_weights(directory: Path, model: ModelName) -> dict[str, Tensor]:
 
 
 def load_stored(directory: Path, model: ModelName) -> dict[str, Tensor]:
-    """As `load_weights`, but with the parts of int8 tensors as they lie in the file (`checkpoint/int8.py`)."""
+    """As `load_weights`, but with the parts of int8 tensors as they lie in the file (`checkpoint/quantized.py`)."""
     if store.is_native(directory):
         return store.load_tensors(store.weights_file(directory, model))
     return published.read_weights(directory, model)

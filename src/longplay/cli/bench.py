@@ -29,7 +29,9 @@ def lm(
     batch: Annotated[int, typer.Option(min=1, help="Pieces at once, each a pair of rows.")] = 1,
     precision: Annotated[
         str | None,
-        typer.Option(help="Forms that compete, some of float32,bfloat16,int8,int8-compiled; default: all that can."),
+        typer.Option(
+            help="Forms that compete, some of float32,bfloat16,int8,int8-compiled,int4; default: all that can."
+        ),
     ] = None,
     cache: options.CacheOption = None,
     baseline_seconds: Annotated[
@@ -99,7 +101,9 @@ def pipeline(
         float | None,
         typer.Option(min=1, help="Make this much too, and nothing between. [default: a quarter and a half]"),
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8 or int8-compiled.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8, int8-compiled or int4.")
+    ] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Through the tokenizer instead of flow and codec.")] = False,
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music to make one stage after the other; 0 leaves it out.")
@@ -130,7 +134,9 @@ def serve(
     pieces: Annotated[int, typer.Option(min=1, help="How many are asked for.")] = 16,
     slots: Annotated[int, typer.Option(min=1, help="How many run at once.")] = 8,
     every: Annotated[float, typer.Option(min=0, help="Seconds between two requests; 0: all at the start.")] = 0.0,
-    precision: Annotated[str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8 or int8-compiled.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8, int8-compiled or int4.")
+    ] = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:

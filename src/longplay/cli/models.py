@@ -76,13 +76,15 @@ def convert(
 @app.command()
 def quantize(
     name: Name = "nano",
-    to: Annotated[Literal["int8"], typer.Option(help="Precision.")] = "int8",
+    to: Annotated[
+        Literal["int8", "int4"], typer.Option(help="Precision; int4 is half as large, faster, and less exact.")
+    ] = "int8",
     offline: Offline = False,
 ) -> None:
     """Make a smaller, faster form of the language model, beside the model, and measure how close it is."""
-    from longplay.pipeline.int8 import quantize_model
+    from longplay.pipeline.quantized import quantize_model
 
-    path, made = quantize_model(name, offline)
+    path, made = quantize_model(name, to, offline)
     typer.echo("\n".join(made.describe()))
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

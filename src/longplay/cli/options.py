@@ -10,7 +10,7 @@ import typer
 Command = TypeVar("Command", bound=Callable[..., None])
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int8-compiled"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "int8-compiled", "int4"]
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="nano, a model directory, or a name on a hub. [default: nano]")
@@ -28,7 +28,8 @@ DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to 
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
-        help="Of the language model; auto: int8 where the model has a close one, else float32. [default: auto]"
+        help="Of the language model; auto: int8 where the model has a close one, else float32. int4 is faster where the model is "
+        "large, and less exact. [default: auto]"
     ),
 ]
 OutputOption = Annotated[

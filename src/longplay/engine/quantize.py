@@ -1,8 +1,9 @@
-"""An `lm` in int8 that stays close to float32: calibrated, layer by layer, by measured error (`nn/quantized.py`).
+"""An `lm` in int8 or int4 that stays close to float32: calibrated, layer by layer, by measured error (`nn/quantized.py`).
 
 A few seconds are generated in float32, and the inputs of every projection are kept. Then each projection takes the
 cheapest form whose output on those inputs is close enough: int8; int8 with 8, 32 or 128 input channels kept apart;
-bfloat16; float32. What it costs in quality is measured on the logits of another piece.
+bfloat16; float32. In int4 are those of the int8 ones that bear it, but for the head. What it costs in quality is measured
+on the logits of another piece.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +21,20 @@ from longplay.engine.sampling import mix
 from longplay.models.lm import LM
 from longplay.nn.decoder import Decoder, Projection
 from longplay.nn.graphed import step
+from longplay.nn.int4 import LARGEST_SUM, Int4Weights, fits_int4, round_to_int4
 from longplay.nn.linear import Dense, Weights
-from longplay.nn.quantized import Int8, Int8Weights, Rounded
+from longplay.nn.quantized import Int8, Int8Weights, Rounded, RoundedWeights
 from longplay.prompt import GenerationOptions
 
 ERROR_LIMIT = 0.04  # measured (docs/performance.md): what most projections of every model can keep
+INT4_LIMIT = 0.15  # of the error of four bits, whose usual one is half of it
 APART = (0, 8, 32, 128)
 CALIBRATION_FRAMES = 150
-_KEPT_INPUTS = 256
+INT4_CALIBRATION_FRAMES = 600  # what makes up for an error is learnt from the inputs
+_KEPT_INPUTS, INT4_KEPT_INPUTS = 256, 1200
 _PAIR = 2  # inputs of a step, which are quantised together
 
-Form = Literal["int8", "bfloat16", "float32"]
+Form = Literal["int4", "int8", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -52,28 +56,31 @@ class Quality:
 class QuantizedProjection:
     """One projection in its form, and how far its outputs were off on the calibration."""
 
-    weights: Int8Weights | Weights
+    weights: RoundedWeights | Weights
     error: float
 
     @property
     def form(self) -> Form:
         """What it is computed in."""
+        if isinstance(self.weights, Int4Weights):
+            return "int4"
         if isinstance(self.weights, Int8Weights):
             return "int8"
+        assert isinstance(self.weights, Weights)
         return "bfloat16" if self.weights.weight.dtype == torch.bfloat16 else "float32"
 
     @property
     def apart(self) -> int:
         """Input channels kept apart."""
-        return len(self.weights.apart) if isinstance(self.weights, Int8Weights) else 0
+        return len(self.weights.apart) if isinstance(self.weights, RoundedWeights) else 0
 
     def projection(self) -> Projection:
-        """What computes it."""
-        return Int8(self.weights) if isinstance(self.weights, Int8Weights) else Dense(self.weights)
+        """What computes it, of torch's kernels: there are none for int4."""
+        return Int8(self.weights) if isinstance(self.weights, Int8Weights) else self.arithmetic()
 
     def arithmetic(self) -> Projection:
         """What it computes with inputs of eight bits, slowly."""
-        return Rounded(self.weights) if isinstance(self.weights, Int8Weights) else Dense(self.weights)
+        return Rounded(self.weights) if isinstance(self.weights, RoundedWeights) else Dense(self.weights)
 
 
 def quantize(lm: LM, inputs: Mapping[str, Tensor], limit: float = ERROR_LIMIT) -> dict[str, QuantizedProjection]:
@@ -98,25 +105,55 @@ def quantize_projection(weights: Weights, inputs: Tensor, limit: float = ERROR_L
         limit: of the error, relative to what the channels carry that are never kept apart: large channels must not
             hide what happens to the others.
     """
-    inputs = inputs[: len(inputs) // _PAIR * _PAIR].float()
-    largest = inputs.abs().amax(dim=0).argsort(descending=True)
-    exact = Dense(weights)(inputs)
-    bulk = torch.nn.functional.linear(inputs.index_fill(1, largest[: _bulk_apart(weights)], 0.0), weights.weight)
-    scale = bulk.square().mean().sqrt().clamp(min=1e-12)
-
-    def error(projection: Projection) -> float:
-        made = torch.cat([projection(pair) for pair in inputs.split(_PAIR)])
-        return float((made - exact).square().mean().sqrt() / scale)
-
+    off = _Errors(weights, inputs)
     for count in APART:
         if count <= weights.weight.shape[1] // 4:
-            split = Int8Weights.of(weights, largest[:count].sort().values)
-            found = QuantizedProjection(split, error(Rounded(split)))
+            split = Int8Weights.of(weights, off.largest[:count].sort().values)
+            found = QuantizedProjection(split, off.of(Rounded(split)))
             if found.error <= limit:
                 return found
     half = weights.to(torch.bfloat16)
-    found = QuantizedProjection(half, error(Dense(half)))
+    found = QuantizedProjection(half, off.of(Dense(half)))
     return found if found.error <= limit else QuantizedProjection(weights, 0.0)
+
+
+def quantize_to_int4(
+    lm: LM, inputs: Mapping[str, Tensor] | None, known: Mapping[str, QuantizedProjection], limit: float = INT4_LIMIT
+) -> dict[str, QuantizedProjection]:
+    """Each projection in int4 that bears it, and the others as `known`.
+
+    Args:
+        lm: in float32 on the CPU, not prepared.
+        inputs: of every projection, hundreds of them; None: weights go to the nearest number, whatever the error.
+        known: forms in int8, which say what channels are kept apart.
+        limit: of the error of each, see `quantize_projection`.
+    """
+    made = dict(known)
+    for name, weights in lm.linears():
+        wide = known[name].weights
+        if name != "head" and isinstance(wide, Int8Weights) and fits_int4(weights):
+            heard = None if inputs is None else inputs[name]
+            narrow = round_to_int4(weights, wide.apart, heard)
+            error = 0.0 if heard is None else _Errors(weights, heard).of(Rounded(narrow))
+            found = QuantizedProjection(narrow, error)
+            if found.error <= limit and narrow.largest_sum() <= LARGEST_SUM:
+                made[name] = found
+    return made
+
+
+class _Errors:
+    """How far projections are off that stand for the same weights, on the same inputs."""
+
+    def __init__(self, weights: Weights, inputs: Tensor) -> None:
+        self._inputs = inputs[: len(inputs) // _PAIR * _PAIR].float()
+        self.largest = self._inputs.abs().amax(dim=0).argsort(descending=True)
+        self._exact = Dense(weights)(self._inputs)
+        bulk = self._inputs.index_fill(1, self.largest[: _bulk_apart(weights)], 0.0)
+        self._scale = torch.nn.functional.linear(bulk, weights.weight).square().mean().sqrt().clamp(min=1e-12)
+
+    def of(self, projection: Projection) -> float:
+        made = torch.cat([projection(pair) for pair in self._inputs.split(_PAIR)])
+        return float((made - self._exact).square().mean().sqrt() / self._scale)
 
 
 def _bulk_apart(weights: Weights) -> int:
@@ -124,10 +161,10 @@ def _bulk_apart(weights: Weights) -> int:
 
 
 @torch.inference_mode()
-def calibration_inputs(lm: LM, ids: Sequence[int], frames: int) -> dict[str, Tensor]:
-    """Inputs [M, in] of each projection while a piece is generated, prefix included; M is a few hundred at most."""
+def calibration_inputs(lm: LM, ids: Sequence[int], frames: int, most: int = _KEPT_INPUTS) -> dict[str, Tensor]:
+    """Inputs [M, in] of each projection while a piece is generated, prefix included; M is little more than `most`."""
     kept: dict[str, list[Tensor]] = {name: [] for name, _ in lm.linears()}
-    every = max(1, _PAIR * frames // _KEPT_INPUTS)
+    every = max(1, _PAIR * frames // most)
 
     def watched(name: str, projection: Projection) -> Projection:
         calls = 0

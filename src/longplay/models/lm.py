@@ -30,7 +30,7 @@ from longplay.nn.compiled import CACHE_DTYPE, CompiledStep, CompiledWeights
 from longplay.nn.decoder import Decoder, DecoderLayer, Projection, turning_frequencies
 from longplay.nn.linear import Dense, Weights, stack_linears
 from longplay.nn.packing import Packing
-from longplay.nn.quantized import Int8Weights
+from longplay.nn.quantized import RoundedWeights
 
 IGNORED = -1
 _SOS, _TASK = 0, 1
@@ -280,7 +280,7 @@ class LM(nn.Module):
             compiled=compiled,
         )
 
-    def compiled_decoder(self, weights: Mapping[str, Int8Weights | Weights]) -> Decoder:
+    def compiled_decoder(self, weights: Mapping[str, RoundedWeights | Weights]) -> Decoder:
         """`decoder` with each of `linears` in the given form, and steps compiled where this machine can (`nn/compiled.py`)."""
         gains = [gain for layer in self._layers() for gain in (layer.input_layernorm, layer.post_attention_layernorm)]
         packed = CompiledWeights(weights)

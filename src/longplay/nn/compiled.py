@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from longplay.errors import UserError
 from longplay.nn import processor
 from longplay.nn.cache import TILE, KVCache
+from longplay.nn.int4 import LARGEST_SUM, LEVELS, Int4Weights
 from longplay.nn.linear import Weights
-from longplay.nn.quantized import Int8Weights
+from longplay.nn.quantized import Int8Weights, RoundedWeights
 from longplay.nn.team import Block, Pile, Team, available
 
 if TYPE_CHECKING:
@@ -34,8 +36,9 @@ _NO_SCALES = np.zeros(1, np.float32)
 _BYTES_PER_THREAD = 32 << 20  # to read per step; below, waking a thread costs more than it saves
 _MANY_ROWS = 16  # likewise, of one projection
 PARTS = ("qkv", "o", "gate_up", "down")
-_BFLOAT16, _FLOAT32, _INT8 = 1, 2, 3  # as in nn/kernels/vectors.py, which is imported to be compiled only
+_BFLOAT16, _FLOAT32, _INT8, _INT4 = 1, 2, 3, 4  # as in nn/kernels/vectors.py, which is imported to be compiled only
 _BLOCK, _COLUMNS = 64, 4  # inputs of a projection, and channels kept apart, come in so many
+_TOGETHER, _INT4_ZERO = 4, 128  # outputs of int4, and what stands for the zero of its inputs
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
@@ -49,6 +52,20 @@ def fits(head_dim: int) -> bool:
     return head_dim % LANES == 0
 
 
+def require(precision: str, head_dim: int | None = None) -> None:
+    """Refuse what this machine cannot compile, or not for heads of `head_dim` numbers.
+
+    Raises:
+        UserError: naming the precision and what is missing.
+    """
+    if not is_available():
+        raise UserError(f"precision {precision}: needs numba and an x86 processor with AVX2; use int8")
+    if head_dim is not None and not fits(head_dim):
+        raise UserError(
+            f"precision {precision}: needs heads of a multiple of {LANES} numbers, not {head_dim}; use int8"
+        )
+
+
 class CompiledWeights:
     """The projections of a model, packed one after the other, and the threads that multiply with them.
 
@@ -56,7 +73,7 @@ class CompiledWeights:
         weights: by name: `0.qkv 0.o 0.gate_up 0.down 1.qkv ... head`.
     """
 
-    def __init__(self, weights: Mapping[str, Int8Weights | Weights]) -> None:
+    def __init__(self, weights: Mapping[str, RoundedWeights | Weights]) -> None:
         layers = (len(weights) - 1) // len(PARTS)
         names = [*(f"{layer}.{part}" for layer in range(layers) for part in PARTS), "head"]
         packed = _Packed()
@@ -90,7 +107,7 @@ class CompiledWeights:
             x.float().clone(memory_format=torch.contiguous_format),
             torch.empty(len(x), line.outputs),
         )
-        start, size = (rows * line.inputs, 0) if line.kind == _INT8 else (0, rows * line.inputs)
+        start, size = (rows * line.inputs, 0) if line.kind in (_INT8, _INT4) else (0, rows * line.inputs)
         room = np.empty(start, np.uint8), np.empty(rows, np.float32), np.empty((rows, 0), np.float32)
         channels = torch.from_numpy(self.piles[-1][line.channels : line.channels + line.apart])
         channels = channels[channels >= 0]
@@ -292,7 +309,7 @@ class _Packed:
         self._sums = Pile(np.int32)
         self._channels = Pile(np.int64)
 
-    def add(self, weights: Int8Weights | Weights) -> _Line:
+    def add(self, weights: RoundedWeights | Weights) -> _Line:
         """Append a projection."""
         bias = -1 if weights.bias is None else self._floats.add(weights.bias.float().numpy())
         if isinstance(weights, Weights):
@@ -302,22 +319,47 @@ class _Packed:
             else:
                 start, kind = self._floats.add(values.float().numpy()), _FLOAT32
             return _Line(kind, len(values), values.shape[1], start, -1, -1, bias, 0, 0, 0)
-        values, apart = _padded(weights.values, _BLOCK), len(weights.apart)
+        apart = len(weights.apart)
         columns = torch.nn.functional.pad(weights.columns.float(), (0, 0, 0, -apart % _COLUMNS))
         channels = np.full(len(columns), -1)
         channels[:apart] = weights.apart.numpy()
+        kind, inputs, start, sums = (
+            self._add_int4(weights) if isinstance(weights, Int4Weights) else self._add_int8(weights)
+        )
         return _Line(
-            _INT8,
-            len(values),
-            values.shape[1],
-            self._bytes.add(values.numpy()),
+            kind,
+            len(weights.scales),
+            inputs,
+            start,
             self._floats.add(weights.scales.numpy()),
-            self._sums.add((processor.zero() * weights.values.int().sum(dim=1, dtype=torch.int32)).numpy()),
+            self._sums.add(sums.int().numpy()),
             bias,
             len(columns),
             self._channels.add(channels),
             self._floats.add(columns.numpy()),
         )
+
+    def _add_int8(self, weights: RoundedWeights) -> tuple[int, int, int, Tensor]:
+        """Kind, inputs, where they start, and what the zero of the inputs adds to each sum."""
+        assert isinstance(weights, Int8Weights)
+        values = _padded(weights.values, _BLOCK)
+        return _INT8, values.shape[1], self._bytes.add(values.numpy()), processor.zero() * values.sum(dim=1)
+
+    def _add_int4(self, weights: Int4Weights) -> tuple[int, int, int, Tensor]:
+        """The same: levels, twice, then of four outputs at a time their blocks of nibbles, and then the scales of their groups.
+
+        Raises:
+            ValueError: outputs are not a multiple of four, or sums can be too large.
+        """
+        outputs, inputs = len(weights.scales), 2 * weights.nibbles.shape[1]
+        if outputs % _TOGETHER or weights.largest_sum() > LARGEST_SUM:
+            raise ValueError(f"{outputs} outputs of {inputs} inputs cannot be computed in int4")
+        start = self._bytes.add(np.array(LEVELS * 2, np.int8))
+        for numbers in (weights.nibbles, weights.groups):
+            blocks = numbers.view(outputs // _TOGETHER, _TOGETHER, inputs // _BLOCK, -1).transpose(1, 2)
+            self._bytes.add(blocks.contiguous().view(torch.int8).numpy())
+        levels = weights.levels().view(outputs, weights.groups.shape[1], -1).sum(dim=2)
+        return _INT4, inputs, start, _INT4_ZERO * (levels * weights.groups).sum(dim=1)
 
     def piles(self) -> tuple[np.ndarray, ...]:
         """Bytes, shorts, floats, sums and channels."""

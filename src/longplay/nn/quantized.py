@@ -6,8 +6,10 @@ their columns stay in float32, and int8 never sees them.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,22 +23,67 @@ _MAX = 127
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Weights:
-    """A quantised layer: weight[o, i] is about values[o, i] * scales[o], and exact in the columns kept apart.
+class RoundedWeights(ABC):
+    """A layer whose weights are whole numbers times scales, and exact in the columns kept apart.
 
     Attributes:
-        values: int8, zero in the columns kept apart.
-        scales: float32.
+        scales: float32, of each output.
         bias: float32 or None.
         apart: input channels in float32.
         columns: their weights, [K, out].
     """
 
-    values: Int[Tensor, "O I"]
     scales: Float[Tensor, " O"]
     bias: Float[Tensor, " O"] | None
     apart: Int[Tensor, " K"]
     columns: Float[Tensor, "K O"]
+
+    OF_OUTPUTS: ClassVar[tuple[str, ...]] = ("scales",)
+    """Attributes that have a row for each output."""
+
+    @abstractmethod
+    def dequantize(self) -> Float[Tensor, "O I"]:
+        """The weight that this stands for."""
+
+    @staticmethod
+    def stack(parts: Sequence["RoundedWeights"], bias: Float[Tensor, " O"] | None) -> "RoundedWeights":
+        """One layer whose output is the outputs of `parts`, and `bias`.
+
+        Raises:
+            ValueError: the parts keep different channels apart.
+        """
+        first = parts[0]
+        if not all(torch.equal(part.apart, first.apart) for part in parts):
+            raise ValueError("layers that keep different channels apart cannot be one")
+        together = {name: torch.cat([getattr(part, name) for part in parts]) for name in first.OF_OUTPUTS}
+        return replace(first, bias=bias, columns=torch.cat([part.columns for part in parts], dim=1), **together)
+
+    def split(self, sizes: Sequence[int]) -> list["RoundedWeights"]:
+        """The layers, without biases, that `stack` would put together; `sizes` are their outputs."""
+        rows = zip(*(getattr(self, name).split(sizes) for name in self.OF_OUTPUTS), strict=True)
+        return [
+            replace(
+                self,
+                bias=None,
+                apart=self.apart.clone(),
+                columns=columns,
+                **dict(zip(self.OF_OUTPUTS, row, strict=True)),
+            )
+            for columns, row in zip(self.columns.split(sizes, dim=1), rows, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Weights(RoundedWeights):
+    """In int8: weight[o, i] is about values[o, i] * scales[o].
+
+    Attributes:
+        values: int8, zero in the columns kept apart.
+    """
+
+    values: Int[Tensor, "O I"]
+
+    OF_OUTPUTS = ("values", "scales")
 
     @classmethod
     def of(cls, weights: Weights, apart: Int[Tensor, " K"]) -> "Int8Weights":
@@ -46,30 +93,12 @@ class Int8Weights:
         rest = weight.index_fill(1, apart, 0.0)
         scales = rest.abs().amax(dim=1).clamp(min=1e-12) / _MAX
         values = (rest / scales[:, None]).round().clamp(-_MAX, _MAX).to(torch.int8)
-        return cls(values, scales, None if weights.bias is None else weights.bias.float().cpu(), apart, columns)
+        bias = None if weights.bias is None else weights.bias.float().cpu()
+        return cls(scales, bias, apart, columns, values)
 
     def dequantize(self) -> Float[Tensor, "O I"]:
         """The weight that this stands for."""
         return (self.values * self.scales[:, None]).index_copy_(1, self.apart, self.columns.t())
-
-    @classmethod
-    def stack(cls, parts: Sequence["Int8Weights"], bias: Float[Tensor, " O"] | None) -> "Int8Weights":
-        """One layer whose output is the outputs of `parts`, and `bias`.
-
-        Raises:
-            ValueError: the parts keep different channels apart.
-        """
-        if not all(torch.equal(part.apart, parts[0].apart) for part in parts):
-            raise ValueError("layers that keep different channels apart cannot be one")
-        if len(parts) == 1:
-            return replace(parts[0], bias=bias)
-        values, scales = torch.cat([part.values for part in parts]), torch.cat([part.scales for part in parts])
-        return cls(values, scales, bias, parts[0].apart, torch.cat([part.columns for part in parts], dim=1))
-
-    def split(self, sizes: Sequence[int]) -> list["Int8Weights"]:
-        """The layers, without biases, that `stack` would put together; `sizes` are their outputs."""
-        parts = zip(self.values.split(sizes), self.scales.split(sizes), self.columns.split(sizes, dim=1), strict=True)
-        return [Int8Weights(values, scales, None, self.apart.clone(), columns) for values, scales, columns in parts]
 
 
 class Int8:
@@ -94,9 +123,9 @@ class Int8:
 
 
 class Rounded:
-    """What `Int8` computes where inputs have eight bits, in float32: slower, and the same on every machine."""
+    """The product with `RoundedWeights` and inputs of eight bits, as `Int8` has them with VNNI, in float32: slower, and the same on every machine."""
 
-    def __init__(self, weights: Int8Weights) -> None:
+    def __init__(self, weights: RoundedWeights) -> None:
         self._weight = weights.dequantize().index_fill(1, weights.apart, 0.0)
         self._weights = weights
 

@@ -26,7 +26,7 @@ from longplay.models.flow import PUBLISHED_SOLVER
 from longplay.pipeline.continuation import check_sound, go_on, hear
 from longplay.pipeline.device import resolve_device
 from longplay.pipeline.highs import add_highs
-from longplay.pipeline.precision import AUTO, Precision, check_precision, load_dtype, settle
+from longplay.pipeline.precision import AUTO, COMPILED, Precision, check_precision, load_dtype, settle
 from longplay.pipeline.recipe import Recipe, Task, Through, UsedAdapter, read_recipe
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import Progress, Stage, Stream, one_at_a_time, silent
@@ -68,8 +68,8 @@ class Pipeline:
             name_or_path: `nano`, a native or published model directory, or a name on a hub; default: the model that the
                 adapter was made for, else `nano`.
             device: auto, cpu, cuda or mps.
-            precision: of the lm: float32, bfloat16, float16, int8 (on the CPU); or auto: on the CPU int8 where the model
-                has an int8 form that is close enough (`longplay models quantize`), else float32; elsewhere as stored.
+            precision: of the lm: float32, bfloat16, float16, int8 or int4 (on the CPU); or auto: on the CPU int8 where the
+                model has an int8 form that is close enough (`longplay models quantize`), else float32; elsewhere as stored.
             adapter: directory that `longplay finetune` made.
             adapter_scale: how strongly it is to act; 1 as trained, 0 not at all.
 
@@ -197,7 +197,7 @@ class Pipeline:
         self._check_held(prompt)
         settled = self._settle(options or GenerationOptions(), prompt)
         steps = Steps(self.system, self.name, settled, silent)
-        together = self.system.device.type == "cpu" and self.precision in ("float32", "int8-compiled")
+        together = self.system.device.type == "cpu" and (self.precision == "float32" or self.precision in COMPILED)
         size = SKETCHES_AT_ONCE if together else 1
         groups = [seeds[first : first + size] for first in range(0, len(seeds), size)]
         return [

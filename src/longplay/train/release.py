@@ -13,7 +13,7 @@ from longplay.checkpoint.store import MODELS, TEXT_FILE, SystemConfig, load_conf
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
 from longplay.nn.quantizers import MOVING
-from longplay.pipeline.int8 import KL_LIMIT, Quantized, int8_metadata, int8_tensors, quantize_lm
+from longplay.pipeline.quantized import KL_LIMIT, Quantized, form_metadata, form_tensors, quantize_lm
 from longplay.text import TextTokenizer
 
 LMPrecision = Literal["float16", "int8"]
@@ -37,7 +37,7 @@ def release(
         name, licence, provenance: for its config.
         overwrite: replace a directory that is there.
         lm_precision: what the projections of the lm are stored in; int8 takes half the bytes and is ready to run, and other
-            devices and precisions make of it what they need (`checkpoint/int8.py`).
+            devices and precisions make of it what they need (`checkpoint/quantized.py`).
 
     Returns:
         the int8 form of the lm, and how close it is to float32, where it was asked for.
@@ -78,8 +78,8 @@ def release(
                 f"{source}: its lm in int8 is {made.kl():.4f} nats a code from float32, more than "
                 f"{KL_LIMIT:g}; release it in float16"
             )
-        weights["lm"] |= int8_tensors(lm, made)
-        metadata["lm"] = int8_metadata(made)
+        weights["lm"] |= form_tensors(lm, made)
+        metadata["lm"] = form_metadata(made)
     save_native(out, system, weights, text, overwrite, metadata)
     return made
 

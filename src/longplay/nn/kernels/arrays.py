@@ -42,6 +42,14 @@ def share(total, thread, threads):
 
 
 @njit(inline="always")
+def share_of_outputs(total, thread, threads):
+    """The same of the outputs of a product, in blocks as it computes them."""
+    begin, end = share(total, thread, threads)
+    four = vectors.FOUR
+    return begin // four * four, total if thread == threads - 1 else end // four * four
+
+
+@njit(inline="always")
 def _line(block, number):
     """Address and sizes of an array that a block describes."""
     line = carray(_longs_at(block), (number + 1, 4))[number]

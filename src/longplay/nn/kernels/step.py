@@ -56,6 +56,7 @@ def _norm(x, gain, eps, out):
 def _round(x, entry, channels, rounded, scales, kept):
     """Inputs of a product as bytes, with a scale per row; `kept` gets the channels kept apart."""
     length, padded = x.shape[1], entry[INPUTS]
+    zero = emit.ZERO if entry[KIND] == vectors.INT8 else vectors.NIBBLES_ZERO
     for row in range(x.shape[0]):
         for k in range(entry[APART]):
             channel = channels[entry[CHANNELS] + k]
@@ -67,9 +68,9 @@ def _round(x, entry, channels, rounded, scales, kept):
         inverse, start = np.float32(1.0) / scale, row * padded
         for i in range(length):
             up = np.int32(np.floor(x[row, i] * inverse + np.float32(128.5)))
-            rounded[start + i] = np.uint8(up - (128 - emit.ZERO))
+            rounded[start + i] = np.uint8(up - (128 - zero))
         for i in range(length, padded):
-            rounded[start + i] = np.uint8(emit.ZERO)
+            rounded[start + i] = np.uint8(zero)
         scales[row] = scale
 
 
@@ -85,9 +86,12 @@ def _project_rows(entry, numbers, room, made, first, stop, begin, end):
     bytes_, shorts, floats, sums, _ = numbers
     rounded, scales, kept, padded = room
     length = entry[INPUTS]
-    if entry[KIND] == vectors.INT8:
-        weights = bytes_.ctypes.data + entry[WEIGHTS]
-        _multiply(weights, rounded.ctypes.data, length, sums[entry[SUMS] :], made, first, stop, begin, end)
+    if entry[KIND] == vectors.INT8 or entry[KIND] == vectors.INT4:
+        weights, taken = bytes_.ctypes.data + entry[WEIGHTS], sums[entry[SUMS] :]
+        if entry[KIND] == vectors.INT8:
+            _multiply(weights, rounded.ctypes.data, length, taken, made, first, stop, begin, end)
+        else:
+            _multiply_nibbles(weights, rounded.ctypes.data, entry, taken, made, first, stop, begin, end)
         weight_scales = floats[entry[SCALES] + first : entry[SCALES] + stop]
         for row in range(begin, end):
             line, scale = made[row, first:stop], scales[row]
@@ -152,10 +156,29 @@ def _multiply(weights, inputs, length, sums, made, first, stop, begin, end):
 
 
 @njit
+def _multiply_nibbles(weights, inputs, entry, sums, made, first, stop, begin, end):
+    """The same of weights in int4 (`nn/compiled.py` lays them out), of four outputs and up to two rows at a time."""
+    outputs, length = entry[OUTPUTS], entry[INPUTS]
+    numbers = weights + vectors.LEVELS
+    groups = numbers + outputs * (length // 2)
+    apart, place, taken = made.shape[1], made.ctypes.data, sums.ctypes.data
+    for out in range(first, stop, FOUR):
+        of, scales, less = numbers + out * (length // 2), groups + out * (length // vectors.GROUP), taken + 4 * out
+        row = begin
+        while row + 2 <= end:
+            to = place + 4 * (row * apart + out)
+            vectors.block_of_nibbles(weights, of, scales, inputs + row * length, length, less, to, apart, (0, 0))
+            row += 2
+        if row < end:
+            to = place + 4 * (row * apart + out)
+            vectors.block_of_nibbles(weights, of, scales, inputs + row * length, length, less, to, apart, (0,))
+
+
+@njit
 def _ready(x, entry, numbers, room):
     """Put the inputs of a projection into the form that its product takes; x is spoilt."""
     rounded, scales, kept, padded_inputs = room
-    if entry[KIND] == vectors.INT8:
+    if entry[KIND] == vectors.INT8 or entry[KIND] == vectors.INT4:
         _round(x, entry, numbers[4], rounded, scales, kept)
         return
     length = entry[INPUTS]
@@ -261,7 +284,7 @@ def _step(
         qkv, o, gate_up, down = table[4 * layer], table[4 * layer + 1], table[4 * layer + 2], table[4 * layer + 3]
         _norm(x, gains[2 * layer], eps, mine)
         _ready(mine, qkv, numbers, room)
-        first, stop = arrays.share(qkv[OUTPUTS], thread, threads)
+        first, stop = arrays.share_of_outputs(qkv[OUTPUTS], thread, threads)
         _project(qkv, numbers, room, heads, first, stop)
         arrays.meet(gate, threads)
         for task in range(thread, rows * num_kv, threads):
@@ -277,7 +300,7 @@ def _step(
             for i in range(attended.shape[1]):
                 inner[row, i] = attended[row, i]
         _ready(inner[:, : attended.shape[1]], o, numbers, room)
-        first, stop = arrays.share(dim, thread, threads)
+        first, stop = arrays.share_of_outputs(dim, thread, threads)
         _project(o, numbers, room, mine, first, stop)
         for row in range(rows):
             for i in range(first, stop):
@@ -286,7 +309,7 @@ def _step(
         _norm(x, gains[2 * layer + 1], eps, mine)
         _ready(mine, gate_up, numbers, room)
         middle = gate_up[OUTPUTS] // 2
-        begin, end = arrays.share(middle, thread, threads)
+        begin, end = arrays.share_of_outputs(middle, thread, threads)
         _project(gate_up, numbers, room, gates, begin, end)
         _project(gate_up, numbers, room, gates, middle + begin, middle + end)
         for row in range(rows):
@@ -305,7 +328,7 @@ def _step(
     head = table[4 * layers]
     _norm(x, gains[2 * layers], eps, mine)
     _ready(mine, head, numbers, room)
-    first, stop = arrays.share(head[OUTPUTS], thread, threads)
+    first, stop = arrays.share_of_outputs(head[OUTPUTS], thread, threads)
     _project(head, numbers, room, logits, first, stop)
     arrays.meet(gate, threads)
 
@@ -419,7 +442,7 @@ def project():
         if thread == 0:
             _ready(x, entry, numbers, room)
         arrays.meet(gate, threads)
-        first, stop = arrays.share(entry[OUTPUTS], thread, threads)
+        first, stop = arrays.share_of_outputs(entry[OUTPUTS], thread, threads)
         _project(entry, numbers, room, made, first, stop)
         arrays.meet(gate, threads)
         return 0

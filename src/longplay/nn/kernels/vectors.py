@@ -15,10 +15,14 @@ from numba.extending import intrinsic
 
 from longplay.nn.kernels import emit
 
-BFLOAT16, FLOAT32, INT8 = 1, 2, 3
-"""Kinds of numbers: of the weights of a projection, and of the cache."""
+BFLOAT16, FLOAT32, INT8, INT4 = 1, 2, 3, 4
+"""Kinds of numbers: of the weights of a projection, and, but for the last, of the cache."""
 FOUR = 4
 """Outputs of a block of products, and rows at most."""
+LEVELS, GROUP = 32, 32
+"""Bytes of the table of levels, twice sixteen, before weights in int4, and how many weights have a scale of their own."""
+NIBBLES_ZERO = 128
+"""What stands for zero in the bytes that are multiplied with weights in int4, whatever the processor."""
 
 
 def _floats(builder, pointer, index, count, kind):
@@ -109,6 +113,75 @@ def block_of_products(typingctx, weights, inputs, length, taken, made, apart, ro
         return context.get_dummy_value()
 
     return types.void(weights, inputs, length, taken, made, apart, rows), generate
+
+
+@intrinsic
+def block_of_nibbles(typingctx, levels, weights, groups, inputs, length, taken, made, apart, rows):
+    """`block_of_products` for weights in int4, of one or two rows.
+
+    A weight is one of sixteen `levels` of at most 64, which lie twice one after the other, times the scale of its group. `weights`
+    are [length / 64, 4, 32]: a byte holds inputs i and, in its upper half, i + 32 of 64. `groups` are [length / 64, 4, 2], scales
+    from 0 to 63. Unsigned inputs times levels, in pairs, stay within 16 bits, and times scales, in fours, within 32.
+    """
+    count = rows.count
+    bytes_, shorts, words = (ir.VectorType(kind, 256 // kind.width) for kind in (emit.BYTE, emit.SHORT, emit.INT))
+
+    def generate(context, builder, signature, arguments):
+        table = emit.load(builder, emit.pointer(builder, arguments[0]), bytes_)
+        weight, group, row, less, out = (emit.pointer(builder, arguments[number]) for number in (1, 2, 3, 5, 6))
+        length = arguments[4]
+        sums = [
+            cgutils.alloca_once_value(builder, ir.Constant(words, None)) for _ in range(count * FOUR)
+        ]  # of a row, its outputs
+        low, eight, lowest = (ir.Constant(shorts, [value] * shorts.count) for value in (255, 8, 0x0F0F))
+        four_bits = ir.Constant(shorts, [4] * shorts.count)
+
+        def at(pointer, index):
+            return emit.at(builder, pointer, index, emit.BYTE)
+
+        def level(halves):
+            return emit.call(
+                builder, "llvm.x86.avx2.pshuf.b", bytes_, [table, builder.bitcast(builder.and_(halves, lowest), bytes_)]
+            )
+
+        def add(place, values, known, scale):
+            pairs = emit.call(builder, "llvm.x86.avx2.pmadd.ub.sw", shorts, [values, known])
+            made = emit.call(builder, "llvm.x86.avx2.pmadd.wd", words, [pairs, scale])
+            builder.store(builder.add(builder.load(place, typ=words), made), place)
+
+        blocks = builder.lshr(length, emit.long(6))
+        with emit.loop(builder, blocks, 1) as (block, _):
+            begin = builder.mul(block, emit.long(64))
+            values = []
+            for number in range(count):
+                start = builder.add(begin, builder.mul(length, emit.long(number)))
+                values.append(
+                    [emit.load(builder, at(row, builder.add(start, emit.long(half))), bytes_) for half in (0, 32)]
+                )
+            numbers, scales = builder.mul(block, emit.long(32 * FOUR)), builder.mul(block, emit.long(2 * FOUR))
+            for line in (0, 64):
+                emit.fetch(builder, at(weight, builder.add(numbers, emit.long(emit.AHEAD + line))), 3)
+            emit.fetch(builder, at(group, builder.add(scales, emit.long(emit.AHEAD // 16))), 3)
+            for output in range(FOUR):
+                both = emit.load(builder, at(weight, builder.add(numbers, emit.long(32 * output))), shorts)
+                pair = builder.load(at(group, builder.add(scales, emit.long(2 * output))), typ=emit.SHORT)
+                pair.align = 1
+                pair = emit.splat(builder, pair, shorts.count)
+                halves = level(both), level(builder.lshr(both, four_bits))
+                factors = builder.and_(pair, low), builder.lshr(pair, eight)
+                for number in range(count):
+                    for value, half, factor in zip(values[number], halves, factors, strict=True):
+                        add(sums[number * FOUR + output], value, half, factor)
+        less = emit.load(builder, less, ir.VectorType(emit.INT, FOUR))
+        for number in range(count):
+            known = [builder.load(each, typ=words) for each in sums[number * FOUR : number * FOUR + FOUR]]
+            total = builder.sub(_totals(builder, known, builder.add), less)
+            place = emit.at(builder, out, builder.mul(arguments[7], emit.long(number)), emit.FLOAT)
+            builder.store(builder.sitofp(total, ir.VectorType(emit.FLOAT, FOUR)), place).align = 4
+        return context.get_dummy_value()
+
+    kinds = (levels, weights, groups, inputs, length, taken, made, apart, rows)
+    return types.void(*kinds), generate
 
 
 def _totals(builder, vectors, add):

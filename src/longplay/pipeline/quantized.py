@@ -1,61 +1,68 @@
-"""The int8 form of an lm: made once, kept in the weight file of the lm itself (`train release`) or beside the model.
+"""The int8 form of an lm: made once, kept in the weight file of the lm itself (`train release`) or beside the model; and int4, beside it.
 
 ```
-lm.safetensors          with projections in int8 (checkpoint/int8.py); metadata: forms of all projections, measured quality
+lm.safetensors          with projections in int8 (checkpoint/quantized.py); metadata: forms of all projections, measured quality
 lm.int8.safetensors     those projections alone; metadata: also the digest of the weights that they were made from
+lm.int4.safetensors     the same, most of them in int4
 ```
 """
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from longplay.checkpoint.int8 import narrow, read_int8
+from longplay.checkpoint.quantized import narrow, read_int4, read_int8
 from longplay.checkpoint.store import is_native, load_tensors, read_metadata, save_tensors, weights_file
 from longplay.checkpoint.system import System, load_system
 from longplay.engine.quantize import (
     CALIBRATION_FRAMES,
     ERROR_LIMIT,
+    INT4_CALIBRATION_FRAMES,
+    INT4_KEPT_INPUTS,
     Quality,
     QuantizedProjection,
     calibration_inputs,
     compare,
     quantize,
+    quantize_to_int4,
 )
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
 from longplay.nn import compiled
 from longplay.nn.decoder import Decoder
+from longplay.nn.int4 import Int4Weights
 from longplay.nn.linear import Dense, Weights, stack_biases, stack_linears
-from longplay.nn.quantized import Int8Weights
+from longplay.nn.quantized import Int8Weights, RoundedWeights
 from longplay.text import TextTokenizer
 
-FILE = "lm.int8.safetensors"
-FORMAT = "2"
+Kind = Literal["int8", "int4"]
+_FORMATS: dict[Kind, str] = {"int8": "2", "int4": "1"}
 KL_LIMIT = 0.02
 """Nats per code that int8 may differ from float32 to be taken by itself; five times as much was not heard (docs/experiments.md)."""
 ERROR_LIMITS = (ERROR_LIMIT, ERROR_LIMIT / 2, ERROR_LIMIT / 4)
 CALIBRATION_TEXT = "calm piano with soft strings"
+_FEW = 256  # inputs say what int8 does
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """An lm in int8.
+    """An lm in int8 or int4.
 
     Attributes:
         projections: by name.
         quality: against float32, on a piece that calibration has not seen: with inputs of eight bits ("int8"), as torch's
             kernels have but on x86 without VNNI, and, where the machine that made it could, by our own kernels
-            ("int8-compiled"), whose inputs are rounded otherwise; that of bfloat16 beside it.
+            ("int8-compiled"), whose inputs are rounded otherwise; that of bfloat16 beside it. In int4 ("int4") by our own,
+            which are the only ones.
     """
 
     projections: Mapping[str, QuantizedProjection]
@@ -89,20 +96,41 @@ class Quantized:
         ]
 
 
-def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
-    """The int8 form of an lm, with its quality.
+def file_of(kind: Kind) -> str:
+    """The name of the file beside a model that holds a form."""
+    return f"lm.{kind}.safetensors"
 
-    Where the usual limit for the error of a projection leaves the whole too far off, stricter ones are tried: more
-    channels, and then whole projections, keep more bits.
+
+def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None, kind: Kind = "int8") -> Quantized:
+    """A form of an lm, with its quality.
 
     Args:
         lm: in float32 on the CPU, not prepared.
         text_tokenizer: of its model.
+        kind: of form.
 
     Raises:
-        UserError: this build of torch has no int8.
+        UserError: this build of torch has no int8, or this machine cannot compile steps, which int4 needs.
     """
     ids = tuple(text_tokenizer.encode(CALIBRATION_TEXT)) if text_tokenizer is not None else ()
+    return _in_int8(lm, ids) if kind == "int8" else _in_int4(lm, ids)
+
+
+def _in_int4(lm: LM, ids: Sequence[int]) -> Quantized:
+    compiled.require("int4", lm.config.head_dim)
+    inputs = calibration_inputs(lm, ids, INT4_CALIBRATION_FRAMES, INT4_KEPT_INPUTS)
+    wide = quantize(lm, {name: some[:: -(-len(some) // _FEW)] for name, some in inputs.items()})
+    forms = {"int4": Quantized(quantize_to_int4(lm, inputs, wide), {}), "int8-compiled": Quantized(wide, {})}
+    decoders = {name: form.decoder(lm, compiled=True) for name, form in forms.items()}
+    return replace(forms["int4"], quality=compare(lm, decoders, ids, CALIBRATION_FRAMES))
+
+
+def _in_int8(lm: LM, ids: Sequence[int]) -> Quantized:
+    """The int8 form of an lm, with its quality.
+
+    Where the usual limit for the error of a projection leaves the whole too far off, stricter ones are tried: more
+    channels, and then whole projections, keep more bits.
+    """
     inputs = calibration_inputs(lm, ids, CALIBRATION_FRAMES)
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
     known = compare(lm, {"bfloat16": half}, ids, CALIBRATION_FRAMES)
@@ -119,8 +147,8 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None) -> Quantized:
     return made
 
 
-def quantize_model(name_or_path: str | Path, offline: bool = False) -> tuple[Path, Quantized]:
-    """Make the int8 form of a model's lm and write it beside the model; one that is stored in int8 stays as it is.
+def quantize_model(name_or_path: str | Path, kind: Kind = "int8", offline: bool = False) -> tuple[Path, Quantized]:
+    """Make a form of a model's lm and write it beside the model; one that is stored in int8 stays as it is.
 
     Returns:
         the file that holds the form, and what is in it.
@@ -128,17 +156,17 @@ def quantize_model(name_or_path: str | Path, offline: bool = False) -> tuple[Pat
     Raises:
         CheckpointError: no such model, one without an lm, or its directory cannot be written.
         DownloadError: a hub cannot be reached.
-        UserError: this build of torch has no int8.
+        UserError: see `quantize_lm`.
     """
     system = load_system(name_or_path, offline=offline)
     if system.lm is None:
         raise CheckpointError(f"model {str(name_or_path)!r}: has no lm to quantize")
-    stored = _stored(system, system.lm)
+    stored = _stored(system, system.lm) if kind == "int8" else None
     if stored is not None:
         return weights_file(system.directory, "lm"), stored
-    made, path = quantize_lm(system.lm, system.text_tokenizer), system.lm_directory / FILE
+    made, path = quantize_lm(system.lm, system.text_tokenizer, kind), system.lm_directory / file_of(kind)
     try:
-        save_quantized(path, system, made)
+        save_quantized(system, made, kind)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written ({error.strerror}); copy the model to a place of yours"
@@ -146,69 +174,71 @@ def quantize_model(name_or_path: str | Path, offline: bool = False) -> tuple[Pat
     return path, made
 
 
-def quantize_and_keep(system: System, name: str) -> Quantized:
+def quantize_and_keep(system: System, name: str, kind: Kind = "int8") -> Quantized:
     """As `quantize_model`, for a system that is open, which messages call `name`; a form that cannot be kept is used all the same."""
     assert system.lm is not None
     logger.info("quantizing the lm of %s, once", name)
-    made, path = quantize_lm(system.lm, system.text_tokenizer), system.lm_directory / FILE
+    made = quantize_lm(system.lm, system.text_tokenizer, kind)
     try:
-        save_quantized(path, system, made)
+        save_quantized(system, made, kind)
     except OSError as error:
-        logger.info("%s: cannot be kept (%s)", path, error.strerror)
+        logger.info("%s: cannot be kept (%s)", system.lm_directory / file_of(kind), error.strerror)
     return made
 
 
-def load_quantized(system: System) -> Quantized | None:
+def load_quantized(system: System, kind: Kind = "int8") -> Quantized | None:
     """The form that the lm of `system` is stored in, or else what `save_quantized` wrote; None where there is neither.
 
     Args:
         system: with an lm on the CPU, not prepared.
+        kind: of form.
 
     Raises:
         CheckpointError: it is damaged.
     """
     assert system.lm is not None
-    stored = _stored(system, system.lm)
-    path = system.lm_directory / FILE
+    stored = _stored(system, system.lm) if kind == "int8" else None
+    path = system.lm_directory / file_of(kind)
     if stored is not None or not path.is_file():
         return stored
     metadata = read_metadata(path)
-    if metadata.get("longplay_int8") != FORMAT or metadata.get("source") != system.lm_digest:
+    if metadata.get(f"longplay_{kind}") != _FORMATS[kind] or metadata.get("source") != system.lm_digest:
         logger.info("%s: was made from other weights; ignored", path)
         return None
-    return _read(path, metadata, system.lm)
+    return _read(path, metadata, system.lm, kind)
 
 
-def save_quantized(path: Path, system: System, made: Quantized) -> None:
-    """Write the int8 form of the lm of `system` beside it.
+def save_quantized(system: System, made: Quantized, kind: Kind = "int8") -> None:
+    """Write a form of the lm of `system` beside it.
 
     Raises:
         OSError: it cannot be written.
     """
     assert system.lm is not None
-    save_tensors(path, int8_tensors(system.lm, made), {**int8_metadata(made), "source": system.lm_digest})
+    metadata = {**form_metadata(made, kind), "source": system.lm_digest}
+    save_tensors(system.lm_directory / file_of(kind), form_tensors(system.lm, made), metadata)
 
 
-def int8_tensors(lm: LM, made: Quantized) -> dict[str, Tensor]:
-    """What takes the place of tensors of the lm in a weight file: its projections in int8."""
+def form_tensors(lm: LM, made: Quantized) -> dict[str, Tensor]:
+    """What takes the place of tensors of the lm in a weight file: its projections in int8 and int4."""
     tensors: dict[str, Tensor] = {}
     for name, layers in lm.linear_layers().items():
         weights = made.projections[name].weights
-        if isinstance(weights, Int8Weights):
+        if isinstance(weights, RoundedWeights):
             parts = weights.split([layer.out_features for layer in layers.values()])
             for key, part in zip(layers, parts, strict=True):
                 tensors |= narrow(f"{key}.weight", part)
     return tensors
 
 
-def int8_metadata(made: Quantized) -> dict[str, str]:
+def form_metadata(made: Quantized, kind: Kind = "int8") -> dict[str, str]:
     """What the header of such a file says of the form."""
     about = {
         "forms": {name: projection.form for name, projection in made.projections.items()},
         "errors": {name: projection.error for name, projection in made.projections.items()},
         "quality": {name: asdict(quality) for name, quality in made.quality.items()},
     }
-    return {"longplay_int8": FORMAT, "about": json.dumps(about)}
+    return {f"longplay_{kind}": _FORMATS[kind], "about": json.dumps(about)}
 
 
 def _stored(system: System, lm: LM) -> Quantized | None:
@@ -216,10 +246,10 @@ def _stored(system: System, lm: LM) -> Quantized | None:
         return None
     path = weights_file(system.directory, "lm")
     metadata = read_metadata(path)
-    return _read(path, metadata, lm) if metadata.get("longplay_int8") == FORMAT else None
+    return _read(path, metadata, lm, "int8") if metadata.get("longplay_int8") == _FORMATS["int8"] else None
 
 
-def _read(path: Path, metadata: Mapping[str, str], lm: LM) -> Quantized:
+def _read(path: Path, metadata: Mapping[str, str], lm: LM, kind: Kind) -> Quantized:
     tensors = load_tensors(path)
     try:
         about: dict[str, Any] = json.loads(metadata["about"])
@@ -227,13 +257,17 @@ def _read(path: Path, metadata: Mapping[str, str], lm: LM) -> Quantized:
         projections = {}
         for name, layers in lm.linear_layers().items():
             linears, form = list(layers.values()), about["forms"][name]
-            weights: Int8Weights | Weights
+            weights: RoundedWeights | Weights
             if form == "int8":
-                parts = [read_int8(tensors, f"{key}.weight", str(path)) for key in layers]
-                weights = Int8Weights.stack(parts, stack_biases(linears))
+                eights = [read_int8(tensors, f"{key}.weight", str(path)) for key in layers]
+                weights = Int8Weights.stack(eights, stack_biases(linears))
+            elif form == "int4":
+                inputs = linears[0].in_features
+                fours = [read_int4(tensors, f"{key}.weight", inputs, str(path)) for key in layers]
+                weights = Int4Weights.stack(fours, stack_biases(linears))
             else:
                 weights = stack_linears(linears).to(getattr(torch, form))
             projections[name] = QuantizedProjection(weights, about["errors"][name])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its int8 form is damaged ({error!r}); download or make it again") from None
+        raise CheckpointError(f"{path}: its {kind} form is damaged ({error!r}); download or make it again") from None
     return Quantized(projections, quality)

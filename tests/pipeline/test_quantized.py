@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from longplay.checkpoint.store import load_tensors, read_metadata, save_tensors
+from longplay.checkpoint.store import SystemConfig, load_tensors, read_metadata, save_native, save_tensors
 from longplay.checkpoint.system import load_system
 from longplay.engine.quantize import QuantizedProjection
-from longplay.errors import CheckpointError
+from longplay.errors import CheckpointError, UserError
+from longplay.nn import compiled
 from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8Weights
-from longplay.pipeline.int8 import FILE, Quantized, load_quantized, quantize_lm, quantize_model, save_quantized
+from longplay.pipeline.quantized import Quantized, file_of, load_quantized, quantize_lm, quantize_model, save_quantized
+from systems import tiny_text_tokenizer
+from tiny_lm import tiny_lm
+
+needs_kernels = pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ def model(tiny: Path, tmp_path: Path) -> Path:
 def test_the_int8_form_is_kept_beside_the_model_and_found_again(model: Path) -> None:
     assert load_quantized(load_system(model)) is None
     path, made = quantize_model(model)
-    assert path == model / FILE
+    assert path == model / file_of("int8")
     found = load_quantized(load_system(model))
     assert found is not None
     assert found.quality == made.quality
@@ -37,6 +42,34 @@ def test_the_int8_form_is_kept_beside_the_model_and_found_again(model: Path) -> 
         )
         x = torch.randn(2, width.shape[1])
         assert torch.equal(again.projection()(x), projection.projection()(x))
+
+
+@needs_kernels
+def test_the_int4_form_is_kept_beside_the_model_and_found_again(tmp_path: Path) -> None:
+    lm, text = tiny_lm(num_heads=2, num_kv_heads=1, text_vocab_size=280), tiny_text_tokenizer().to_json().encode()
+    model = tmp_path / "model"
+    save_native(model, SystemConfig(name="small", lm=lm.config), {"lm": dict(lm.state_dict())}, text)
+    path, made = quantize_model(model, "int4")
+    assert path == model / file_of("int4")
+    assert set(made.quality) == {"int4", "int8-compiled"}
+    found = load_quantized(load_system(model), "int4")
+    assert found is not None
+    assert found.quality == made.quality
+    assert load_quantized(load_system(model)) is None  # that is another form
+    for name, projection in made.projections.items():
+        assert projection.form == ("int8" if name == "head" else "int4")
+        again = found.projections[name]
+        assert (again.form, again.apart, again.error) == (projection.form, projection.apart, projection.error)
+        x = torch.randn(2, 48 if name.endswith("down") else 32)
+        assert torch.equal(again.arithmetic()(x), projection.arithmetic()(x))
+
+
+def test_int4_is_refused_where_steps_cannot_be_compiled(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="int4: needs heads of a multiple of 16 numbers, not 8; use int8"):
+        quantize_model(model, "int4")
+    monkeypatch.setattr(compiled, "is_available", lambda: False)
+    with pytest.raises(UserError, match="int4: needs numba and an x86 processor with AVX2; use int8"):
+        quantize_model(model, "int4")
 
 
 def test_a_form_of_other_weights_is_ignored(model: Path) -> None:
@@ -58,7 +91,7 @@ def test_every_form_is_kept(model: Path) -> None:
         "head": Int8Weights.of(weights["head"], torch.zeros(0, dtype=torch.long)),
     }
     projections = {name: QuantizedProjection(forms.get(name, value), 0.5) for name, value in weights.items()}
-    save_quantized(model / FILE, system, Quantized(projections, {}))
+    save_quantized(system, Quantized(projections, {}))
     found = load_quantized(system)
     assert found is not None
     for name, projection in projections.items():
@@ -69,7 +102,7 @@ def test_every_form_is_kept(model: Path) -> None:
         torch.testing.assert_close(
             found.projections[name].projection()(x), projection.projection()(x), rtol=2e-3, atol=1e-4
         )
-    assert (model / FILE).stat().st_size < (model / "lm.safetensors").stat().st_size / 2
+    assert (model / file_of("int8")).stat().st_size < (model / "lm.safetensors").stat().st_size / 2
 
 
 def test_a_stored_form_is_what_was_measured(stored: Path, tiny: Path) -> None:
@@ -91,7 +124,7 @@ def test_a_stored_form_stays_as_it_is(stored: Path) -> None:
     assert path == stored / "lm.safetensors"
     assert made.projections["head"].form == "int8"
     assert path.read_bytes() == before
-    assert not (stored / FILE).exists()
+    assert not (stored / file_of("int8")).exists()
 
 
 @pytest.mark.parametrize(
@@ -112,9 +145,9 @@ def test_parts_of_different_forms_do_not_pass_for_one_layer(model: Path) -> None
     made = quantize_lm(system.lm, None)
     split = Int8Weights.of(dict(system.lm.linears())["0.qkv"], torch.tensor([1]))
     projections = {**made.projections, "0.qkv": QuantizedProjection(split, 0.0)}
-    save_quantized(model / FILE, system, replace(made, projections=projections))
-    tensors = {name: tensor.clone() for name, tensor in load_tensors(model / FILE).items()}
+    save_quantized(system, replace(made, projections=projections))
+    tensors = {name: tensor.clone() for name, tensor in load_tensors(model / file_of("int8")).items()}
     tensors["layers.0.self_attn.k_proj.weight.apart"] += 1
-    save_tensors(model / FILE, tensors, read_metadata(model / FILE))
+    save_tensors(model / file_of("int8"), tensors, read_metadata(model / file_of("int8")))
     with pytest.raises(CheckpointError, match="damaged .*different channels"):
         load_quantized(load_system(model))

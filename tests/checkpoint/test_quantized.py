@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from longplay.checkpoint.int8 import narrow, read_int8, widen
+from longplay.checkpoint.quantized import narrow, read_int4, read_int8, widen
 from longplay.checkpoint.store import load_tensors, save_tensors
 from longplay.errors import CheckpointError
+from longplay.nn.int4 import round_to_int4
 from longplay.nn.linear import Weights
 from longplay.nn.quantized import Int8Weights
 
@@ -71,3 +72,32 @@ def test_layers_are_stacked_only_if_they_keep_the_same_channels_apart() -> None:
     assert all(torch.equal(part.dequantize(), one.dequantize()) for part in stacked.split([6, 6]))
     with pytest.raises(ValueError, match="different channels"):
         Int8Weights.stack([one, other], None)
+
+
+@pytest.mark.parametrize("apart", [APART, APART[:0]])
+def test_int4_comes_back_from_a_file(tmp_path: Path, apart: torch.Tensor) -> None:
+    weight = torch.randn(8, 70, generator=torch.Generator().manual_seed(0)).half().float()
+    made = round_to_int4(Weights(weight), apart)
+    save_tensors(tmp_path / "a.safetensors", narrow("w", made))
+    again = read_int4(load_tensors(tmp_path / "a.safetensors"), "w", 70, "a")
+    assert torch.equal(again.dequantize(), made.dequantize())
+    assert made.nibbles.nbytes + made.groups.nbytes == 8 * (64 + 4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"w.groups": None},
+        {"w.groups": torch.zeros(8, 3, dtype=torch.uint8)},
+        {"w.groups": torch.zeros(8, 4)},
+        {"w": torch.zeros(8, 32, dtype=torch.uint8)},
+        {"w.scales": None},
+        {"w.columns": None},
+        {"w.apart": torch.tensor([2, 70])},
+    ],
+)
+def test_parts_of_int4_that_do_not_fit_are_named(change: dict[str, torch.Tensor | None]) -> None:
+    stored = narrow("w", round_to_int4(Weights(torch.randn(8, 70)), APART))
+    tensors = {key: value for key, value in {**stored, **change}.items() if value is not None}
+    with pytest.raises(CheckpointError, match="here: tensor w is in int4, but its scales do not fit it"):
+        read_int4(tensors, "w", 70, "here")
