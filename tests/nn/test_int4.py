@@ -91,7 +91,7 @@ def test_scales_serve_the_inputs_that_count() -> None:
         counts = torch.ones(64)
         counts[0] = importance
         grid = Grid.of(weight, counts)
-        return (torch.tensor(LEVELS)[nearest(weight / grid.steps(64))] * grid.steps(64) - weight)[0].abs()
+        return (torch.tensor(LEVELS)[nearest(weight / grid.steps(64)).int()] * grid.steps(64) - weight)[0].abs()
 
     assert error(1e4)[0] < error(1e-4)[0]
     assert error(1e-4)[1:32].mean() < error(1e4)[1:32].mean()

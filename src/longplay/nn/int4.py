@@ -5,6 +5,7 @@ more frequent (as in arXiv 2305.14314); these are their means (Lloyd's algorithm
 products of bytes stay within 16 bits (`nn/kernels/vectors.py`).
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ OUTPUTS = 8
 LARGEST_SUM = (1 << 31) - 1
 """That a product may reach before it is scaled."""
 _LARGEST_SCALE = 63
+_HALVES = 2 * LEVELS[-1]
 _LARGEST_INPUT = 127
 _DAMPING = 0.5  # of the mean square of an input, measured (docs/experiments.md): a few hundred inputs say little of their likeness
 _FACTORS = (0.8, 0.9, 1.0, 1.1)  # of a group's largest weight, to be the largest level
@@ -47,7 +49,9 @@ class Int4Weights(RoundedWeights):
     OF_OUTPUTS = ("nibbles", "groups", "scales")
 
     @classmethod
-    def of(cls, weights: Weights, apart: Int[Tensor, " K"], places: Integer[Tensor, "O I"], grid: "Grid") -> "Int4Weights":
+    def of(
+        cls, weights: Weights, apart: Int[Tensor, " K"], places: Integer[Tensor, "O I"], grid: "Grid"
+    ) -> "Int4Weights":
         """Levels and their scales as one layer.
 
         Args:
@@ -98,16 +102,14 @@ class Grid:
         groups = F.pad(weight, padding).view(len(weight), -1, GROUP)
         counts = F.pad(importance, padding).view(1, -1, GROUP)
         largest = groups.abs().amax(dim=2, keepdim=True).clamp(min=1e-20)
-        levels, best = _levels(), groups.new_zeros(*groups.shape[:2], 1)
-        least = torch.full_like(best, torch.inf)
+        levels, best = _levels(), torch.zeros_like(largest)
+        most = torch.full_like(largest, -1.0)
         for factor in _FACTORS:
-            scale = largest * factor / LEVELS[-1]
-            made = levels[nearest(groups / scale)]
-            scale = (
-                (counts * groups * made).sum(2, True) / (counts * made.square()).sum(2, True).clamp(min=1e-30)
-            ).clamp(min=1e-20)
-            error = (counts * (groups - levels[nearest(groups / scale)] * scale).square()).sum(2, True)
-            best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
+            made = levels[nearest(groups * (LEVELS[-1] / factor) / largest).int()]
+            counted = made * counts
+            both, own = (counted * groups).sum(2, True), (counted * made).sum(2, True).clamp(min=1e-30)
+            explained = both.square() / own  # of the squares of the group, by these levels and the best scale for them
+            best, most = torch.where(explained > most, both / own, best), torch.maximum(explained, most)
         found = best[:, :, 0] * (largest[:, :, 0] > 1e-20)
         scales = found.amax(dim=1).clamp(min=1e-20) / _LARGEST_SCALE
         return cls((found / scales[:, None]).round().to(torch.uint8), scales)
@@ -118,10 +120,18 @@ class Grid:
         return steps.repeat_interleave(GROUP, dim=1)[:, :inputs]
 
 
-def nearest(values: Float[Tensor, "*S"]) -> Int[Tensor, "*S"]:
+def nearest(values: Float[Tensor, "*S"]) -> UInt8[Tensor, "*S"]:
     """Places of the levels that are nearest to values."""
-    levels = _levels()
-    return torch.bucketize(values, (levels[1:] + levels[:-1]) / 2)
+    halves = (
+        (values * 2).floor_().clamp_(-_HALVES, _HALVES - 1).add_(_HALVES)
+    )  # levels change places at multiples of a half
+    return _places_of_halves()[halves.to(torch.int32)]
+
+
+@functools.cache
+def _places_of_halves() -> Tensor:
+    middles = torch.arange(-_HALVES, _HALVES) / 2 + 0.25
+    return (middles[:, None] - _levels()).abs().argmin(dim=1).to(torch.uint8)
 
 
 def _levels() -> Float[Tensor, " L"]:
@@ -168,7 +178,7 @@ def _places(weight: Tensor, grid: Grid, passed: Tensor) -> Tensor:
         for i in range(begin, end):
             found = nearest(rest[i] / steps[i])
             places[i] = found
-            errors[i - begin] = (rest[i] - levels[found] * steps[i]) / passed[i, i]
+            errors[i - begin] = (rest[i] - levels[found.int()] * steps[i]) / passed[i, i]
             rest[i + 1 : end].addr_(passed[i, i + 1 : end], errors[i - begin], alpha=-1.0)
         rest[end:].addmm_(passed[begin:end, end:].t(), errors, alpha=-1.0)
     return places.t()
