@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from longplay.errors import AudioError, ConfigError
+from longplay.nn import compiled_convolution
+from longplay.nn.conv import fold_weight_norm
 from longplay.nn.hifigan import HifiganEncoder, HifiganEncoderConfig, HifiganGenerator, HifiganGeneratorConfig
 
 SIZES: dict[str, Any] = {
@@ -66,3 +68,44 @@ def test_a_window_with_that_much_context_decodes_as_the_whole() -> None:
 def test_sizes_that_do_not_fit_together_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HifiganGeneratorConfig.parse({"channels": 16} | SIZES | change)
+
+
+needs_kernels = pytest.mark.skipif(
+    not compiled_convolution.is_available(), reason="needs numba and an x86 processor with AVX2"
+)
+
+
+def folded(channels: int, **changes: Any) -> HifiganGenerator:
+    torch.manual_seed(0)
+    generator = HifiganGenerator(HifiganGeneratorConfig(channels=channels, **SIZES | changes), latent_dim=16)
+    fold_weight_norm(generator)
+    return generator.eval().requires_grad_(False)
+
+
+@needs_kernels
+@pytest.mark.parametrize("resblock", ["1", "2"])
+def test_kernels_decode_what_torch_decodes(resblock: Literal["1", "2"]) -> None:
+    generator, latents = folded(64, resblock=resblock), torch.randn(2, 16, 40)
+    exact, short = generator(latents), generator(latents[..., :9])
+    generator.use_kernels()
+    assert generator.compiled is not None
+    made = generator(latents)
+    assert exact.square().mean().sqrt() > 0.01
+    torch.testing.assert_close(made, exact, rtol=1e-4, atol=1e-6)
+    assert torch.equal(generator(latents[..., :9]), short)  # too few frames for a block: by torch
+
+
+@needs_kernels
+def test_a_window_decodes_as_the_whole_bit_by_bit_with_kernels() -> None:
+    generator = folded(64)
+    generator.use_kernels()
+    latents, context = torch.randn(1, 16, 60), generator.receptive_field
+    window = generator(latents[..., 25 - context : 35 + context])[..., context * HOP : -context * HOP]
+    assert torch.equal(window, generator(latents)[..., 25 * HOP : 35 * HOP])
+
+
+@needs_kernels
+def test_sizes_that_the_kernels_do_not_take_stay_with_torch() -> None:
+    generator = folded(16)  # 4 channels at the end
+    generator.use_kernels()
+    assert generator.compiled is None

@@ -1,16 +1,22 @@
 """The form in which the flow computes is decided by measurement."""
 
 import logging
+from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
 
+from longplay.checkpoint.store import SystemConfig
+from longplay.checkpoint.system import System
+from longplay.models.codec import Codec, CodecConfig
 from longplay.models.flow import Flow, FlowConfig
 from longplay.nn import compiled_transformer
 from longplay.nn.conformer import ConformerConfig
+from longplay.nn.conv import fold_weight_norm
+from longplay.nn.hifigan import HifiganGenerator, HifiganGeneratorConfig
 from longplay.nn.unet import Level, TransformerBlock, UNetConfig
-from longplay.pipeline.synthesis import MAX_ERROR, use_int8
+from longplay.pipeline.synthesis import MAX_ERROR, speed_up, use_int8
 
 pytestmark = pytest.mark.skipif(
     not compiled_transformer.is_available(), reason="needs numba and an x86 processor with AVX2"
@@ -55,3 +61,21 @@ def test_a_few_huge_activations_are_found_and_int8_is_left(flow: Flow, caplog: p
         assert use_int8(flow) > MAX_ERROR
     assert middle(flow).compiled is None
     assert "computes without" in caplog.text
+
+
+def test_a_published_codec_is_decoded_by_kernels_where_torch_would_compute_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("longplay.pipeline.synthesis.has_bfloat16", lambda device: False)
+    with torch.device("meta"):
+        codec = Codec(CodecConfig.published(48_000))
+    sizes = {"strides": (5, 4), "kernel_sizes": (11, 8), "resblock_kernel_sizes": (3,), "resblock_dilations": ((1, 3),)}
+    torch.manual_seed(0)
+    codec.decoder = HifiganGenerator(HifiganGeneratorConfig(channels=64, **sizes), latent_dim=32)
+    fold_weight_norm(codec.decoder)
+    codec.eval().requires_grad_(False)
+    latents = torch.randn(1, 32, 30)
+    exact = codec.decoder(latents)
+    speed_up(System(SystemConfig(name="codec alone"), Path(), (), torch.device("cpu"), codec=codec))
+    assert codec.decoder.compiled is not None
+    torch.testing.assert_close(codec.decoder(latents), exact, rtol=1e-4, atol=1e-6)

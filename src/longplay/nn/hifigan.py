@@ -6,7 +6,8 @@ Strided convolutions, each followed by parallel residual blocks of different ker
 """
 
 import math
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from longplay.config import Config
 from longplay.errors import AudioError
+from longplay.nn.compiled_convolution import fits
+from longplay.nn.compiled_hifigan import CompiledGenerator
 from longplay.nn.conv import WeightNormConv1d, WeightNormConvTranspose1d
 
 
@@ -104,6 +107,10 @@ class PairedResBlock(nn.Module):
             x = x + plain(F.leaky_relu(h, self.slope))
         return x
 
+    def layers(self) -> list[list[nn.Conv1d]]:
+        """Convolutions from sum to sum, weight norms folded."""
+        return [[cast(nn.Conv1d, conv) for conv in pair] for pair in zip(self.convs1, self.convs2, strict=True)]
+
 
 class ResBlock(nn.Module):
     """Residual block "2": dilated convolutions only."""
@@ -118,6 +125,10 @@ class ResBlock(nn.Module):
         for conv in self.convs:
             x = x + conv(F.leaky_relu(x, self.slope))
         return x
+
+    def layers(self) -> list[list[nn.Conv1d]]:
+        """Convolutions from sum to sum, weight norms folded."""
+        return [[cast(nn.Conv1d, conv)] for conv in self.convs]
 
 
 def _same(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> WeightNormConv1d:
@@ -197,9 +208,27 @@ class HifiganGenerator(nn.Module):
             channels //= 2
             self.resblocks.extend(_resblocks(config, channels))
         self.conv_post = _same(channels, 1, config.end_kernel_size)
+        self.compiled: CompiledGenerator | None = None
+
+    def use_kernels(self) -> None:
+        """Let compiled kernels decode, in float32, if they can (`nn/compiled_hifigan.py`); weight norms are folded before.
+
+        Raises:
+            LongplayError: the kernels cannot be compiled.
+        """
+        count, blocks = len(self.config.resblock_kernel_sizes), list(cast("Iterable[ResBlock]", self.resblocks))
+        stages = [
+            (up, [block.layers() for block in blocks[count * stage : count * (stage + 1)]])
+            for stage, up in enumerate(cast("Iterable[nn.ConvTranspose1d]", self.ups))
+        ]
+        if all(fits(conv) for conv in self.modules() if isinstance(conv, nn.Conv1d | nn.ConvTranspose1d)):
+            pre, post = cast(nn.Conv1d, self.conv_pre), cast(nn.Conv1d, self.conv_post)
+            self.compiled = CompiledGenerator(pre, stages, post, self.config.slope)
 
     def forward(self, latents: Float[Tensor, "B D T"]) -> Float[Tensor, "B 1 S"]:
         """Decode, in the precision of the weights."""
+        if self.compiled is not None and self.compiled.takes(latents.shape[-1]):
+            return self.compiled(latents)
         per_stage = len(self.config.resblock_kernel_sizes)
         x = self.conv_pre(latents.to(next(self.parameters()).dtype))
         for stage, up in enumerate(self.ups):

@@ -6,7 +6,8 @@ import torch
 
 from longplay.checkpoint.system import System
 from longplay.models.flow import Flow
-from longplay.nn import compiled_transformer
+from longplay.nn import compiled_convolution, compiled_transformer
+from longplay.nn.hifigan import HifiganGenerator
 from longplay.nn.processor import has_bfloat16
 
 MAX_ERROR = 0.05
@@ -28,12 +29,22 @@ def synthesis_dtype(device: torch.device) -> torch.dtype:
 def speed_up(system: System) -> None:
     """Let flow and codec compute in `synthesis_dtype`, and the flow's transformers in int8 where that is as good.
 
+    What stays in float32 on a CPU, of a published codec, is decoded by kernels of our own where the machine can.
+
     Raises:
         LongplayError: a kernel cannot be compiled.
     """
     dtype = synthesis_dtype(system.device)
     if system.codec is not None:
         system.codec.decode_in(dtype)
+        decoder, on_cpu = system.codec.decoder, system.device.type == "cpu"
+        if (
+            isinstance(decoder, HifiganGenerator)
+            and on_cpu
+            and dtype == torch.float32
+            and compiled_convolution.is_available()
+        ):
+            decoder.use_kernels()
     if system.flow is not None:
         system.flow.compute_in(dtype)
         if system.device.type == "cpu" and compiled_transformer.is_available():

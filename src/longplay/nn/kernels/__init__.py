@@ -1,4 +1,4 @@
-"""What numba compiles for `nn/native.py`: `step` and `project` of the lm, `transformers` of the flow.
+"""What numba compiles for `nn/native.py`: `step` and `project` of the lm, `transformers` of the flow, `convolution` of the codec.
 
 Each is a function that makes the function to compile, for some sizes. That one is called in every thread with its number,
 how many threads there are, and the address of a `nn.team.Block`.
@@ -8,7 +8,9 @@ how many threads there are, and the address of a `nn.team.Block`.
 
 from types import MappingProxyType
 
-NAMES = MappingProxyType({"step": "step", "project": "step", "transformers": "transformer"})
+NAMES = MappingProxyType(
+    {"step": "step", "project": "step", "transformers": "transformer", "convolution": "convolution"}
+)
 """The module of each."""
 
 
