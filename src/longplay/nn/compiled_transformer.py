@@ -17,12 +17,18 @@ from longplay.nn import processor
 from longplay.nn.team import Block, Pile, Team, available
 
 _LANES, _TILE, _ROWS, _WIDTH, _SUMS, _QUERIES = 16, 24, 6, 64, 24, 12  # as in the kernels
+_ZERO = 128  # what stands for zero in the bytes that are multiplied with weights
 _team, _alone = Team(), threading.Lock()
 
 
 def is_available() -> bool:
     """Whether this machine has numba and the instructions."""
     return processor.level() is not None
+
+
+def _largest() -> int:
+    """A weight: as a byte or, where products are added in 16 bits, as half of one."""
+    return 64 if processor.level() == "avx2" else 127
 
 
 class Int8Layer:
@@ -56,9 +62,9 @@ class _Projection:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outputs, self.inputs = weight.shape
-        self.scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+        self.scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / _largest()
         self.values = (weight / self.scales[:, None]).round().to(torch.int8)
-        self.taken = processor.zero() * self.values.int().sum(dim=1, dtype=torch.int32)
+        self.taken = _ZERO * self.values.int().sum(dim=1, dtype=torch.int32)
         self.bias = torch.zeros(self.outputs) if bias is None else bias.detach().float()
 
     def packed(self) -> Tensor:

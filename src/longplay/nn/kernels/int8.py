@@ -43,7 +43,7 @@ def block_of_products(
                 for column in range(width):
                     total = sums[row * width + column]
                     so_far = builder.load(total, typ=emit.WORDS)
-                    builder.store(emit.add_bytes(builder, so_far, values, known[column]), total)
+                    builder.store(emit.add_small_bytes(builder, so_far, values, known[column]), total)
         for column in range(width):
             corrections, factors_, biases = (
                 emit.vector(builder, address, column * emit.BYTES, kind)
@@ -132,7 +132,7 @@ def gelu(typingctx, numbers, made, columns):
 
 @intrinsic
 def round_row(typingctx, numbers, count, made):
-    """So many floats, in 16s, as bytes for `emit.add_bytes`; returns their scale."""
+    """So many floats, in 16s, as unsigned bytes, 128 for zero; returns their scale."""
 
     def generate(context, builder, signature, arguments):
         source, length, out = arguments
@@ -153,8 +153,6 @@ def round_row(typingctx, numbers, count, made):
             loaded = emit.vector(builder, source, builder.mul(place, emit.long(4)), emit.FLOATS)
             raised = emit.add_product(builder, loaded, inverse, emit.constant(128.5))
             words = builder.fptosi(raised, emit.WORDS)  # all are positive
-            if emit.ZERO != 128:
-                words = builder.sub(words, emit.whole(128 - emit.ZERO))
             rounded = builder.trunc(words, ir.VectorType(emit.BYTE, emit.LANES))
             emit.store(builder, rounded, builder.add(out, place), 1)
         return scale

@@ -21,7 +21,7 @@ else:
 
 OUTPUTS, INPUTS, WEIGHTS, SCALES, SUMS, BIAS = range(6)
 """Columns of the table of projections: sizes, then where its numbers start, -1 for none."""
-ROWS, COLUMNS = (6, 4) if emit.BITS == 512 else (4, 1)
+ROWS, COLUMNS = (6, 4) if emit.BITS == 512 else (5, 1)
 """Of a block of products, the latter in sixteens: as many as there are registers for."""
 TILE = 24
 """Rows that go from product to product together, at most."""
