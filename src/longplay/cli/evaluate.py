@@ -24,6 +24,7 @@ def evaluate(
         int | None, typer.Option(min=2, help="Generate each clip with the best of so many seeds. [default: off]")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: options.PrecisionOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")] = None,
     **given: Unpack[options.EvaluationOptions],
 ) -> None:
@@ -37,6 +38,7 @@ def evaluate(
     from longplay.evaluate.long_form import LongForm
     from longplay.evaluate.model import evaluate_model, parse_parts
     from longplay.evaluate.report import markdown
+    from longplay.pipeline.precision import AUTO
     from longplay.prompt import GenerationOptions
 
     if threads:
@@ -52,5 +54,6 @@ def evaluate(
         candidates=candidates,
         options=GenerationOptions(**only_given(given)),
         device=device,
+        precision=precision or AUTO,
     )
     typer.echo(markdown(report))

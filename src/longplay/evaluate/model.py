@@ -27,6 +27,7 @@ from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
 from longplay.nn.ode import evaluations
 from longplay.pipeline import Pipeline, Through
+from longplay.pipeline.precision import AUTO
 from longplay.prompt import GenerationOptions, Prompt
 from longplay.report import check_plotting
 
@@ -55,6 +56,7 @@ def evaluate_model(
     candidates: int | None = None,
     options: GenerationOptions = AS_IT_IS,
     device: str = "auto",
+    precision: str = AUTO,
 ) -> Report:
     """Evaluate a model and write `results.json`, `results.md`, `results.png` and the generated clips into `out`.
 
@@ -69,9 +71,10 @@ def evaluate_model(
         candidates: seeds to choose from for each clip of part `generation` (`evaluate/candidates.py`); None: no choice.
         options: of all that is made; `seconds`, `seed` and `fast` are the evaluation's own.
         device: for the model; the measures are computed on the CPU.
+        precision: of the lm, see `Pipeline.load`.
 
     Raises:
-        UserError: too few or too short clips, no test split, or no matplotlib.
+        UserError: too few or too short clips, no test split, no matplotlib, or no such precision on this machine.
         CheckpointError, ConfigError, AudioError: the model, manifest or audio cannot be read.
         DownloadError: the weights of musicnn cannot be fetched.
     """
@@ -82,7 +85,7 @@ def evaluate_model(
             f"{long_form.pieces} long pieces of {long_form.seconds:g} s: use at least 2 of {2 * long_form.stretch:g} s"
         )
     check_plotting()
-    pipeline, listener = Pipeline.load(model, device), Listener.pretrained()
+    pipeline, listener = Pipeline.load(model, device, precision), Listener.pretrained()
     evaluation = Evaluation(pipeline, listener, manifest, out, clips, seconds, long_form, candidates, options)
     found = [part for name in PARTS if name in parts for part in evaluation.run(name)]
     report = evaluation.report(found)
@@ -275,6 +278,7 @@ class Evaluation:
             "seconds": self.seconds,
             "tracks": len(self.tracks),
             "device": self.system.device.type,
+            "precision": self.pipeline.precision or "none",
             "threads": torch.get_num_threads(),
             "version": __version__,
             **self.options.model_dump(exclude_defaults=True),

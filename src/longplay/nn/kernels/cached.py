@@ -20,7 +20,8 @@ from longplay.nn.kernels import emit, vectors
 
 TILE = 256
 """Positions; as in `nn/cache.py`."""
-_BLOCK = 2  # sixteens of positions that are scored together
+_QUERIES, _BLOCK = (16, 2) if emit.BITS == 512 else (4, 1)
+"""That meet a block of keys or values together, at most, and its sixteens: as many as there are registers for."""
 _LEAST = np.float32(-3.0e38)
 _LOG2_E = np.float32(1.4426950408889634)
 
@@ -112,19 +113,19 @@ def _round(query, width, made, taken, factors, number):
     largest = np.float32(0.0)
     for i in range(width):
         largest = max(largest, abs(query[i]))
-    scale = max(largest, np.float32(1e-12)) / np.float32(127 * 128)
+    scale = max(largest, np.float32(1e-12)) / np.float32(63 * 128)  # so that no digit is beyond 64
     inverse, total = np.float32(1.0) / scale, np.int32(0)
     for i in range(width):
         rounded = np.int32(np.floor(query[i] * inverse + np.float32(0.5)))
         high = (rounded + 64) >> 7
         made[i], made[width + i] = np.uint8(high & 255), np.uint8((rounded - (high << 7)) & 255)
         total += rounded
-    taken[number], factors[number] = np.float32(emit.ZERO) * np.float32(total), scale * _LOG2_E
+    taken[number], factors[number] = np.float32(128) * np.float32(total), scale * _LOG2_E
 
 
 def _fetch(builder, address):
-    """Both lines of the cache at an address; see `emit.fetch`."""
-    for line in range(2):
+    """As many lines of the cache at an address as a block has sixteens; see `emit.fetch`."""
+    for line in range(_BLOCK):
         emit.fetch(builder, emit.pointer(builder, builder.add(address, emit.long(line * emit.BYTES))), 2)
 
 
@@ -144,38 +145,37 @@ def score(typingctx, queries, keys, scales, taken, factors, scores, after, group
     def generate(context, builder, signature, arguments):
         query, key, scale, less, factor, out, after = arguments[:7]
         with emit.loop(builder, emit.long(TILE // emit.LANES), _BLOCK) as (sixteen, _):
-            sums = [cgutils.alloca_once_value(builder, emit.whole(0)) for _ in range(size * _BLOCK)]
-            begin = builder.add(key, builder.mul(sixteen, emit.long(fours * emit.BYTES)))
-            done = builder.mul(sixteen, emit.long(fours // _BLOCK))
-            for digit in range(2):
-                with emit.loop(builder, emit.long(fours), 1) as (four, _):
-                    start = builder.add(begin, builder.mul(four, emit.long(emit.BYTES)))
-                    if digit:
-                        _fetch(
-                            builder, builder.add(after, builder.mul(builder.add(done, four), emit.long(2 * emit.BYTES)))
-                        )
-                    known = [emit.vector(builder, start, number * fours * emit.BYTES) for number in range(_BLOCK)]
-                    if emit.ZERO:
-                        known = [builder.xor(each, emit.whole(-0x7F7F7F80)) for each in known]
-                    place = builder.add(query, builder.mul(four, emit.long(4)))
-                    for row in range(size):
-                        asked = emit.word(builder, builder.add(place, emit.long((2 * row + digit) * fours * 4)))
-                        for number in range(_BLOCK):
-                            _add(emit.add_bytes, builder, sums[row * _BLOCK + number], known[number], asked)
-                if not digit:
-                    for total in sums:
-                        builder.store(builder.shl(builder.load(total, typ=emit.WORDS), emit.whole(7)), total)
+            begin = builder.mul(sixteen, emit.long(fours * emit.BYTES))
             offset = builder.mul(sixteen, emit.long(emit.BYTES))
-            for row in range(size):
-                corrections, both = (
-                    emit.number(builder, builder.add(each, emit.long(4 * row))) for each in (less, factor)
-                )
-                for number in range(_BLOCK):
-                    total = builder.sitofp(builder.load(sums[row * _BLOCK + number], typ=emit.WORDS), emit.FLOATS)
-                    of_keys = emit.vector(builder, builder.add(scale, offset), number * emit.BYTES, emit.FLOATS)
-                    value = builder.fmul(builder.fmul(builder.fsub(total, corrections), both), of_keys)
-                    place = builder.add(out, builder.add(offset, emit.long(row * TILE * 4 + number * emit.BYTES)))
-                    emit.store(builder, value, place, 4)
+            for first in range(0, size, _QUERIES):
+                rows = range(first, min(first + _QUERIES, size))
+                sums = [cgutils.alloca_once_value(builder, emit.whole(0)) for _ in range(len(rows) * _BLOCK)]
+                for digit in range(2):
+                    with emit.loop(builder, emit.long(fours), 1) as (four, _):
+                        start = builder.add(builder.add(key, begin), builder.mul(four, emit.long(emit.BYTES)))
+                        if digit and not first:
+                            on = builder.add(begin, builder.mul(four, emit.long(_BLOCK * emit.BYTES)))
+                            _fetch(builder, builder.add(after, on))
+                        known = [emit.vector(builder, start, number * fours * emit.BYTES) for number in range(_BLOCK)]
+                        known = [builder.xor(each, emit.whole(-0x7F7F7F80)) for each in known]  # 128 stands for zero
+                        place = builder.add(query, builder.mul(four, emit.long(4)))
+                        for number, row in enumerate(rows):
+                            asked = emit.word(builder, builder.add(place, emit.long((2 * row + digit) * fours * 4)))
+                            for column, each in enumerate(known):
+                                _add(emit.add_small_bytes, builder, sums[number * _BLOCK + column], each, asked)
+                    if not digit:
+                        for total in sums:
+                            builder.store(builder.shl(builder.load(total, typ=emit.WORDS), emit.whole(7)), total)
+                for number, row in enumerate(rows):
+                    corrections, both = (
+                        emit.number(builder, builder.add(each, emit.long(4 * row))) for each in (less, factor)
+                    )
+                    for column in range(_BLOCK):
+                        total = builder.load(sums[number * _BLOCK + column], typ=emit.WORDS)
+                        of_keys = emit.vector(builder, builder.add(scale, offset), column * emit.BYTES, emit.FLOATS)
+                        scored = builder.fmul(builder.fsub(builder.sitofp(total, emit.FLOATS), corrections), both)
+                        place = builder.add(out, builder.add(offset, emit.long(row * TILE * 4 + column * emit.BYTES)))
+                        emit.store(builder, builder.fmul(scored, of_keys), place, 4)
         return context.get_dummy_value()
 
     return types.void(queries, keys, scales, taken, factors, scores, after, group, lanes), generate
@@ -236,26 +236,29 @@ def mix(typingctx, weights, values, decays, gains, sums, after, group, lanes):
 
     def generate(context, builder, signature, arguments):
         weight, value, decay, gain, out, after = arguments[:6]
-        step = 2 if width % 2 == 0 else 1
+        step = _BLOCK if width % _BLOCK == 0 else 1
         for first in range(0, width, step):
-            totals = [cgutils.alloca_once_value(builder, emit.whole(0)) for _ in range(size * step)]
-            with emit.loop(builder, emit.long(TILE // 4), 1) as (four, _):
-                start = builder.add(value, builder.mul(four, emit.long(width * emit.BYTES)))
-                done = builder.add(four, emit.long(first // step * (TILE // 4)))
-                _fetch(builder, builder.add(after, builder.mul(done, emit.long(2 * emit.BYTES))))
-                known = [emit.vector(builder, start, (first + lane) * emit.BYTES) for lane in range(step)]
-                place = builder.add(weight, builder.mul(four, emit.long(4)))
-                for row in range(size):
-                    share = emit.word(builder, builder.add(place, emit.long(row * TILE)))
+            for begin in range(0, size, _QUERIES):
+                rows = range(begin, min(begin + _QUERIES, size))
+                totals = [cgutils.alloca_once_value(builder, emit.whole(0)) for _ in range(len(rows) * step)]
+                with emit.loop(builder, emit.long(TILE // 4), 1) as (four, _):
+                    start = builder.add(value, builder.mul(four, emit.long(width * emit.BYTES)))
+                    if not begin:
+                        done = builder.add(four, emit.long(first // step * (TILE // 4)))
+                        _fetch(builder, builder.add(after, builder.mul(done, emit.long(_BLOCK * emit.BYTES))))
+                    known = [emit.vector(builder, start, (first + lane) * emit.BYTES) for lane in range(step)]
+                    place = builder.add(weight, builder.mul(four, emit.long(4)))
+                    for number, row in enumerate(rows):
+                        share = emit.word(builder, builder.add(place, emit.long(row * TILE)))
+                        for lane, each in enumerate(known):
+                            _add(emit.add_unsigned_bytes, builder, totals[number * step + lane], share, each)
+                for number, row in enumerate(rows):
+                    less, more = (emit.number(builder, builder.add(each, emit.long(4 * row))) for each in (decay, gain))
                     for lane in range(step):
-                        _add(emit.add_unsigned_bytes, builder, totals[row * step + lane], share, known[lane])
-            for row in range(size):
-                less, more = (emit.number(builder, builder.add(each, emit.long(4 * row))) for each in (decay, gain))
-                for lane in range(step):
-                    place = builder.add(out, emit.long((row * width + first + lane) * emit.BYTES))
-                    so_far = builder.fmul(emit.load(builder, emit.pointer(builder, place), emit.FLOATS), less)
-                    added = builder.sitofp(builder.load(totals[row * step + lane], typ=emit.WORDS), emit.FLOATS)
-                    emit.store(builder, emit.add_product(builder, added, more, so_far), place, 4)
+                        place = builder.add(out, emit.long((row * width + first + lane) * emit.BYTES))
+                        so_far = builder.fmul(emit.load(builder, emit.pointer(builder, place), emit.FLOATS), less)
+                        added = builder.sitofp(builder.load(totals[number * step + lane], typ=emit.WORDS), emit.FLOATS)
+                        emit.store(builder, emit.add_product(builder, added, more, so_far), place, 4)
         return context.get_dummy_value()
 
     return types.void(weights, values, decays, gains, sums, after, group, lanes), generate
