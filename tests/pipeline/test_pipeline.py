@@ -230,8 +230,8 @@ def test_precisions(tiny: Path) -> None:
     audio = half.generate("x", GenerationOptions(seconds=0.2, seed=0, num_steps=1))
     assert audio.recipe is not None
     assert audio.recipe["precision"] == "bfloat16"
-    with pytest.raises(UserError, match="precision 'int4': unknown; use one of auto, float32, bfloat16, float16, int8"):
-        Pipeline.load(tiny, "cpu", "int4")
+    with pytest.raises(UserError, match="precision 'int5': unknown; use one of auto, float32, bfloat16, float16, int8"):
+        Pipeline.load(tiny, "cpu", "int5")
 
 
 def test_flow_and_codec_compute_in_bfloat16_where_it_is_fast(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ ERROR_LIMIT = 0.04  # measured (docs/performance.md): what most projections of e
 INT4_LIMIT = 0.15  # of the error of four bits, whose usual one is half of it
 APART = (0, 8, 32, 128)
 CALIBRATION_FRAMES = 150
-INT4_CALIBRATION_FRAMES = 600  # what makes up for an error is learnt from the inputs
+INT4_CALIBRATION_FRAMES = 600  # of several texts: what makes up for an error is learnt from the inputs
 _KEPT_INPUTS, INT4_KEPT_INPUTS = 256, 1200
 _PAIR = 2  # inputs of a step, which are quantised together
 

@@ -48,6 +48,12 @@ KL_LIMIT = 0.02
 """Nats per code that int8 may differ from float32 to be taken by itself; five times as much was not heard (docs/experiments.md)."""
 ERROR_LIMITS = (ERROR_LIMIT, ERROR_LIMIT / 2, ERROR_LIMIT / 4)
 CALIBRATION_TEXT = "calm piano with soft strings"
+INT4_TEXTS = (
+    CALIBRATION_TEXT,
+    "fast rock, electric guitar, drums",
+    "dark electronic, synth, bass",
+    "epic orchestral, brass, choir",
+)
 _FEW = 256  # inputs say what int8 does
 
 logger = logging.getLogger(__name__)
@@ -112,17 +118,20 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None, kind: Kind = "int8
     Raises:
         UserError: this build of torch has no int8, or this machine cannot compile steps, which int4 needs.
     """
-    ids = tuple(text_tokenizer.encode(CALIBRATION_TEXT)) if text_tokenizer is not None else ()
-    return _in_int8(lm, ids) if kind == "int8" else _in_int4(lm, ids)
+    texts = (CALIBRATION_TEXT,) if kind == "int8" else INT4_TEXTS
+    ids = [tuple(text_tokenizer.encode(text)) for text in texts] if text_tokenizer is not None else [()]
+    return _in_int8(lm, ids[0]) if kind == "int8" else _in_int4(lm, ids)
 
 
-def _in_int4(lm: LM, ids: Sequence[int]) -> Quantized:
+def _in_int4(lm: LM, texts: Sequence[Sequence[int]]) -> Quantized:
     compiled.require("int4", lm.config.head_dim)
-    inputs = calibration_inputs(lm, ids, INT4_CALIBRATION_FRAMES, INT4_KEPT_INPUTS)
+    frames, most = INT4_CALIBRATION_FRAMES // len(texts), INT4_KEPT_INPUTS // len(texts)
+    heard = [calibration_inputs(lm, ids, frames, most) for ids in texts]
+    inputs = {name: torch.cat([each[name] for each in heard]) for name in heard[0]}
     wide = quantize(lm, {name: some[:: -(-len(some) // _FEW)] for name, some in inputs.items()})
     forms = {"int4": Quantized(quantize_to_int4(lm, inputs, wide), {}), "int8-compiled": Quantized(wide, {})}
     decoders = {name: form.decoder(lm, compiled=True) for name, form in forms.items()}
-    return replace(forms["int4"], quality=compare(lm, decoders, ids, CALIBRATION_FRAMES))
+    return replace(forms["int4"], quality=compare(lm, decoders, texts[0], CALIBRATION_FRAMES))
 
 
 def _in_int8(lm: LM, ids: Sequence[int]) -> Quantized:
