@@ -9,7 +9,7 @@ from longplay.bench.lm import INT4_BYTES, LMBench, open_lm, step_bytes
 from longplay.engine.quantize import Quality, calibration_inputs, quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
-from longplay.nn import compiled
+from longplay.nn import processor
 from longplay.pipeline.quantized import Quantized
 from tiny_lm import tiny_config, tiny_lm
 
@@ -50,7 +50,7 @@ def test_int4_reads_half_of_what_int8_reads() -> None:
     assert 0.53 < four / eight < 0.54
 
 
-@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+@pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 def test_int4_competes_and_says_how_close_it_is() -> None:
     report = LMBench("nano", seconds=2, precisions=("int8-compiled", "int4"), baseline_seconds=0).run()
     eight, four = (row.values for row in report.rows)

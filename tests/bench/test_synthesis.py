@@ -13,7 +13,7 @@ from longplay.bench.limits import dtypes
 from longplay.bench.models import open_system
 from longplay.bench.pipeline import PipelineBench, _in_sequence
 from longplay.errors import CheckpointError, UserError
-from longplay.nn import compiled_transformer
+from longplay.nn import processor
 from longplay.prompt import GenerationOptions
 from systems import save_residual, save_tiny
 
@@ -26,7 +26,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_flow_in_windows_is_measured_beside_the_whole(tiny: str) -> None:
     report = FlowBench(tiny, seconds=4, repeats=1, num_steps=3, solver="midpoint", baseline_seconds=2).run()
     forms = list(dtypes(torch.device("cpu")))
-    forms += [f"{forms[-1]} and int8"] if compiled_transformer.is_available() else []
+    forms += [f"{forms[-1]} and int8"] if processor.can_compile() else []
     assert [row.name for row in report.rows] == [*(f"windows, {form}" for form in forms), "whole piece of 2 s, float32"]
     assert report.setting["evaluations"] == 6
     assert [list(curve.seconds) for curve in report.curves] == [[1, 2, 4]] * len(forms) + [[0.5, 1, 2]]
@@ -87,7 +87,7 @@ def test_studies_tell_differences(tiny: str, study: str, monkeypatch: pytest.Mon
     counts = {
         "solver": 5 * len(METHODS),
         "windows": 1 + len(WINDOWS),
-        "precision": 2 * len(dtypes(torch.device("cpu"))) + compiled_transformer.is_available(),
+        "precision": 2 * len(dtypes(torch.device("cpu"))) + processor.can_compile(),
     }
     assert len(report.rows) == counts[study]
     for row in report.rows:

@@ -13,13 +13,13 @@ from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
 from longplay.keys import Key
 from longplay.models.lm import LM
-from longplay.nn import compiled
+from longplay.nn import compiled, processor
 from longplay.nn.quantized import Int8Weights
 from longplay.prompt import GenerationOptions
 from tiny_lm import tiny_lm
 
 NONE_APART = torch.zeros(0, dtype=torch.long)
-pytestmark = pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+pytestmark = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 
 PIECES = {
     "steady": Piece(

@@ -14,7 +14,7 @@ from longplay.engine.quantize import (
     quantize_to_int4,
 )
 from longplay.models.lm import LM
-from longplay.nn import compiled
+from longplay.nn import compiled, processor
 from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8, Int8Weights
 from tiny_lm import tiny_lm
@@ -113,18 +113,22 @@ def test_calibration_hears_prefix_and_steps_and_leaves_the_model_alone() -> None
     assert quantize(lm, inputs).keys() == inputs.keys()
 
 
-def test_nano_in_int8_says_what_it_says_in_float32() -> None:
+def nano(text: str) -> tuple[LM, list[int]]:
+    """Its lm, and the ids of a text."""
     system = load_system("nano")
-    lm = system.lm
-    assert lm is not None
+    assert system.lm is not None
     assert system.text_tokenizer is not None
-    ids = system.text_tokenizer.encode("calm piano")
+    return system.lm, system.text_tokenizer.encode(text)
+
+
+def test_nano_in_int8_says_what_it_says_in_float32() -> None:
+    lm, ids = nano("calm piano")
     made = quantize(lm, calibration_inputs(lm, ids, 40))
     decoder = lm.decoder({name: value.projection() for name, value in made.items()})
     eight_bits = lm.decoder({name: value.arithmetic() for name, value in made.items()})
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
     forms = {"int8": decoder, "eight bits": eight_bits, "bfloat16": half}
-    if compiled.is_available() and compiled.fits(lm.config.head_dim):
+    if processor.can_compile() and compiled.fits(lm.config.head_dim):
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
     quality = compare(lm, forms, ids, 40)
     wide = torch.cpu._is_vnni_supported()  # torch's inputs have 7 bits without
@@ -138,17 +142,13 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     assert all(value.error <= ERROR_LIMIT for value in made.values())
 
 
-@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+@pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 def test_nano_in_int4_is_close_and_closer_where_errors_make_up_for_each_other() -> None:
-    system = load_system("nano")
-    lm = system.lm
-    assert lm is not None
-    assert system.text_tokenizer is not None
-    ids = system.text_tokenizer.encode("calm piano")
+    lm, ids = nano("calm piano")
     inputs = calibration_inputs(lm, ids, 200, 600)
     wide = quantize(lm, inputs)
     made, rounded = (quantize_to_int4(lm, heard, wide) for heard in (inputs, None))
-    unheard = calibration_inputs(lm, system.text_tokenizer.encode("rock, drums, 120 bpm"), 60)
+    unheard = calibration_inputs(lm, nano("rock, drums, 120 bpm")[1], 60)
     off = []
     for form in (made, rounded):
         errors = []

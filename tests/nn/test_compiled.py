@@ -18,7 +18,7 @@ from longplay.nn.int4 import Int4Weights, fits_int4, round_to_int4
 from longplay.nn.linear import Weights
 from longplay.nn.quantized import Int8Weights, RoundedWeights
 
-pytestmark = pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+pytestmark = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 CONFIG = LMConfig(
     text_vocab_size=20,
     codebook_size=61,

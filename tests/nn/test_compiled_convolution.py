@@ -3,12 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from longplay.nn import compiled_convolution
+from longplay.nn import processor
 from longplay.nn.compiled_convolution import LEAST_FRAMES, CompiledConvolution, fits
 
-pytestmark = pytest.mark.skipif(
-    not compiled_convolution.is_available(), reason="needs numba and an x86 processor with AVX2"
-)
+pytestmark = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 KEEPING = [(32, 48, 7, 3), (16, 1, 7, 1), (48, 32, 1, 1), (16, 20, 3, 5)]
 MULTIPLYING = [(32, 16, 16, 8), (16, 32, 11, 5), (48, 16, 4, 2), (16, 16, 5, 5)]
 

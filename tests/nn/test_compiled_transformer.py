@@ -9,14 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longplay.nn import compiled_transformer, processor
+from longplay.nn import processor
 from longplay.nn.compiled_transformer import CompiledTransformers
 from longplay.nn.masking import Padding
 from longplay.nn.unet import TransformerBlock, UNet, UNetConfig
 
-pytestmark = pytest.mark.skipif(
-    not compiled_transformer.is_available(), reason="needs numba and an x86 processor with AVX2"
-)
+pytestmark = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 
 
 def blocks(dim: int, num_heads: int, head_dim: int, count: int = 2) -> list[TransformerBlock]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from longplay.errors import AudioError, ConfigError
-from longplay.nn import compiled_convolution
+from longplay.nn import processor
 from longplay.nn.conv import fold_weight_norm
 from longplay.nn.hifigan import HifiganEncoder, HifiganEncoderConfig, HifiganGenerator, HifiganGeneratorConfig
 
@@ -70,9 +70,7 @@ def test_sizes_that_do_not_fit_together_are_refused(change: dict[str, Any], mess
         HifiganGeneratorConfig.parse({"channels": 16} | SIZES | change)
 
 
-needs_kernels = pytest.mark.skipif(
-    not compiled_convolution.is_available(), reason="needs numba and an x86 processor with AVX2"
-)
+needs_kernels = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 
 
 def folded(channels: int, **changes: Any) -> HifiganGenerator:

@@ -7,7 +7,7 @@ import torch
 from longplay.checkpoint.hub import locate
 from longplay.checkpoint.system import load_system
 from longplay.errors import UserError
-from longplay.nn import compiled
+from longplay.nn import processor
 from longplay.pipeline import Pipeline
 from longplay.pipeline.precision import load_dtype
 from longplay.pipeline.quantized import file_of, quantize_model
@@ -40,7 +40,7 @@ def test_a_piece_in_int8_can_be_made_again(model: Path) -> None:
     assert (first.wav == again.wav).all()
 
 
-@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+@pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 def test_the_bundled_model_runs_compiled_and_can_be_made_again() -> None:
     pipeline = Pipeline.load("nano", "cpu")
     assert pipeline.precision == "int8-compiled"
@@ -50,7 +50,7 @@ def test_the_bundled_model_runs_compiled_and_can_be_made_again() -> None:
     assert (Pipeline.load("nano", "cpu", "int8-compiled").generate("calm piano", OPTIONS).wav == made.wav).all()
 
 
-@pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+@pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 def test_the_bundled_model_in_int4_is_quantized_once_and_can_be_made_again(tmp_path: Path) -> None:
     copy = shutil.copytree(locate("nano"), tmp_path / "nano")
     pipeline = Pipeline.load(copy, "cpu", "int4")
@@ -67,7 +67,7 @@ def test_the_bundled_model_in_int4_is_quantized_once_and_can_be_made_again(tmp_p
 def test_compiled_is_refused_where_it_cannot_be(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="int8-compiled: .* heads of a multiple of 16 numbers, not 8; use int8"):
         Pipeline.load(model, "cpu", "int8-compiled")
-    monkeypatch.setattr(compiled, "is_available", lambda: False)
+    monkeypatch.setattr(processor, "can_compile", lambda: False)
     assert Pipeline.load("nano", "cpu").precision == "int8"
     with pytest.raises(UserError, match="int8-compiled: needs numba and an x86 processor with AVX2"):
         Pipeline.load("nano", "cpu", "int8-compiled")

@@ -10,14 +10,14 @@ from longplay.checkpoint.store import SystemConfig, load_tensors, read_metadata,
 from longplay.checkpoint.system import load_system
 from longplay.engine.quantize import QuantizedProjection
 from longplay.errors import CheckpointError, UserError
-from longplay.nn import compiled
+from longplay.nn import processor
 from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8Weights
 from longplay.pipeline.quantized import Quantized, file_of, load_quantized, quantize_lm, quantize_model, save_quantized
 from systems import tiny_text_tokenizer
 from tiny_lm import tiny_lm
 
-needs_kernels = pytest.mark.skipif(not compiled.is_available(), reason="needs numba and an x86 processor with AVX2")
+needs_kernels = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_int4_form_is_kept_beside_the_model_and_found_again(tmp_path: Path) 
 def test_int4_is_refused_where_steps_cannot_be_compiled(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="int4: needs heads of a multiple of 16 numbers, not 8; use int8"):
         quantize_model(model, "int4")
-    monkeypatch.setattr(compiled, "is_available", lambda: False)
+    monkeypatch.setattr(processor, "can_compile", lambda: False)
     with pytest.raises(UserError, match="int4: needs numba and an x86 processor with AVX2; use int8"):
         quantize_model(model, "int4")
 

@@ -11,16 +11,14 @@ from longplay.checkpoint.store import SystemConfig
 from longplay.checkpoint.system import System
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.flow import Flow, FlowConfig
-from longplay.nn import compiled_transformer
+from longplay.nn import processor
 from longplay.nn.conformer import ConformerConfig
 from longplay.nn.conv import fold_weight_norm
 from longplay.nn.hifigan import HifiganGenerator, HifiganGeneratorConfig
 from longplay.nn.unet import Level, TransformerBlock, UNetConfig
 from longplay.pipeline.synthesis import MAX_ERROR, speed_up, use_int8
 
-pytestmark = pytest.mark.skipif(
-    not compiled_transformer.is_available(), reason="needs numba and an x86 processor with AVX2"
-)
+pytestmark = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 
 
 @pytest.fixture

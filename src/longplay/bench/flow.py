@@ -22,7 +22,7 @@ from longplay.engine.noise import FrameNoise
 from longplay.engine.windows import flow_plan, flow_window, run_windows
 from longplay.errors import CheckpointError
 from longplay.models.flow import Flow
-from longplay.nn import compiled_transformer
+from longplay.nn import processor
 from longplay.nn.ode import Method, evaluations
 
 _INT8 = " and int8"
@@ -111,7 +111,7 @@ class FlowBench:
 def flow_forms(flow: Flow) -> dict[str, Flow]:
     """Copies of a flow that compute in each of `dtypes` and, where the machine can, in the last of them and int8."""
     forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in dtypes(torch.device("cpu")).items()}
-    if compiled_transformer.is_available():
+    if processor.can_compile():
         name, fastest = list(forms.items())[-1]
         forms[name + _INT8] = copy.deepcopy(fastest)
         forms[name + _INT8].estimator.use_int8()

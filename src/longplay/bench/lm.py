@@ -22,7 +22,7 @@ from longplay.engine.piece import Piece
 from longplay.engine.quantize import calibration_inputs, quantize, quantize_to_int4
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
-from longplay.nn import compiled
+from longplay.nn import compiled, processor
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
 from longplay.nn.quantized import input_bits
@@ -131,7 +131,7 @@ def parse_precisions(text: str | None) -> tuple[Precision, ...]:
         UserError: an unknown one, none, or one that this machine cannot compute.
     """
     if text is None:
-        return FORMS if compiled.is_available() else tuple(name for name in FORMS if name not in COMPILED)
+        return FORMS if processor.can_compile() else tuple(name for name in FORMS if name not in COMPILED)
     names = tuple(name.strip() for name in text.split(","))
     unknown = [name for name in names if name not in FORMS]
     if unknown:

@@ -13,7 +13,7 @@ from longplay.errors import CheckpointError
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.flow import Flow, FlowConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
-from longplay.nn import compiled
+from longplay.nn import processor
 from longplay.nn.conv import fold_weight_norm
 from longplay.pipeline import Pipeline
 from longplay.pipeline.precision import AUTO
@@ -32,7 +32,7 @@ def open_pipeline(model: str, precision: str) -> Pipeline:
     """
     if not model.startswith(RANDOM):
         return Pipeline.load(model, "cpu", precision)
-    fastest = "int8-compiled" if compiled.is_available() else "int8"
+    fastest = "int8-compiled" if processor.can_compile() else "int8"
     (form,) = parse_precisions(fastest if precision == AUTO else precision)
     system = open_system(model)
     speed_up(system)

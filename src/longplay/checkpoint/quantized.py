@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from longplay.errors import CheckpointError
-from longplay.nn.int4 import BLOCK, Int4Weights
+from longplay.nn.int4 import BLOCK, GROUP, Int4Weights
 from longplay.nn.quantized import Int8Weights, RoundedWeights
 
 _SCALES, _APART, _COLUMNS, _GROUPS = "scales", "apart", "columns", "groups"
@@ -74,7 +74,12 @@ def read_int4(tensors: Mapping[str, Tensor], name: str, inputs: int, source: str
     nibbles, groups = tensors[name], tensors.get(f"{name}.{_GROUPS}")
     blocks = -(-inputs // BLOCK)
     fits = groups is not None and nibbles.dtype == groups.dtype == torch.uint8
-    if not fits or groups is None or nibbles.shape[1:] != (32 * blocks,) or groups.shape != (len(nibbles), 2 * blocks):
+    if (
+        not fits
+        or groups is None
+        or nibbles.shape[1:] != (BLOCK // 2 * blocks,)
+        or groups.shape != (len(nibbles), BLOCK // GROUP * blocks)
+    ):
         raise _misfit(source, name, "int4")
     return Int4Weights(*_around(tensors, name, inputs, source), nibbles, groups, inputs)
 
@@ -83,12 +88,12 @@ def _around(
     tensors: Mapping[str, Tensor], name: str, inputs: int, source: str
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Scales, no bias, channels kept apart and their columns."""
-    outputs, scales = len(tensors[name]), tensors.get(f"{name}.{_SCALES}")
+    scales = tensors.get(f"{name}.{_SCALES}")
     apart = tensors.get(f"{name}.{_APART}", torch.zeros(0, dtype=torch.long))
-    columns = tensors.get(f"{name}.{_COLUMNS}", torch.zeros(outputs, 0))
+    columns = tensors.get(f"{name}.{_COLUMNS}", torch.zeros(len(tensors[name]), 0))
     fits = (
         scales is not None
-        and scales.shape == columns.shape[:1] == (outputs,)
+        and tensors[name].shape[:-1] == scales.shape == columns.shape[:1]
         and columns.shape[1:] == apart.shape
         and apart.dtype == torch.long
         and bool(((apart >= 0) & (apart < inputs)).all())

@@ -136,7 +136,7 @@ def quantize_to_int4(
             narrow = round_to_int4(weights, wide.apart, heard)
             error = 0.0 if heard is None else _Errors(weights, heard).of(Rounded(narrow))
             found = QuantizedProjection(narrow, error)
-            if found.error <= limit and narrow.largest_sum() <= LARGEST_SUM:
+            if found.error <= limit and narrow.sums()[1] <= LARGEST_SUM:
                 made[name] = found
     return made
 

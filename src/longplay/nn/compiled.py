@@ -42,11 +42,6 @@ _TOGETHER, _INT4_ZERO = 4, 128  # outputs of int4, and what stands for the zero 
 _CACHES = {torch.bfloat16: _BFLOAT16, torch.float32: _FLOAT32, torch.int8: _INT8}
 
 
-def is_available() -> bool:
-    """Whether this machine has numba and the instructions."""
-    return processor.level() is not None
-
-
 def fits(head_dim: int) -> bool:
     """Whether heads of this width can be computed."""
     return head_dim % LANES == 0
@@ -58,7 +53,7 @@ def require(precision: str, head_dim: int | None = None) -> None:
     Raises:
         UserError: naming the precision and what is missing.
     """
-    if not is_available():
+    if not processor.can_compile():
         raise UserError(f"precision {precision}: needs numba and an x86 processor with AVX2; use int8")
     if head_dim is not None and not fits(head_dim):
         raise UserError(
@@ -352,14 +347,14 @@ class _Packed:
             ValueError: outputs are not a multiple of four, or sums can be too large.
         """
         outputs, inputs = len(weights.scales), 2 * weights.nibbles.shape[1]
-        if outputs % _TOGETHER or weights.largest_sum() > LARGEST_SUM:
+        sums, largest = weights.sums()
+        if outputs % _TOGETHER or largest > LARGEST_SUM:
             raise ValueError(f"{outputs} outputs of {inputs} inputs cannot be computed in int4")
         start = self._bytes.add(np.array(LEVELS * 2, np.int8))
         for numbers in (weights.nibbles, weights.groups):
             blocks = numbers.view(outputs // _TOGETHER, _TOGETHER, inputs // _BLOCK, -1).transpose(1, 2)
             self._bytes.add(blocks.contiguous().view(torch.int8).numpy())
-        levels = weights.levels().view(outputs, weights.groups.shape[1], -1).sum(dim=2)
-        return _INT4, inputs, start, _INT4_ZERO * (levels * weights.groups).sum(dim=1)
+        return _INT4, inputs, start, _INT4_ZERO * sums
 
     def piles(self) -> tuple[np.ndarray, ...]:
         """Bytes, shorts, floats, sums and channels."""

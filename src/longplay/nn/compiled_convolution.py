@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longplay.nn import processor
 from longplay.nn.team import Block, Team, available
 
 _LANES = 16
@@ -20,11 +19,6 @@ LEAST_FRAMES = 12
 """That a call takes: a block of the kernels."""
 _ROOM, _LEAST_TILE = 1 << 16, 96  # numbers of a tile, and frames
 _team, _alone = Team(), threading.Lock()
-
-
-def is_available() -> bool:
-    """Whether this machine has numba and the instructions."""
-    return processor.level() is not None
 
 
 def fits(conv: nn.Conv1d | nn.ConvTranspose1d) -> bool:
@@ -90,7 +84,7 @@ class CompiledConvolution:
         ]
         with _alone:
             block = Block(
-                np.array([frames, self._channels, width, self._taps, self._dilation, tile]),
+                np.array([self._channels, width, self._taps, self._dilation, tile]),
                 self._slope, x.numpy(), self._weights, self._starts, self._bias, *added, made,
                 np.empty((threads, (tile + reach) * self._channels), np.float32),
             )  # fmt: skip

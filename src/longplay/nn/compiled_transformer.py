@@ -21,11 +21,6 @@ _ZERO = 128  # what stands for zero in the bytes that are multiplied with weight
 _team, _alone = Team(), threading.Lock()
 
 
-def is_available() -> bool:
-    """Whether this machine has numba and the instructions."""
-    return processor.level() is not None
-
-
 def _largest() -> int:
     """A weight: as a byte or, where products are added in 16 bits, as half of one."""
     return 64 if processor.level() == "avx2" else 127

@@ -70,17 +70,18 @@ class Int4Weights(RoundedWeights):
         """The level of each input, those that fill the last block included; int8."""
         blocks = self.nibbles.view(len(self.nibbles), -1, 1, GROUP)
         places = torch.cat([blocks & 15, blocks >> 4], dim=2).flatten(1)
-        return torch.tensor(LEVELS, dtype=torch.int8)[places.long()]
+        return torch.tensor(LEVELS, dtype=torch.int8)[places.int()]
 
     def dequantize(self) -> Float[Tensor, "O I"]:
         """The weight that this stands for."""
         factors = (self.groups * self.scales[:, None]).repeat_interleave(GROUP, dim=1)
         return (self.levels() * factors)[:, : self.inputs].contiguous().index_copy_(1, self.apart, self.columns.t())
 
-    def largest_sum(self) -> int:
-        """That a product can reach before it is scaled."""
-        sizes = self.levels().abs().view(len(self.groups), -1, GROUP).sum(dim=2, dtype=torch.int64)
-        return _LARGEST_INPUT * int((sizes * self.groups).sum(dim=1).max())
+    def sums(self) -> tuple[Int[Tensor, " O"], int]:
+        """Of each output its levels times their scales, and what a product can reach, at most, before it is scaled."""
+        levels, groups = self.levels().view(*self.groups.shape, GROUP), self.groups.long()
+        sizes = (levels.abs().sum(dim=2) * groups).sum(dim=1)
+        return (levels.sum(dim=2) * groups).sum(dim=1), _LARGEST_INPUT * int(sizes.max())
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,11 @@ def levels() -> tuple[str, ...]:
     return tuple(name for name, ways in _LEVELS.items() if any(features() >= needed for needed in ways))
 
 
+def can_compile() -> bool:
+    """Whether kernels can be compiled and run here: there are numba and the instructions."""
+    return level() is not None
+
+
 def zero() -> int:
     """What stands for zero in the bytes that kernels multiply with weights: VNNI takes unsigned ones."""
     return 0 if level() == "avx2" else 128

@@ -6,7 +6,7 @@ import torch
 
 from longplay.checkpoint.system import System
 from longplay.errors import UserError
-from longplay.nn import compiled
+from longplay.nn import compiled, processor
 from longplay.nn.linear import Dense
 from longplay.nn.quantized import has_kernels
 from longplay.pipeline.quantized import Kind, load_quantized, quantize_and_keep
@@ -76,7 +76,7 @@ def settle(system: System, name: str, precision: str) -> Precision:
     known = precision in QUANTIZED or (precision == AUTO and has_kernels())
     found = load_quantized(system, kind_of(precision)) if known else None
     if precision == AUTO:
-        compiles = compiled.is_available() and compiled.fits(lm.config.head_dim)
+        compiles = processor.can_compile() and compiled.fits(lm.config.head_dim)
         close = found is not None and found.is_close(compiles)
         precision = ("int8-compiled" if compiles else "int8") if close else "float32"
     if precision in QUANTIZED:

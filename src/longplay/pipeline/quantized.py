@@ -35,7 +35,7 @@ from longplay.engine.quantize import (
 )
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
-from longplay.nn import compiled
+from longplay.nn import compiled, processor
 from longplay.nn.decoder import Decoder
 from longplay.nn.int4 import Int4Weights
 from longplay.nn.linear import Dense, Weights, stack_biases, stack_linears
@@ -147,7 +147,7 @@ def _in_int8(lm: LM, ids: Sequence[int]) -> Quantized:
         projections = quantize(lm, inputs, limit)
         form = Quantized(projections, {})
         forms = {"int8": lm.decoder({name: projection.arithmetic() for name, projection in projections.items()})}
-        if compiled.is_available() and compiled.fits(lm.config.head_dim):
+        if processor.can_compile() and compiled.fits(lm.config.head_dim):
             forms["int8-compiled"] = form.decoder(lm, compiled=True)
         made = Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES) | known)
         if made.is_close():

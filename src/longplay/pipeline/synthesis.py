@@ -6,7 +6,7 @@ import torch
 
 from longplay.checkpoint.system import System
 from longplay.models.flow import Flow
-from longplay.nn import compiled_convolution, compiled_transformer
+from longplay.nn import processor
 from longplay.nn.hifigan import HifiganGenerator
 from longplay.nn.processor import has_bfloat16
 
@@ -35,19 +35,15 @@ def speed_up(system: System) -> None:
         LongplayError: a kernel cannot be compiled.
     """
     dtype = synthesis_dtype(system.device)
+    kernels = system.device.type == "cpu" and processor.can_compile()
     if system.codec is not None:
         system.codec.decode_in(dtype)
-        decoder, on_cpu = system.codec.decoder, system.device.type == "cpu"
-        if (
-            isinstance(decoder, HifiganGenerator)
-            and on_cpu
-            and dtype == torch.float32
-            and compiled_convolution.is_available()
-        ):
+        decoder = system.codec.decoder
+        if kernels and dtype == torch.float32 and isinstance(decoder, HifiganGenerator):
             decoder.use_kernels()
     if system.flow is not None:
         system.flow.compute_in(dtype)
-        if system.device.type == "cpu" and compiled_transformer.is_available():
+        if kernels:
             use_int8(system.flow)
 
 

@@ -16,8 +16,8 @@ from longplay.nn.kernels import arrays, emit
 
 ROWS = 12 if emit.BITS == 512 else 6
 """Frames of a block: as many as there are registers for."""
-FRAMES, CHANNELS, OUTPUTS, TAPS, DILATION, TILE = range(6)
-"""Sizes: frames and channels that go in, outputs, taps and how far apart, and frames of a tile."""
+CHANNELS, OUTPUTS, TAPS, DILATION, TILE = range(5)
+"""Sizes: channels that go in, outputs, taps and how far apart, and frames of a tile."""
 
 
 @intrinsic
@@ -104,7 +104,7 @@ def _fill(x, slope, first, count, room):
 def convolution():
     """The function of a convolution of `nn/compiled_convolution.py`; its block holds:
 
-    sizes [6]: as above; slope [1] of the activation, 1 for none.
+    sizes [5]: as above; slope [1] of the activation, 1 for none.
     x [T, I], weights [O / 16, K, I, 16], starts [O / 16]: frames between an output and its first tap; bias [O].
     one, other [U, O], or [1, O] of zeros: added to the result. made [U, O]: out. room of each thread.
     """
