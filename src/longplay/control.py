@@ -91,11 +91,21 @@ class Control:
         bar = np.clip(np.searchsorted(lines, seconds, side="right") - 1, 0, len(lines) - 2)
         return bar + (seconds - lines[bar]) / (lines[bar + 1] - lines[bar])
 
+    def seconds_at(self, position: Array) -> Array:
+        """When the music is at each place: the inverse of `position`."""
+        lines = np.asarray(self.bars)
+        bar = np.clip(np.floor(position).astype(int), 0, len(lines) - 2)
+        return lines[bar] + (position - bar) * (lines[bar + 1] - lines[bar])
+
     def features(self, start: float, count: int, rate: float) -> npt.NDArray[np.float32]:
         """The numbers for `count` codes at `rate` a second, the first at `start` seconds: [count, CONTROL_WIDTH]."""
-        made = np.zeros((count, CONTROL_WIDTH), np.float32)
+        return self.features_at(start + np.arange(count) / rate)
+
+    def features_at(self, seconds: Array) -> npt.NDArray[np.float32]:
+        """The numbers for a code at each of `seconds` [N]: [N, CONTROL_WIDTH]."""
+        made = np.zeros((len(seconds), CONTROL_WIDTH), np.float32)
         if self.bars:
-            bars = self.position(start + np.arange(count) / rate)
+            bars = self.position(seconds)
             beat = np.outer(bars * self.beats, np.arange(1, BEAT_HARMONICS + 1))
             bar = np.outer(bars, np.arange(1, BAR_HARMONICS + 1))
             angles = 2 * np.pi * np.concatenate([beat, bar], axis=1)
@@ -108,13 +118,16 @@ class Control:
             made[:, 2 * width + 2] = self.beats % 3 == 0
         if self.key is not None:
             made[:, _PULSE_WIDTH + self.key.tonic + 12 * (self.key.mode == "minor")] = 1
-        made[:, -CHORD_WIDTH:] = self.chord_features(start, count, rate)
+        made[:, -CHORD_WIDTH:] = self._chords_at(seconds)
         return made
 
     def chord_features(self, start: float, count: int, rate: float) -> npt.NDArray[np.float32]:
         """The last of the numbers of `features`: those of the chord, [count, CHORD_WIDTH]."""
+        return self._chords_at(start + np.arange(count) / rate)
+
+    def _chords_at(self, seconds: Array) -> npt.NDArray[np.float32]:
         starts, rows = self._harmony
-        return rows[np.searchsorted(starts, start + np.arange(count) / rate, side="right")]
+        return rows[np.searchsorted(starts, seconds, side="right")]
 
     @cached_property
     def _harmony(self) -> tuple[Array, npt.NDArray[np.float32]]:

@@ -6,7 +6,8 @@ import torch
 from longplay.bench import lm as bench
 from longplay.bench.baseline import transformers_loop
 from longplay.bench.lm import INT4_BYTES, LMBench, open_lm, step_bytes
-from longplay.engine.quantize import Quality, calibration_inputs, quantize
+from longplay.engine.listening import Quality, listen
+from longplay.engine.quantize import quantize
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.nn import processor
@@ -21,7 +22,7 @@ def test_the_bench_compares_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -
         "open_lm",
         lambda model, precisions: (
             lm,
-            {"int8": Quantized(quantize(lm, calibration_inputs(lm, (1, 2), 8)), {"int8": Quality(0.1, 0.9, 1.0)})},
+            {"int8": Quantized(quantize(lm, listen(lm, [(1, 2)], 8).inputs), {"int8": Quality(0.1, 0.9, 1.0)})},
         ),
     )
     report = LMBench("tiny", seconds=4, batch=2, baseline_seconds=2).run()

@@ -4,15 +4,8 @@ import pytest
 import torch
 
 from longplay.checkpoint.system import load_system
-from longplay.engine.quantize import (
-    ERROR_LIMIT,
-    INT4_LIMIT,
-    calibration_inputs,
-    compare,
-    quantize,
-    quantize_projection,
-    quantize_to_int4,
-)
+from longplay.engine.listening import compare, listen
+from longplay.engine.quantize import ERROR_LIMIT, INT4_LIMIT, quantize, quantize_projection, quantize_to_int4
 from longplay.models.lm import LM
 from longplay.nn import compiled, processor
 from longplay.nn.linear import Dense, Weights
@@ -64,13 +57,14 @@ def spiked_lm(size: float) -> LM:
 @pytest.mark.parametrize("size", [30.0, 300.0])
 def test_logits_survive_planted_channels(size: float) -> None:
     lm = spiked_lm(size)
-    made = quantize(lm, calibration_inputs(lm, (1, 2, 3), 24))
+    heard = listen(lm, [(1, 2, 3)], 24)
+    made = quantize(lm, heard.inputs)
     plain = {name: Int8(Int8Weights.of(weights, NONE)) for name, weights in lm.linears()}
     forms = {
         "ours": lm.decoder({name: value.projection() for name, value in made.items()}),
         "plain": lm.decoder(plain),
     }
-    quality = compare(lm, forms, (1, 2, 3), 24)
+    quality = compare(lm, forms, heard)
     assert all(value.form == "int8" for value in made.values())
     assert quality["ours"].kl < quality["plain"].kl / 5
 
@@ -78,7 +72,7 @@ def test_logits_survive_planted_channels(size: float) -> None:
 @pytest.mark.parametrize("size", [1.0, 300.0])
 def test_int4_keeps_what_int8_keeps_apart(size: float) -> None:
     lm = spiked_lm(size)
-    inputs = calibration_inputs(lm, (1, 2, 3), 200, 600)
+    inputs = listen(lm, [(1, 2, 3)], 200, 600).inputs
     wide = quantize(lm, inputs)
     made = quantize_to_int4(lm, inputs, wide)
     assert made["head"] is wide["head"]
@@ -91,26 +85,41 @@ def test_int4_keeps_what_int8_keeps_apart(size: float) -> None:
 
 def test_layers_that_kernels_cannot_compute_in_int4_stay_in_int8() -> None:
     lm = tiny_lm(intermediate_dim=46)
-    inputs = calibration_inputs(lm, (1, 2), 40)
+    inputs = listen(lm, [(1, 2)], 40).inputs
     made = quantize_to_int4(lm, None, quantize(lm, inputs))
     assert {name for name, each in made.items() if each.form == "int8"} == {"0.gate_up", "1.gate_up", "head"}
 
 
 def test_the_same_form_has_nothing_to_lose() -> None:
     lm = tiny_lm(codebook_size=400)
-    quality = compare(lm, {"same": lm.decoder()}, (1, 2), 12)["same"]
+    heard = listen(lm, [(1, 2)], 12)
+    quality = compare(lm, {"same": lm.decoder()}, heard)["same"]  # step by step, and at once
     assert quality.kl == pytest.approx(0.0, abs=1e-6)
     assert quality.top_overlap == quality.likeliest == 1.0
 
 
 def test_calibration_hears_prefix_and_steps_and_leaves_the_model_alone() -> None:
     lm = tiny_lm()
-    inputs = calibration_inputs(lm, (1, 2, 3), 10)
+    heard = listen(lm, [(1, 2, 3)], 10)
+    inputs = heard.inputs
     assert lm.inference is None
     assert set(inputs) == {name for name, _ in lm.linears()}
     assert inputs["0.qkv"].shape[1] == 32
     assert 16 <= len(inputs["0.qkv"]) <= 600
     assert quantize(lm, inputs).keys() == inputs.keys()
+    assert heard.codes.shape == (10,)
+
+
+def test_calibration_hears_each_text_and_not_the_piece_that_forms_are_judged_on() -> None:
+    lm = tiny_lm()
+    one, several = (listen(lm, texts, 12, 10**6) for texts in ([(1, 2)], [(1, 2), (3, 4, 5)]))
+    assert torch.equal(one.codes, several.codes), "the same piece, in whatever company"
+    every = [listen(lm, [ids], 12, 10**6).inputs["0.qkv"] for ids in ((1, 2), (3, 4, 5))]
+    rows, expected = several.inputs["0.qkv"], torch.cat(every)
+    assert len(rows) == len(expected)
+    off = (rows[:, None] - expected).abs().amax(dim=2)
+    assert off.amin(dim=0).amax() < 1e-4, "all that is heard of either text alone"
+    assert off.amin(dim=1).amax() < 1e-4, "and nothing else"
 
 
 def nano(text: str) -> tuple[LM, list[int]]:
@@ -123,14 +132,15 @@ def nano(text: str) -> tuple[LM, list[int]]:
 
 def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     lm, ids = nano("calm piano")
-    made = quantize(lm, calibration_inputs(lm, ids, 40))
+    heard = listen(lm, [ids], 40)
+    made = quantize(lm, heard.inputs)
     decoder = lm.decoder({name: value.projection() for name, value in made.items()})
     eight_bits = lm.decoder({name: value.arithmetic() for name, value in made.items()})
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
     forms = {"int8": decoder, "eight bits": eight_bits, "bfloat16": half}
     if processor.can_compile() and compiled.fits(lm.config.head_dim):
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
-    quality = compare(lm, forms, ids, 40)
+    quality = compare(lm, forms, heard)
     wide = torch.cpu._is_vnni_supported()  # torch's inputs have 7 bits without
     assert quality["int8"].kl < (0.03 if wide else 0.06)
     assert quality["int8"].top_overlap > (0.9 if wide else 0.87)
@@ -145,10 +155,11 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
 @pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
 def test_nano_in_int4_is_close_and_closer_where_errors_make_up_for_each_other() -> None:
     lm, ids = nano("calm piano")
-    inputs = calibration_inputs(lm, ids, 200, 600)
+    inputs = listen(lm, [ids], 200, 600).inputs
     wide = quantize(lm, inputs)
     made, rounded = (quantize_to_int4(lm, heard, wide) for heard in (inputs, None))
-    unheard = calibration_inputs(lm, nano("rock, drums, 120 bpm")[1], 60)
+    other = listen(lm, [nano("rock, drums, 120 bpm")[1]], 60)
+    unheard = other.inputs
     off = []
     for form in (made, rounded):
         errors = []
@@ -157,6 +168,6 @@ def test_nano_in_int4_is_close_and_closer_where_errors_make_up_for_each_other() 
             errors.append(float((form[name].arithmetic()(unheard[name]) - exact).norm() / exact.norm()))
         off.append(sum(errors) / len(errors))
     assert off[0] < 0.95 * off[1]
-    quality = compare(lm, {"int4": lm.compiled_decoder({name: each.weights for name, each in made.items()})}, ids, 60)
+    quality = compare(lm, {"int4": lm.compiled_decoder({name: each.weights for name, each in made.items()})}, other)
     assert quality["int4"].kl < 0.08
     assert quality["int4"].top_overlap > 0.88

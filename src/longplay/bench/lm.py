@@ -17,9 +17,10 @@ from longplay.bench.measure import Timing, step_in_turns
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.checkpoint.system import load_system
 from longplay.engine.decode import Decoding
+from longplay.engine.listening import listen
 from longplay.engine.memory import PeakMemory
 from longplay.engine.piece import Piece
-from longplay.engine.quantize import calibration_inputs, quantize, quantize_to_int4
+from longplay.engine.quantize import quantize, quantize_to_int4
 from longplay.errors import CheckpointError, UserError
 from longplay.models.lm import LM, LMConfig
 from longplay.nn import compiled, processor
@@ -188,7 +189,7 @@ def open_lm(model: str, precisions: Sequence[Precision] = ()) -> tuple[LM, dict[
 def _random_forms(lm: LM, kinds: Sequence[Kind]) -> dict[Kind, Quantized]:
     if not kinds:
         return {}
-    wide = quantize(lm, calibration_inputs(lm, range(TEXT_IDS), _RANDOM_FRAMES))
+    wide = quantize(lm, listen(lm, [range(TEXT_IDS)], _RANDOM_FRAMES).inputs)
     made: dict[Kind, Quantized] = {"int8": Quantized(wide, {})}
     if "int4" in kinds:
         made["int4"] = Quantized(quantize_to_int4(lm, None, wide), {})

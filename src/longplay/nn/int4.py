@@ -29,6 +29,7 @@ _LARGEST_SCALE = 63
 _HALVES = 2 * LEVELS[-1]
 _LARGEST_INPUT = 127
 _DAMPING = 0.5  # of the mean square of an input, measured (docs/experiments.md): a few hundred inputs say little of their likeness
+_OUTPUTS_AT_ONCE = 256  # whose weights stay in a cache
 _FACTORS = (0.8, 0.9, 1.0, 1.1)  # of a group's largest weight, to be the largest level
 
 
@@ -100,18 +101,9 @@ class Grid:
     def of(cls, weight: Float[Tensor, "O I"], importance: Float[Tensor, " I"]) -> "Grid":
         """Scales that leave the smallest squared error, which counts by the `importance` of each input."""
         padding = (0, -weight.shape[1] % BLOCK)
-        groups = F.pad(weight, padding).view(len(weight), -1, GROUP)
         counts = F.pad(importance, padding).view(1, -1, GROUP)
-        largest = groups.abs().amax(dim=2, keepdim=True).clamp(min=1e-20)
-        levels, best = _levels(), torch.zeros_like(largest)
-        most = torch.full_like(largest, -1.0)
-        for factor in _FACTORS:
-            made = levels[nearest(groups * (LEVELS[-1] / factor) / largest).int()]
-            counted = made * counts
-            both, own = (counted * groups).sum(2, True), (counted * made).sum(2, True).clamp(min=1e-30)
-            explained = both.square() / own  # of the squares of the group, by these levels and the best scale for them
-            best, most = torch.where(explained > most, both / own, best), torch.maximum(explained, most)
-        found = best[:, :, 0] * (largest[:, :, 0] > 1e-20)
+        groups = F.pad(weight, padding).view(len(weight), -1, GROUP)
+        found = torch.cat([_best_scales(some, counts) for some in groups.split(_OUTPUTS_AT_ONCE)])
         scales = found.amax(dim=1).clamp(min=1e-20) / _LARGEST_SCALE
         return cls((found / scales[:, None]).round().to(torch.uint8), scales)
 
@@ -121,12 +113,34 @@ class Grid:
         return steps.repeat_interleave(GROUP, dim=1)[:, :inputs]
 
 
+def _best_scales(groups: Float[Tensor, "O G 32"], counts: Float[Tensor, "1 G 32"]) -> Float[Tensor, "O G"]:
+    """Of each group the scale of its levels that leaves the smallest squared error, by the counts of its inputs."""
+    largest = groups.abs().amax(dim=2, keepdim=True)
+    scaled = groups * (LEVELS[-1] / largest.clamp(min=1e-20))
+    best = torch.zeros_like(largest)
+    most = torch.full_like(largest, -1.0)
+    for factor in _FACTORS:
+        made = nearest_levels(scaled / factor)
+        counted = made * counts
+        both, own = (counted * groups).sum(2, True), (counted * made).sum(2, True).clamp(min=1e-30)
+        explained = both.square() / own  # of the squares of the group, by these levels and the best scale for them
+        best, most = torch.where(explained > most, both / own, best), torch.maximum(explained, most)
+    return (best * (largest > 1e-20))[:, :, 0]
+
+
 def nearest(values: Float[Tensor, "*S"]) -> UInt8[Tensor, "*S"]:
     """Places of the levels that are nearest to values."""
-    halves = (
-        (values * 2).floor_().clamp_(-_HALVES, _HALVES - 1).add_(_HALVES)
-    )  # levels change places at multiples of a half
-    return _places_of_halves()[halves.to(torch.int32)]
+    return _places_of_halves()[_halves_of(values)]
+
+
+def nearest_levels(values: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    """The levels themselves."""
+    return _levels()[_places_of_halves().int()][_halves_of(values)]
+
+
+def _halves_of(values: Tensor) -> Tensor:
+    """In which half of a whole number values lie, from the lowest level on: the nearest level changes at such."""
+    return (values * 2).floor_().clamp_(-_HALVES, _HALVES - 1).add_(_HALVES).to(torch.int32)
 
 
 @functools.cache
@@ -135,7 +149,7 @@ def _places_of_halves() -> Tensor:
     return (middles[:, None] - _levels()).abs().argmin(dim=1).to(torch.uint8)
 
 
-def _levels() -> Float[Tensor, " L"]:
+def _levels() -> Float[Tensor, "16"]:
     return torch.tensor(LEVELS, dtype=torch.float32)
 
 
@@ -164,22 +178,25 @@ def round_to_int4(
     mean = likeness.diagonal().mean().clamp(min=1e-20)
     likeness.diagonal().add_(_DAMPING * mean)
     grid = Grid.of(weight, likeness.diagonal())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(likeness))
-    return Int4Weights.of(weights, apart, _places(weight, grid, torch.linalg.cholesky(inverse, upper=True)), grid)
+    upper = torch.linalg.cholesky(likeness.flip(0, 1)).flip(0, 1)
+    return Int4Weights.of(weights, apart, _balanced(weight, grid, upper), grid)
 
 
-def _places(weight: Tensor, grid: Grid, passed: Tensor) -> Tensor:
-    """Round input by input; what each leaves is `passed` on, [I, I], to those after it, at once within a block, then to all others."""
+def _balanced(weight: Float[Tensor, "O I"], grid: Grid, upper: Float[Tensor, "I I"]) -> UInt8[Tensor, "O I"]:
+    """Places of levels whose errors E leave the least of E upper upper^T E^T, found input by input.
+
+    What the errors of the inputs before it add up to in its column of `upper`, the error of each one takes away again as far
+    as it can; this is known at once within a block, and after it for all others.
+    """
     count = weight.shape[1]
-    rest, steps = weight.t().contiguous(), grid.steps(count).t().contiguous()
-    places, levels = torch.empty(rest.shape, dtype=torch.uint8), _levels()
+    exact, steps = weight.t().contiguous(), grid.steps(count).t().contiguous()
+    places, owed, levels = torch.empty(exact.shape, dtype=torch.uint8), torch.zeros_like(exact), _levels()
     for begin in range(0, count, BLOCK):
         end = min(begin + BLOCK, count)
-        errors = torch.empty(end - begin, rest.shape[1])
+        errors = torch.empty(end - begin, exact.shape[1])
         for i in range(begin, end):
-            found = nearest(rest[i] / steps[i])
-            places[i] = found
-            errors[i - begin] = (rest[i] - levels[found.int()] * steps[i]) / passed[i, i]
-            rest[i + 1 : end].addr_(passed[i, i + 1 : end], errors[i - begin], alpha=-1.0)
-        rest[end:].addmm_(passed[begin:end, end:].t(), errors, alpha=-1.0)
+            places[i] = nearest(exact[i].sub(owed[i], alpha=float(1 / upper[i, i])).div_(steps[i]))
+            errors[i - begin] = torch.addcmul(-exact[i], levels[places[i].int()], steps[i])
+            owed[i + 1 : end].addr_(upper[i, i + 1 : end], errors[i - begin])
+        owed[end:].addmm_(upper[begin:end, end:].t(), errors)
     return places.t()

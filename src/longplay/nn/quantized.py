@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.backends import quantized
+from torch.nn import functional as F
 
 from longplay.errors import UserError
 from longplay.nn.linear import Weights
@@ -130,15 +131,15 @@ class Rounded:
         self._weights = weights
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[M, in] to [M, out]."""
+        """[..., M, in] to [..., M, out]; M inputs are rounded together."""
         weights = self._weights
-        rest = x.index_fill(1, weights.apart, 0.0)
-        low, high = rest.min().clamp(max=0.0), rest.max().clamp(min=0.0)
+        rest = x.index_fill(-1, weights.apart, 0.0)
+        low, high = rest.amin((-2, -1), keepdim=True).clamp(max=0.0), rest.amax((-2, -1), keepdim=True).clamp(min=0.0)
         step = ((high - low) / 255).clamp(min=1e-12)
         zero = (-low / step).round()
         rounded = (((rest / step).round() + zero).clamp(0, 255) - zero) * step
-        made = torch.nn.functional.linear(rounded, self._weight, weights.bias)
-        return made.addmm_(x.index_select(1, weights.apart), weights.columns)
+        made = F.linear(rounded, self._weight, weights.bias)
+        return made.add_(x.index_select(-1, weights.apart) @ weights.columns)
 
 
 _ENGINES = ("x86", "fbgemm", "qnnpack")

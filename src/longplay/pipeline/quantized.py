@@ -21,18 +21,8 @@ from torch import Tensor
 from longplay.checkpoint.quantized import narrow, read_int4, read_int8
 from longplay.checkpoint.store import is_native, load_tensors, read_metadata, save_tensors, weights_file
 from longplay.checkpoint.system import System, load_system
-from longplay.engine.quantize import (
-    CALIBRATION_FRAMES,
-    ERROR_LIMIT,
-    INT4_CALIBRATION_FRAMES,
-    INT4_KEPT_INPUTS,
-    Quality,
-    QuantizedProjection,
-    calibration_inputs,
-    compare,
-    quantize,
-    quantize_to_int4,
-)
+from longplay.engine.listening import Quality, compare, listen
+from longplay.engine.quantize import ERROR_LIMIT, QuantizedProjection, quantize, quantize_to_int4
 from longplay.errors import CheckpointError
 from longplay.models.lm import LM
 from longplay.nn import compiled, processor
@@ -47,6 +37,7 @@ _FORMATS: dict[Kind, str] = {"int8": "2", "int4": "1"}
 KL_LIMIT = 0.02
 """Nats per code that int8 may differ from float32 to be taken by itself; five times as much was not heard (docs/experiments.md)."""
 ERROR_LIMITS = (ERROR_LIMIT, ERROR_LIMIT / 2, ERROR_LIMIT / 4)
+CALIBRATION_FRAMES = 150
 CALIBRATION_TEXT = "calm piano with soft strings"
 INT4_TEXTS = (
     CALIBRATION_TEXT,
@@ -54,7 +45,7 @@ INT4_TEXTS = (
     "dark electronic, synth, bass",
     "epic orchestral, brass, choir",
 )
-_FEW = 256  # inputs say what int8 does
+INT4_KEPT_INPUTS = 1200  # what makes up for an error is learnt from the inputs; of several texts
 
 logger = logging.getLogger(__name__)
 
@@ -125,13 +116,11 @@ def quantize_lm(lm: LM, text_tokenizer: TextTokenizer | None, kind: Kind = "int8
 
 def _in_int4(lm: LM, texts: Sequence[Sequence[int]]) -> Quantized:
     compiled.require("int4", lm.config.head_dim)
-    frames, most = INT4_CALIBRATION_FRAMES // len(texts), INT4_KEPT_INPUTS // len(texts)
-    heard = [calibration_inputs(lm, ids, frames, most) for ids in texts]
-    inputs = {name: torch.cat([each[name] for each in heard]) for name in heard[0]}
-    wide = quantize(lm, {name: some[:: -(-len(some) // _FEW)] for name, some in inputs.items()})
-    forms = {"int4": Quantized(quantize_to_int4(lm, inputs, wide), {}), "int8-compiled": Quantized(wide, {})}
+    heard = listen(lm, texts, CALIBRATION_FRAMES, INT4_KEPT_INPUTS)
+    wide = quantize(lm, heard.inputs)
+    forms = {"int4": Quantized(quantize_to_int4(lm, heard.inputs, wide), {}), "int8-compiled": Quantized(wide, {})}
     decoders = {name: form.decoder(lm, compiled=True) for name, form in forms.items()}
-    return replace(forms["int4"], quality=compare(lm, decoders, texts[0], CALIBRATION_FRAMES))
+    return replace(forms["int4"], quality=compare(lm, decoders, heard))
 
 
 def _in_int8(lm: LM, ids: Sequence[int]) -> Quantized:
@@ -140,20 +129,24 @@ def _in_int8(lm: LM, ids: Sequence[int]) -> Quantized:
     Where the usual limit for the error of a projection leaves the whole too far off, stricter ones are tried: more
     channels, and then whole projections, keep more bits.
     """
-    inputs = calibration_inputs(lm, ids, CALIBRATION_FRAMES)
-    half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
-    known = compare(lm, {"bfloat16": half}, ids, CALIBRATION_FRAMES)
+    heard = listen(lm, [ids], CALIBRATION_FRAMES)
+    compilable = processor.can_compile() and compiled.fits(lm.config.head_dim)
     for limit in ERROR_LIMITS:
-        projections = quantize(lm, inputs, limit)
-        form = Quantized(projections, {})
-        forms = {"int8": lm.decoder({name: projection.arithmetic() for name, projection in projections.items()})}
-        if processor.can_compile() and compiled.fits(lm.config.head_dim):
-            forms["int8-compiled"] = form.decoder(lm, compiled=True)
-        made = Quantized(projections, compare(lm, forms, ids, CALIBRATION_FRAMES) | known)
-        if made.is_close():
+        form = Quantized(quantize(lm, heard.inputs, limit), {})
+        judged = {"int8-compiled": form.decoder(lm, compiled=True)} if compilable else {"int8": _eight_bits(lm, form)}
+        form = replace(form, quality=compare(lm, judged, heard))
+        if form.is_close():
             break
-        logger.info("projections within %.3f: KL %.5f, more than %g", limit, made.kl(), KL_LIMIT)
-    return made
+        logger.info("projections within %.3f: KL %.5f, more than %g", limit, form.kl(), KL_LIMIT)
+    quality = dict(form.quality)
+    if compilable:  # slower by far, and said for machines that cannot
+        quality |= compare(lm, {"int8": _eight_bits(lm, form)}, heard)
+    half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
+    return replace(form, quality=quality | compare(lm, {"bfloat16": half}, heard, at_once=True))
+
+
+def _eight_bits(lm: LM, form: Quantized) -> Decoder:
+    return lm.decoder({name: projection.arithmetic() for name, projection in form.projections.items()})
 
 
 def quantize_model(name_or_path: str | Path, kind: Kind = "int8", offline: bool = False) -> tuple[Path, Quantized]:

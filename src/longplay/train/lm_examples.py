@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from longplay.control import Control
-from longplay.data.token_windows import TokenWindow
+from longplay.control import MIDDLE_BPM, Control
+from longplay.data.token_windows import TokenTrack, TokenWindow
 from longplay.models.lm import LMBatch, LMConfig
 from longplay.models.segments import Segment, window_segments
+
+STRETCH_BEATS = (1, 2, 4, 8, 16)  # that stay together where beats are exchanged
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Example:
         ids: of its text, none where the text is dropped.
         held: whether the model is told of bars, tempo and key.
         heard: codes that the model hears in the place of the window's; None: the window's.
+        order: which codes of the piece stand in the window, and which one would follow, [T + 1]; None: those from its start on.
     """
 
     window: TokenWindow
@@ -32,6 +35,7 @@ class Example:
     lm: LMConfig
     held: bool = True
     heard: npt.NDArray[np.integer[Any]] | None = None
+    order: npt.NDArray[np.integer[Any]] | None = None
 
     @cached_property
     def segments(self) -> Sequence[Segment]:
@@ -48,8 +52,10 @@ class Example:
     @property
     def control(self) -> Tensor:
         """Features of its codes and the one after [T + 1, C]; zeros where the model is not told."""
-        known = self.window.track.control if self.held else Control()
-        return torch.from_numpy(known.features(self.start, self.frames + 1, self.lm.code_rate))
+        track = self.window.track
+        known = track.control if self.held else Control()
+        numbers = self.window.start + np.arange(self.frames + 1) if self.order is None else self.order
+        return torch.from_numpy(known.features_at(track.offset + numbers / self.lm.code_rate))
 
     @property
     def frames(self) -> int:
@@ -69,7 +75,18 @@ class Example:
     def cut(self, frames: int) -> "Example":
         """The first `frames` codes of it."""
         window = replace(self.window, semantic=self.window.semantic[:frames], ends=False)
-        return replace(self, window=window, heard=None if self.heard is None else self.heard[:frames])
+        heard = None if self.heard is None else self.heard[:frames]
+        return replace(self, window=window, heard=heard, order=None if self.order is None else self.order[: frames + 1])
+
+    def rearranged(self, rng: np.random.Generator) -> "Example":
+        """With its beats exchanged for those at the same place of other bars of the piece.
+
+        What comes next then follows from what the model is told, above all the chord, more than from what it has heard.
+        """
+        track = self.window.track
+        numbers = self.window.start + np.arange(self.frames + 1)
+        order = exchange_beats(numbers, track, self.lm.code_rate, rng)
+        return replace(self, window=replace(self.window, semantic=track.semantic[order[:-1]], ends=False), order=order)
 
     def misheard(self, share: float, rng: np.random.Generator) -> "Example":
         """With a share of the codes heard, drawn up to `share`, exchanged for others of the window.
@@ -79,6 +96,25 @@ class Example:
         codes = self.window.semantic
         wrong = rng.random(len(codes)) < rng.uniform(0, share)
         return replace(self, heard=np.where(wrong, rng.choice(codes, len(codes)), codes))
+
+
+def exchange_beats(
+    numbers: npt.NDArray[np.integer[Any]], track: TokenTrack, rate: int, rng: np.random.Generator
+) -> npt.NDArray[np.integer[Any]]:
+    """Numbers of codes of a piece [N], every stretch of so many beats exchanged for one at the same place of some bar.
+
+    A stretch that would reach beyond the piece stays. Where there is no pulse, half a second stands for a beat.
+    """
+    pulse = track.control if track.control.bars else Control.steady(MIDDLE_BPM)
+    position = pulse.position(track.offset + numbers / rate)
+    _, first, stretch = np.unique(
+        np.floor(position * pulse.beats / rng.choice(STRETCH_BEATS)), return_index=True, return_inverse=True
+    )
+    drawn = pulse.position(track.offset + rng.integers(len(track.semantic), size=len(first)) / rate)
+    bars = np.round(drawn - position[first])
+    there = np.round((pulse.seconds_at(position + bars[stretch]) - track.offset) * rate).astype(int)
+    inside = (np.minimum.reduceat(there, first) >= 0) & (np.maximum.reduceat(there, first) < len(track.semantic))
+    return np.where(inside[stretch], there, numbers)
 
 
 def collate(examples: Sequence[Example]) -> LMBatch:

@@ -55,6 +55,9 @@ class LMStageConfig(Config):
         misheard_for: for `others` of the window, one here and one there; or in stretches for what the `model` would have
             gone on with had it been told what another window of the batch is told (scheduled sampling, arXiv 1906.07651):
             so it hears mistakes of its own, and finds back to what it is told.
+        rearranged: share of the windows whose beats are exchanged for those at the same place of other bars of the piece, so that
+            what comes next follows from what the model is told, and less from what it has heard.
+        plain_steps: last steps of the run, in which nothing is misheard or rearranged.
         preference: learn, beside the music, from which of two takes from one prompt is the better one.
         row_positions: pack windows, blind to each other, in rows of at most so many positions (text, structure and codes);
             pieces shorter than a window then count too, whole. `batch_size` is a number of rows. None: a window is a
@@ -73,6 +76,8 @@ class LMStageConfig(Config):
     opening_frames: int | None = Field(default=None, gt=1)
     misheard: float = Field(default=0.0, ge=0, lt=1)
     misheard_for: Literal["others", "model"] = "others"
+    rearranged: float = Field(default=0.0, ge=0, le=1)
+    plain_steps: int = Field(default=0, ge=0)
     preference: PreferenceConfig | None = None
     row_positions: int | None = Field(default=None, gt=1)
     batch_size: int = Field(default=8, gt=0)
@@ -165,10 +170,9 @@ class LMStage:
             drawn, per_row = self.openings, max(1, self.windows.frames // self.openings.frames)
         first, stop, _ = rows.indices(self.batch_size)
         every = self._packed(drawn, step) if self.config.row_positions else self._rows(drawn, step, per_row)
-        if self.config.misheard and self.config.misheard_for == "others":
-            share = self.config.misheard
+        if not self._plain(step):
             rng = np.random.default_rng((self.config.loop.seed, step, 1))  # beside the stream of the windows
-            every = [[example.misheard(share, rng) for example in row] for row in every]
+            every = [[self._disturbed(example, rng) for example in row] for row in every]
         chosen = [example for row in every[first:stop] for example in row]
         targets = sum(example.targets for row in every for example in row)
         parts = self.batch_size / (stop - first)
@@ -204,7 +208,7 @@ class LMStage:
         fields = {name: value for name, value in batch.items() if not name.startswith(_PAIR)}
         weight, filled = fields.pop("weight"), fields.pop("filled", None)
         heard = LMBatch(**fields)
-        if self.config.misheard and self.config.misheard_for == "model":
+        if self.config.misheard and self.config.misheard_for == "model" and not self._plain(step):
             heard = self._misheard(heard)
         loss, accuracy = self.model.loss(heard, packed=self.config.row_positions is not None)
         loss = loss * weight
@@ -215,6 +219,18 @@ class LMStage:
             preference, found = self.preference.loss(self.model, LMBatch(**pairs))
             loss, metrics = loss + preference, metrics | found
         return Losses({"model": loss}, metrics)
+
+    def _plain(self, step: int) -> bool:
+        """Whether a step takes music as it is."""
+        return step >= self.config.loop.steps - self.config.plain_steps
+
+    def _disturbed(self, example: Example, rng: np.random.Generator) -> Example:
+        config = self.config
+        if config.rearranged and rng.random() < config.rearranged:
+            example = example.rearranged(rng)
+        if config.misheard and config.misheard_for == "others":
+            example = example.misheard(config.misheard, rng)
+        return example
 
     def _misheard(self, batch: LMBatch) -> LMBatch:
         """With stretches of the codes heard exchanged for what the model would have gone on with there, told of another row."""
