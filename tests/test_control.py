@@ -29,6 +29,7 @@ def test_tracked_bars_of_an_even_pulse_are_the_even_pulse() -> None:
 def test_bars_follow_a_pulse_that_drifts_and_go_on_beyond_what_is_known() -> None:
     control = Control((1.0, 3.0, 4.0))
     assert control.position(np.array([-1.0, 1.0, 2.0, 3.0, 3.5, 4.0, 6.0])).tolist() == [-1, 0, 0.5, 1, 1.5, 2, 4]
+    assert control.seconds_at(np.array([-1, 0, 0.5, 1, 1.5, 2, 4])).tolist() == [-1.0, 1.0, 2.0, 3.0, 3.5, 4.0, 6.0]
 
 
 def test_what_is_not_asked_for_is_zero() -> None:
