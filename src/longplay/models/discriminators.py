@@ -5,7 +5,6 @@ that a small pair trains on a CPU.
 """
 
 from itertools import pairwise
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +36,7 @@ class DiscriminatorConfig(Config):
     phase: bool = True
 
     @model_validator(mode="after")
-    def _blind_to_phases(self) -> Self:
+    def _blind_to_phases(self) -> "DiscriminatorConfig":
         if self.periods and not self.phase:
             raise ValueError("phase = false: samples show phases too; set periods to []")
         return self
