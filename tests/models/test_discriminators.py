@@ -13,6 +13,7 @@ def test_one_list_of_maps_for_each_period_and_size() -> None:
     assert all(maps[-1].shape[:2] == (2, 1) for maps in made)
 
 
+@torch.inference_mode()
 def test_without_phase_only_magnitudes_count() -> None:
     torch.manual_seed(0)
     wav = torch.randn(1, 1, 4096)
