@@ -128,14 +128,21 @@ class Codec(nn.Module):
         return self
 
     def forward(
-        self, wav: Float[Tensor, "B 1 S"], quantize: bool = True, unquantized: int = 0
+        self,
+        wav: Float[Tensor, "B 1 S"],
+        quantize: bool = True,
+        unquantized: int = 0,
+        made: Float[Tensor, "N D T"] | None = None,
     ) -> tuple[Tensor, Quantized]:
         """Training pass: reconstruction [B, 1, T * hop_length] and the quantizer's values, codes [B, K, T] and loss.
 
         With `quantize` off the latents go through as they are (codes are then zeros): how a run starts. So do those of the
-        first `unquantized` rows, of which the codebooks learn all the same: a flow will make such latents.
+        first `unquantized` rows, of which the codebooks learn all the same: a flow will make such latents. Or those that it
+        has `made` of the first N rows are decoded in their place.
         """
         _, quantized = self._quantized(wav, quantize, unquantized)
+        if made is not None:
+            quantized = quantized.beside(made, len(made))
         return self.decode(quantized.values), quantized
 
     def spectrum(

@@ -32,6 +32,7 @@ from longplay.train.losses import (
     feature_matching_loss,
     generator_loss,
 )
+from longplay.train.made_latents import MadeLatents
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
 
@@ -58,6 +59,7 @@ class AudioStageConfig(Config):
         init: a model directory whose model this run starts from; layers of the decoder that it lacks, or has in another
             size, start afresh. `quantize_from_step` is then usually 0.
         unquantized_share: of the rows of a batch, whose latents pass the codebooks by: a decoder that follows a flow meets such latents.
+        made_by: a model directory whose tokenizer and flow make the latents of those rows, as they come in generation; codec only.
         spectrum: train encoder, codebooks and the magnitudes of a spectral decoder, without a waveform.
         freeze_encoder: train the decoder alone. Codes and latents stay what they are, so an lm and a flow that learnt
             from them remain good: what follows a `spectrum` run, and how a GAN comes last.
@@ -73,6 +75,7 @@ class AudioStageConfig(Config):
     held_out_crops: int = Field(default=16, gt=0)
     held_out_seconds: float = Field(default=4.0, gt=0)
     init: Path | None = None
+    made_by: Path | None = None
     spectrum: SpectrumConfig | None = None
     freeze_encoder: bool = False
     loss: ReconstructionConfig = ReconstructionConfig()
@@ -93,6 +96,17 @@ class AudioStageConfig(Config):
             raise ValueError(
                 "encoder of kind components: its weights are computed with those of a spectral decoder's shortcut; "
                 f"set decoder to kind: spectral, shortcut: true, n_fft: {encoder.n_fft}, or set init"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _latents_are_made_for_a_decoder(self) -> "AudioStageConfig":
+        if self.made_by is None:
+            return self
+        if self.stage != "codec" or not self.unquantized_share or self.spectrum is not None or not self.freeze_encoder:
+            raise ValueError(
+                "made_by gives a codec's decoder latents of a flow: set stage to codec, freeze_encoder to true, "
+                "unquantized_share to their share, and leave spectrum out"
             )
         return self
 
@@ -129,6 +143,9 @@ class AudioStage:
         self.spectrum = _spectrum_loss(config)
         if config.init is None and self.spectrum is not None:
             start_from_components(self.model, self.crops.batch, self.spectrum.weight.flatten())
+        self.made: MadeLatents | None = None
+        if config.made_by is not None and isinstance(model, CodecConfig):
+            self.made = MadeLatents(config.made_by, model)
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
         if config.adversarial:
@@ -149,7 +166,9 @@ class AudioStage:
             self.model.eval()  # a codebook in training follows its latents
         if self.spectrum is not None:
             return self._spectrum_losses(step, wav)
-        estimate, quantized = self.model(wav, *self._quantization(step, wav))
+        quantize, unquantized = self._quantization(step, wav)
+        made = {} if self.made is None else {"made": self.made(wav[:unquantized])}
+        estimate, quantized = self.model(wav, quantize, unquantized, **made)
         estimate = estimate[..., : wav.shape[-1]]
         with torch.autocast(wav.device.type, enabled=False):
             terms = self.reconstruction.to(wav.device)(estimate, wav) | {"quantizer": quantized.loss}
@@ -214,8 +233,11 @@ class AudioStage:
                 terms = self.spectrum.to(row.device)(magnitude, latents, row)
             else:
                 estimate, quantized = model(row)
-                raw = self.reconstruction.to(row.device)(estimate[..., : row.shape[-1]], row)
-                terms = {name: value / getattr(self.config.loss, name) for name, value in raw.items()}
+                terms = self._distances(estimate, row)
+                if self.made is not None:
+                    assert isinstance(model, Codec)
+                    through = self._distances(model.decode(self.made(row)), row)
+                    terms |= {f"made_{name}": value for name, value in through.items()}
             for name, value in terms.items():
                 totals.setdefault(name, []).append(value)
             codes.append(quantized.codes)
@@ -225,6 +247,11 @@ class AudioStage:
         repeats = float((every[..., 1:] == every[..., :-1]).float().mean())
         codebooks = {"usage": usage.used, **usage.by_book("usage"), "perplexity": usage.perplexity}
         return metrics | codebooks | {"repeats": repeats}
+
+    def _distances(self, estimate: Tensor, wav: Tensor) -> dict[str, Tensor]:
+        """Terms of the reconstruction loss, without their weights."""
+        raw = self.reconstruction.to(wav.device)(estimate[..., : wav.shape[-1]], wav)
+        return {name: value / getattr(self.config.loss, name) for name, value in raw.items()}
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Original and reconstruction of four held-out crops."""
