@@ -48,7 +48,7 @@ def test_beats_come_from_the_same_place_of_other_bars(offset: float) -> None:
     track, numbers, rng = piece(SWAYING, offset), np.arange(100, 301), np.random.default_rng(0)
     jumps = set()
     for _ in range(20):
-        order = exchange_beats(numbers, track, RATE, rng)
+        order = exchange_beats(numbers, track, RATE, 1.0, rng)
         assert 0 <= order.min() < order.max() < len(track.semantic)
         places = [SWAYING.position(offset + each / RATE) for each in (numbers, order)]
         off = (places[0] - places[1] + 0.5) % 1 - 0.5
@@ -58,7 +58,7 @@ def test_beats_come_from_the_same_place_of_other_bars(offset: float) -> None:
 
 
 def test_without_a_pulse_stretches_come_from_anywhere() -> None:
-    order = exchange_beats(np.arange(100, 301), piece(Control()), RATE, np.random.default_rng(1))
+    order = exchange_beats(np.arange(100, 301), piece(Control()), RATE, 1.0, np.random.default_rng(1))
     assert (order != np.arange(100, 301)).mean() > 0.5
 
 
@@ -75,6 +75,27 @@ def test_a_rearranged_window_is_told_what_stands_there() -> None:
     assert (made.control[:, -12:] != plain.control[:, -12:]).any(), "other chords"
     cut = made.cut(50)
     assert torch.equal(cut.control, made.control[:51])
+
+
+@pytest.mark.parametrize("rearrange", [False, True])
+def test_what_is_misheard_stands_at_the_same_place_of_other_bars(rearrange: bool) -> None:
+    plain = example(SWAYING, offset=3.0)
+    if rearrange:
+        plain = plain.rearranged(np.random.default_rng(1))
+    shares = []
+    for seed in range(20):
+        made = plain.mistaken(0.9, np.random.default_rng(seed))
+        assert made.heard is not None
+        assert made.window is plain.window, "what is predicted stays"
+        assert torch.equal(made.control, plain.control), "and what is told"
+        wrong = made.heard != plain.window.semantic
+        shares.append(wrong.mean())
+        places = [SWAYING.position(3.0 + codes / RATE) for codes in (made.heard, plain.window.semantic)]
+        assert np.abs((places[0] - places[1] + 0.5) % 1 - 0.5).max() < (0.05 if rearrange else 0.0126), (
+            "to half a code, or one"
+        )
+    assert 0.2 < np.mean(shares) < 0.7
+    assert min(shares) < 0.2 < 0.7 < max(shares)
 
 
 def test_some_windows_are_rearranged_until_the_last_steps(lm_stage: Any) -> None:

@@ -85,7 +85,7 @@ class Example:
         """
         track = self.window.track
         numbers = self.window.start + np.arange(self.frames + 1)
-        order = exchange_beats(numbers, track, self.lm.code_rate, rng)
+        order = exchange_beats(numbers, track, self.lm.code_rate, 1.0, rng)
         return replace(self, window=replace(self.window, semantic=track.semantic[order[:-1]], ends=False), order=order)
 
     def misheard(self, share: float, rng: np.random.Generator) -> "Example":
@@ -97,11 +97,20 @@ class Example:
         wrong = rng.random(len(codes)) < rng.uniform(0, share)
         return replace(self, heard=np.where(wrong, rng.choice(codes, len(codes)), codes))
 
+    def mistaken(self, share: float, rng: np.random.Generator) -> "Example":
+        """With a share of the beats heard, drawn up to `share`, exchanged for those at the same place of other bars of the piece.
+
+        They sound right and are not what the model is told, above all of the chord: so it learns to come back to it.
+        """
+        track, numbers = self.window.track, self.window.start + np.arange(self.frames)
+        there = exchange_beats(numbers, track, self.lm.code_rate, rng.uniform(0, share), rng)
+        return replace(self, heard=np.where(there == numbers, self.window.semantic, track.semantic[there]))
+
 
 def exchange_beats(
-    numbers: npt.NDArray[np.integer[Any]], track: TokenTrack, rate: int, rng: np.random.Generator
+    numbers: npt.NDArray[np.integer[Any]], track: TokenTrack, rate: int, share: float, rng: np.random.Generator
 ) -> npt.NDArray[np.integer[Any]]:
-    """Numbers of codes of a piece [N], every stretch of so many beats exchanged for one at the same place of some bar.
+    """Numbers of neighbouring codes of a piece [N], a share of them exchanged, in stretches of beats, for those at the same place of some bar.
 
     A stretch that would reach beyond the piece stays. Where there is no pulse, half a second stands for a beat.
     """
@@ -114,7 +123,8 @@ def exchange_beats(
     bars = np.round(drawn - position[first])
     there = np.round((pulse.seconds_at(position + bars[stretch]) - track.offset) * rate).astype(int)
     inside = (np.minimum.reduceat(there, first) >= 0) & (np.maximum.reduceat(there, first) < len(track.semantic))
-    return np.where(inside[stretch], there, numbers)
+    moved = inside & (rng.random(len(first)) < share)
+    return np.where(moved[stretch], there, numbers)
 
 
 def collate(examples: Sequence[Example]) -> LMBatch:
