@@ -106,7 +106,9 @@ def test_each_of_several_codebooks_has_its_usage(manifest: Path, tmp_path: Path)
 def test_flow_is_compared_with_the_tokenizers_own_decoder(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:
     (part,) = evaluation(pipeline, manifest, tmp_path, 2).run("flow")
 
-    assert [row.system for row in part.rows] == ["tokenizer, flow, codec", "tokenizer alone", "codec alone"]
+    systems = ["tokenizer, flow, codec", "tokenizer alone", "codec alone", "codec, unquantized"]
+    assert [row.system for row in part.rows] == systems
+    assert part.rows[2].values != part.rows[3].values
 
 
 def test_generation_is_scored_beside_real_music_and_kept(pipeline: Pipeline, manifest: Path, tmp_path: Path) -> None:

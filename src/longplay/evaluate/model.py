@@ -14,6 +14,7 @@ from longplay.audio import Audio
 from longplay.control import Control
 from longplay.data.musicnn import Listener
 from longplay.engine.encode import encode
+from longplay.engine.vocode import decode
 from longplay.errors import UserError
 from longplay.evaluate.candidates import Asked, find_candidates
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
@@ -176,8 +177,9 @@ class Evaluation:
             "tokenizer, flow, codec": self._reconstruct(originals, rate, "both", rate),
             "tokenizer alone": self._reconstruct(originals, rate, "tokenizer", rate),
             "codec alone": self._reconstruct(originals, rate, "codec", rate),
+            "codec, unquantized": [self._decoded(self.system.codec, wav) for wav in originals],
         }
-        about = f"Test clips from the tokenizer's codes, at {rate} Hz; the codec alone is the flow's ceiling."
+        about = f"Test clips from the tokenizer's codes, at {rate} Hz; the codec, its latents unquantized, is the flow's ceiling."
         frame_rate = self.system.codec.config.frame_rate
         return Part("flow", about, reconstruction_rows(originals, systems, rate, self.listener, frame_rate))
 
@@ -301,6 +303,12 @@ class Evaluation:
         options = self.options.model_copy(update={"seed": 0, "num_steps": num_steps or self.options.num_steps})
         made = [self.pipeline.reconstruct(Audio(wav[None], rate), through, options) for wav in wavs]
         return [audio.resample(target).wav[0][: len(wav)] for audio, wav in zip(made, wavs, strict=True)]
+
+    @torch.inference_mode()
+    def _decoded(self, codec: Codec, wav: Wav) -> Wav:
+        """A clip as the codec's decoder makes it of the latents of the recording."""
+        latents = codec.encoder(torch.from_numpy(wav)[None, None].to(self.system.device))
+        return decode(codec, latents)[0, 0, : len(wav)].cpu().numpy()
 
     def _codes(self, coder: Tokenizer | Codec, wav: Wav) -> npt.NDArray[np.integer]:
         codes = encode(coder, torch.from_numpy(wav)[None, None].to(self.system.device))[0]
