@@ -69,8 +69,9 @@ overrides() {
     *-decoder) echo "batch_size=64 loop.steps=20000 init=$work/nano-${1%-decoder}/model" ;;
     codec) echo "batch_size=64 loop.steps=40000" ;;
     lm) echo "batch_size=48 loop.steps=12000 tokenizer=$work/nano-tokenizer/model" ;;
+    lm-heeding) echo "batch_size=48 loop.steps=3000 plain_steps=800 tokenizer=$work/nano-tokenizer/model init=$work/nano-lm/model" ;;
     flow) echo "batch_size=64 loop.steps=30000 codec=$work/nano-codec/model tokenizer=$work/nano-tokenizer/model music=$pack/corpus/manifest.jsonl" ;;
-    *) echo "$1: no stage; use tokenizer, codec, lm, flow, codec-decoder, tokenizer-decoder" >&2; exit 2 ;;
+    *) echo "$1: no stage; use tokenizer, codec, lm, lm-heeding, flow, codec-decoder, tokenizer-decoder" >&2; exit 2 ;;
   esac
 }
 
@@ -79,7 +80,7 @@ train() {
   while [ $# -gt 0 ]; do
     case $1 in --seconds) seconds=$2; shift 2 ;; *) stages+=("$1"); shift ;; esac
   done
-  [ ${#stages[@]} -gt 0 ] || stages=(tokenizer codec lm flow codec-decoder tokenizer-decoder)
+  [ ${#stages[@]} -gt 0 ] || stages=(tokenizer codec lm lm-heeding flow codec-decoder tokenizer-decoder)
   prepare
   local each=$((seconds / ${#stages[@]})) out=${OUT:-$work/out} given data
   for stage in "${stages[@]}"; do

@@ -24,7 +24,7 @@ stage tokenizer $music & tokenizer=$!
 stage codec $music
 wait $tokenizer
 longplay train tokens $music runs/tokens --model runs/nano-tokenizer/model --varispeed=-3,2  # each piece slower and faster, too
-stage lm runs/tokens & lm=$!
+{ stage lm runs/tokens && stage lm-heeding runs/tokens; } & lm=$!
 stage flow runs/tokens --set music=$music
 for model in codec tokenizer; do stage $model-decoder $music; done
 wait $lm
@@ -32,5 +32,5 @@ wait $lm
 longplay train release runs/nano --name nano --licence CC-BY-SA-4.0 \
   --provenance "trained by the Longplay project on the works in ATTRIBUTION.md" \
   --tokenizer runs/nano-tokenizer-decoder/model --codec runs/nano-codec-decoder/model \
-  --lm runs/nano-lm/model --lm-precision int8 --flow runs/nano-flow/model --overwrite
+  --lm runs/nano-lm-heeding/model --lm-precision int8 --flow runs/nano-flow/model --overwrite
 longplay evaluate runs/nano --manifest $music --out runs/evaluation "${scored[@]}"

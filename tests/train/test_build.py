@@ -23,6 +23,7 @@ from systems import save_residual
         "nano-codec",
         "nano-codec-decoder",
         "nano-lm",
+        "nano-lm-heeding",
         "nano-lm-preference",
         "nano-flow",
         "nano-flow-reflow",
