@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from longplay.errors import ConfigError
+from longplay.cli.packages import TRAINING, need
 
-_PACKAGES = ("accelerate", "fsspec", "matplotlib", "pyarrow")  # of the extra `train`
 _MUSIC, _LEARNING, _COMPUTER = "Your music", "Learning", "Your computer"
 
 
@@ -125,7 +124,12 @@ def finetune(
     import math
     import os
 
-    _check_packages(full)
+    need(
+        (*TRAINING, *(() if full else ("peft",))),
+        "finetuning",
+        "finetune",
+        "" if full else ", or train all weights: --full",
+    )
     from longplay.cli.progress import log_and_limit, stage_bars
     from longplay.train.finetune import FinetuneConfig, How
     from longplay.train.finetune import finetune as make
@@ -164,20 +168,4 @@ def finetune(
                 progress=progress,
                 say=lambda line: typer.echo(line, err=True),
             ),
-        )
-
-
-def _check_packages(full: bool) -> None:
-    """Name the packages that are not installed, before anything that needs them is imported.
-
-    Raises:
-        ConfigError: with the command that installs them.
-    """
-    from importlib.util import find_spec
-
-    missing = [name for name in (*_PACKAGES, *(() if full else ("peft",))) if find_spec(name) is None]
-    if missing:
-        without = "" if missing != ["peft"] else ", or train all weights: --full"
-        raise ConfigError(
-            f"finetuning needs {', '.join(missing)}; install it with: pip install 'longplay[finetune]'{without}"
         )
