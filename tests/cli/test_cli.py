@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,35 @@ def test_the_installed_command_reports_errors_on_one_line_with_code_2() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "error: the prompt is empty; describe the music in a few words, e.g. 'calm piano, 80 bpm'\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "nano-lm", "--run", "e", "--data", "e"),
+        ("tokens", "--model", "nano", "a.jsonl", "e"),
+        ("takes", "--model", "nano", "a.jsonl", "e"),
+        ("plan", "nano-lm"),
+        ("status", "e"),
+    ],
+)
+def test_a_package_that_training_lacks_is_named_with_its_remedy(command: tuple[str, ...], tmp_path: Path) -> None:
+    code = f"import sys; sys.modules['pyarrow'] = None; from longplay.cli import main; main(['train', *{command}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: training needs pyarrow; install it with: pip install 'longplay[train]'\n"
+
+
+def test_a_module_of_no_extra_is_a_bug_and_shows_itself() -> None:
+    code = (
+        "from longplay import cli\n"
+        "def fails(arguments): raise ModuleNotFoundError(name='nowhere')\n"
+        "cli.app = fails\n"
+        "cli.main([])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
 
 
 def test_version(run) -> None:

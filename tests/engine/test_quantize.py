@@ -64,7 +64,7 @@ def test_logits_survive_planted_channels(size: float) -> None:
         "ours": lm.decoder({name: value.projection() for name, value in made.items()}),
         "plain": lm.decoder(plain),
     }
-    quality = compare(lm, forms, heard)
+    quality = compare(forms, heard)
     assert all(value.form == "int8" for value in made.values())
     assert quality["ours"].kl < quality["plain"].kl / 5
 
@@ -93,7 +93,7 @@ def test_layers_that_kernels_cannot_compute_in_int4_stay_in_int8() -> None:
 def test_the_same_form_has_nothing_to_lose() -> None:
     lm = tiny_lm(codebook_size=400)
     heard = listen(lm, [(1, 2)], 12)
-    quality = compare(lm, {"same": lm.decoder()}, heard)["same"]  # step by step, and at once
+    quality = compare({"same": lm.decoder()}, heard)["same"]  # step by step, and at once
     assert quality.kl == pytest.approx(0.0, abs=1e-6)
     assert quality.top_overlap == quality.likeliest == 1.0
 
@@ -140,7 +140,7 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     forms = {"int8": decoder, "eight bits": eight_bits, "bfloat16": half}
     if processor.can_compile() and compiled.fits(lm.config.head_dim):
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
-    quality = compare(lm, forms, heard)
+    quality = compare(forms, heard)
     wide = torch.cpu._is_vnni_supported()  # torch's inputs have 7 bits without
     assert quality["int8"].kl < (0.03 if wide else 0.06)
     assert quality["int8"].top_overlap > (0.9 if wide else 0.87)
@@ -168,6 +168,6 @@ def test_nano_in_int4_is_close_and_closer_where_errors_make_up_for_each_other() 
             errors.append(float((form[name].arithmetic()(unheard[name]) - exact).norm() / exact.norm()))
         off.append(sum(errors) / len(errors))
     assert off[0] < 0.95 * off[1]
-    quality = compare(lm, {"int4": lm.compiled_decoder({name: each.weights for name, each in made.items()})}, other)
+    quality = compare({"int4": lm.compiled_decoder({name: each.weights for name, each in made.items()})}, other)
     assert quality["int4"].kl < 0.08
     assert quality["int4"].top_overlap > 0.88

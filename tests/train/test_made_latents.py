@@ -13,14 +13,15 @@ from longplay.train.audio_stage import AudioStageConfig
 from longplay.train.made_latents import MadeLatents
 from systems import save_tiny, tiny_config, tiny_models
 
+CODEC = tiny_config().codec
+assert CODEC is not None
+
 
 def codec_stage(model: Path, **changes: Any) -> dict[str, Any]:
     """Changes of the fixture `audio_stage` that make it train the decoder of a tiny model on the latents of its flow."""
-    config = tiny_config().codec
-    assert config is not None
     return {
         "stage": "codec",
-        "codec": config.model_dump(),
+        "codec": CODEC.model_dump(),
         "init": model,
         "made_by": model,
         "freeze_encoder": True,
@@ -32,7 +33,7 @@ def codec_stage(model: Path, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("samples", [4800, 4801, 5000])
 def test_there_is_a_frame_for_each_of_the_encoder(tmp_path: Path, samples: int) -> None:
-    made = MadeLatents(save_tiny(tmp_path / "tiny"), tiny_config().codec)  # type: ignore[arg-type]
+    made = MadeLatents(save_tiny(tmp_path / "tiny"), CODEC)
     wav = torch.randn(2, 1, samples) * 0.1
     latents = made(wav)
     assert latents.shape == (2, 16, -(-samples // 320))
@@ -44,14 +45,13 @@ def test_there_is_a_frame_for_each_of_the_encoder(tmp_path: Path, samples: int) 
 
 def test_a_model_without_a_flow_and_one_of_other_latents_are_refused(tmp_path: Path) -> None:
     config, models = tiny_config(), tiny_models()
-    assert config.codec is not None
     part = tmp_path / "part"
     only = config.model_copy(update={"lm": None, "flow": None, "codec": None})
     save_native(part, only, {"tokenizer": models["tokenizer"].state_dict()})
     with pytest.raises(CheckpointError, match=r"part: has tokenizer; latents are made by a tokenizer and a flow"):
-        MadeLatents(part, config.codec)
+        MadeLatents(part, CODEC)
     with pytest.raises(CheckpointError, match=r"makes 16 channels at 150 Hz, the codec takes 16 at 75 Hz"):
-        MadeLatents(save_tiny(tmp_path / "whole"), config.codec.model_copy(update={"hop_length": 640}))
+        MadeLatents(save_tiny(tmp_path / "whole"), CODEC.model_copy(update={"hop_length": 640}))
 
 
 def test_the_decoder_learns_from_made_latents_and_the_rest_stays(audio_stage: Any, tmp_path: Path) -> None:

@@ -9,24 +9,11 @@ import torch
 from longplay.chords import Chord
 from longplay.control import Control
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
-from longplay.models.lm import LMConfig
 from longplay.train.lm_examples import STRETCH_BEATS, Example, exchange_beats
+from tiny_lm import tiny_config
 
 RATE = 20
-LM = LMConfig(
-    text_vocab_size=10,
-    codebook_size=1000,
-    code_rate=RATE,
-    num_labels=5,
-    dim=16,
-    num_layers=1,
-    num_heads=2,
-    num_kv_heads=1,
-    intermediate_dim=24,
-    context_frames=200,
-    control=True,
-    chords=True,
-)
+LM = tiny_config(codebook_size=1000, code_rate=RATE, context_frames=200, control=True, chords=True)
 SWAYING = Control(
     bars=tuple(np.cumsum([0.5, *[2.0, 2.1] * 12]).tolist()),
     chords=tuple((0.5 + 4.1 * n, Chord(n % 12, "m")) for n in range(12)),

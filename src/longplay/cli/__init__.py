@@ -13,6 +13,7 @@ from longplay.cli.continue_ import continue_
 from longplay.cli.evaluate import evaluate
 from longplay.cli.finetune import finetune
 from longplay.cli.generate import generate
+from longplay.cli.packages import TRAINING, need
 from longplay.cli.reconstruct import reconstruct
 from longplay.cli.upscale import upscale
 from longplay.errors import LongplayError
@@ -62,7 +63,17 @@ def main(arguments: list[str] | None = None) -> None:
     gc.set_threshold(10_000)
     atexit.register(gc.freeze)  # and an exit would look through all of them once more, for nothing
     try:
-        app(arguments)
+        _run(arguments)
     except LongplayError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(error.exit_code) from None
+
+
+def _run(arguments: list[str] | None) -> None:
+    """A command, which imports what it needs when it comes to it; of packages for training says how to get them."""
+    try:
+        app(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in TRAINING:
+            need(TRAINING, "training", "train")
+        raise

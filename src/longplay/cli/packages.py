@@ -1,4 +1,4 @@
-"""What a command needs of the optional packages, said before it begins."""
+"""What a command needs of the optional packages."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from longplay.checkpoint.names import ModelName
-from longplay.cli.packages import TRAINING, need
 from longplay.cli.progress import log_and_limit
 from longplay.cli.train_report import plan, status, throughput
 
@@ -39,7 +38,6 @@ def run(
     """
     import math
 
-    need(TRAINING, "training", "train")
     from longplay.train.build import load_stage_config
     from longplay.train.run import train_run
 
@@ -86,7 +84,6 @@ def tokens(
     """Encode a corpus into token shards for the stages lm and flow; resumable, each track once."""
     import os
 
-    need(TRAINING, "training", "train")
     from longplay.data.labels import apply_labels, read_labels
     from longplay.data.manifest import Track
     from longplay.data.varispeed import with_varispeed
@@ -147,7 +144,6 @@ def takes(
     """
     import os
 
-    need(TRAINING, "training", "train")
     from longplay.data.manifest import read_manifest
     from longplay.errors import UserError
     from longplay.evaluate.takes import Maker, make_takes

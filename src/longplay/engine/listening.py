@@ -6,6 +6,7 @@ once, with the piece that forms are judged on among them, and what float32 says 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,14 +34,21 @@ class Listening:
     """What was heard.
 
     Attributes:
+        lm: in float32, not prepared.
         inputs: of each projection, [M, in].
         piece: another one, whose inputs are not among them.
         codes: what float32 made of it, [T].
     """
 
+    lm: LM
     inputs: Mapping[str, Tensor]
     piece: Piece
     codes: Tensor
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """What float32 says before each code, guidance mixed in, [T, V]."""
+        return _guided(self.lm.decoder(), self, at_once=True)
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def listen(lm: LM, texts: Sequence[Sequence[int]], frames: int, most: int = KEPT
         codes = torch.cat(list(generate(lm, pieces, _OPTIONS)), dim=1)
     finally:
         lm.inference = None
-    return Listening({name: torch.cat(parts) for name, parts in kept.items()}, pieces[-1], codes[-1])
+    return Listening(lm, {name: torch.cat(parts) for name, parts in kept.items()}, pieces[-1], codes[-1])
 
 
 def _piece(lm: LM, ids: Sequence[int], frames: int, seed: int) -> Piece:
@@ -103,21 +111,20 @@ def _piece(lm: LM, ids: Sequence[int], frames: int, seed: int) -> Piece:
 
 
 @torch.inference_mode()
-def compare(lm: LM, forms: Mapping[str, Decoder], heard: Listening, at_once: bool = False) -> dict[str, Quality]:
-    """How close each of `forms` is to `lm.decoder()` on the piece of `heard`.
+def compare(forms: Mapping[str, Decoder], heard: Listening, at_once: bool = False) -> dict[str, Quality]:
+    """How close each of `forms` is to float32 on the piece of `heard`.
 
     Args:
-        lm: in float32, not prepared.
-        forms: decoders by name.
-        heard: by `lm`.
+        forms: decoders of its lm by name.
+        heard: in float32.
         at_once: let them read all codes at once, which says the same of forms that do not round what they are given.
     """
-    exact = _guided(lm, lm.decoder(), heard, at_once=True)
-    return {name: _quality(exact, _guided(lm, decoder, heard, at_once)) for name, decoder in forms.items()}
+    return {name: _quality(heard.logits, _guided(decoder, heard, at_once)) for name, decoder in forms.items()}
 
 
-def _guided(lm: LM, decoder: Decoder, heard: Listening, at_once: bool) -> Tensor:
+def _guided(decoder: Decoder, heard: Listening, at_once: bool) -> Tensor:
     """What `decoder` says before each code, guidance mixed in, [T, V]."""
+    lm = heard.lm
     codes = heard.codes[: lm.config.context_frames]
     builder = RowBuilder(lm, heard.piece, "none")
     cache = lm.cache(_ROWS, builder.max_positions(len(codes)))

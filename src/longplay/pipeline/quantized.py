@@ -120,7 +120,7 @@ def _in_int4(lm: LM, texts: Sequence[Sequence[int]]) -> Quantized:
     wide = quantize(lm, heard.inputs)
     forms = {"int4": Quantized(quantize_to_int4(lm, heard.inputs, wide), {}), "int8-compiled": Quantized(wide, {})}
     decoders = {name: form.decoder(lm, compiled=True) for name, form in forms.items()}
-    return replace(forms["int4"], quality=compare(lm, decoders, heard))
+    return replace(forms["int4"], quality=compare(decoders, heard))
 
 
 def _in_int8(lm: LM, ids: Sequence[int]) -> Quantized:
@@ -134,15 +134,15 @@ def _in_int8(lm: LM, ids: Sequence[int]) -> Quantized:
     for limit in ERROR_LIMITS:
         form = Quantized(quantize(lm, heard.inputs, limit), {})
         judged = {"int8-compiled": form.decoder(lm, compiled=True)} if compilable else {"int8": _eight_bits(lm, form)}
-        form = replace(form, quality=compare(lm, judged, heard))
+        form = replace(form, quality=compare(judged, heard))
         if form.is_close():
             break
         logger.info("projections within %.3f: KL %.5f, more than %g", limit, form.kl(), KL_LIMIT)
     quality = dict(form.quality)
     if compilable:  # slower by far, and said for machines that cannot
-        quality |= compare(lm, {"int8": _eight_bits(lm, form)}, heard)
+        quality |= compare({"int8": _eight_bits(lm, form)}, heard)
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
-    return replace(form, quality=quality | compare(lm, {"bfloat16": half}, heard, at_once=True))
+    return replace(form, quality=quality | compare({"bfloat16": half}, heard, at_once=True))
 
 
 def _eight_bits(lm: LM, form: Quantized) -> Decoder:

@@ -11,7 +11,7 @@ import soxr
 import torch
 
 from longplay.audio.clip import to_mono
-from longplay.checkpoint.system import load_system
+from longplay.checkpoint.system import System, load_system
 from longplay.data.storage import open_folder
 from longplay.data.workers import Outcome, run_jobs
 from longplay.engine.encode import encode
@@ -86,7 +86,15 @@ def load_tokenizer(name: str | Path, device: str = "cpu") -> Tokenizer:
     Raises:
         CheckpointError: the model is not there, or has no tokenizer of one codebook.
     """
-    system = load_system(name, device)
+    return tokenizer_of(load_system(name, device), name)
+
+
+def tokenizer_of(system: System, name: str | Path) -> Tokenizer:
+    """The tokenizer of an open model, which messages call `name`.
+
+    Raises:
+        CheckpointError: it has no tokenizer of one codebook.
+    """
     if system.tokenizer is None:
         raise CheckpointError(
             f"{name}: has no tokenizer, only {', '.join(system.config.present)}; give the model directory of a tokenizer run"

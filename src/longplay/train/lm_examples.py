@@ -54,8 +54,13 @@ class Example:
         """Features of its codes and the one after [T + 1, C]; zeros where the model is not told."""
         track = self.window.track
         known = track.control if self.held else Control()
-        numbers = self.window.start + np.arange(self.frames + 1) if self.order is None else self.order
+        numbers = self.numbers if self.order is None else self.order
         return torch.from_numpy(known.features_at(track.offset + numbers / self.lm.code_rate))
+
+    @property
+    def numbers(self) -> npt.NDArray[np.integer[Any]]:
+        """Those of the piece's codes from the window's start on, and of the one after [T + 1]."""
+        return self.window.start + np.arange(self.frames + 1)
 
     @property
     def frames(self) -> int:
@@ -84,8 +89,7 @@ class Example:
         What comes next then follows from what the model is told, above all the chord, more than from what it has heard.
         """
         track = self.window.track
-        numbers = self.window.start + np.arange(self.frames + 1)
-        order = exchange_beats(numbers, track, self.lm.code_rate, 1.0, rng)
+        order = exchange_beats(self.numbers, track, self.lm.code_rate, 1.0, rng)
         return replace(self, window=replace(self.window, semantic=track.semantic[order[:-1]], ends=False), order=order)
 
     def misheard(self, share: float, rng: np.random.Generator) -> "Example":
@@ -102,7 +106,7 @@ class Example:
 
         They sound right and are not what the model is told, above all of the chord: so it learns to come back to it.
         """
-        track, numbers = self.window.track, self.window.start + np.arange(self.frames)
+        track, numbers = self.window.track, self.numbers[:-1]
         there = exchange_beats(numbers, track, self.lm.code_rate, rng.uniform(0, share), rng)
         return replace(self, heard=np.where(there == numbers, self.window.semantic, track.semantic[there]))
 

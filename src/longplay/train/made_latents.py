@@ -15,6 +15,7 @@ from longplay.audio.resample import resample
 from longplay.checkpoint.system import load_system
 from longplay.errors import CheckpointError
 from longplay.models.codec import CodecConfig
+from longplay.train.encoding import tokenizer_of
 
 
 class MadeLatents:
@@ -30,7 +31,7 @@ class MadeLatents:
 
     def __init__(self, directory: Path, codec: CodecConfig) -> None:
         system = load_system(directory)
-        if system.tokenizer is None or system.flow is None:
+        if system.flow is None:
             raise CheckpointError(
                 f"{directory}: has {', '.join(system.config.present)}; latents are made by a tokenizer and a flow"
             )
@@ -40,7 +41,7 @@ class MadeLatents:
                 f"{directory}: its flow makes {flow.latent_dim} channels at {flow.frame_rate} Hz, the codec takes "
                 f"{codec.latent_dim} at {codec.frame_rate:g} Hz"
             )
-        self._tokenizer = system.tokenizer.eval().requires_grad_(False)
+        self._tokenizer = tokenizer_of(system, directory).eval().requires_grad_(False)
         self._flow = system.flow.eval().requires_grad_(False)
         self._sample_rate = codec.sample_rate
         self._hop_length = codec.hop_length
