@@ -93,6 +93,15 @@ def override(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any
     return result
 
 
+def merge(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with the values of `changes`, key by key also in what is nested."""
+    result: dict[str, Any] = _copy(data)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if nested else value
+    return result
+
+
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
 

@@ -204,8 +204,9 @@ class GenerationOptions(_Asked):
         cache: numbers that the lm keeps of its music in: bfloat16 takes half of the memory of float32, int8 a quarter, which
             long pieces of large models notice in time too. None: bfloat16 where its steps are compiled, else those that it
             computes in.
-        max_repeat: a code that makes up this share or more of the latest codes is drawn again, from all codes: a guard
-            against loops (arXiv 2406.05370). None is off.
+        max_repeat: a code that makes up this share or more of the latest 32 is drawn again, from all codes: a guard against
+            loops, and sounds that stand still (arXiv 2406.05370). 1: only where all of them are the same. None: the
+            model's own default, which is off for published ones.
         compatibility: `reference` imitates the published inference code where Longplay differs (CHECKPOINTS.md 7).
 
     Raises:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from longplay.evaluate.artifacts import hum, silence
+from longplay.evaluate.artifacts import hum, silence, still
 
 RATE = 24000
 
@@ -38,3 +38,16 @@ def test_silent_seconds_are_counted() -> None:
     assert silence([half], RATE) == 0.5
     assert silence([half, noise()], RATE) == 0.25
     assert silence([np.full(RATE, 0.0005, np.float32)], RATE) == 1
+
+
+def test_seconds_in_which_nothing_begins_are_counted() -> None:
+    seconds = np.arange(6 * RATE) / RATE
+    tone = sum(np.sin(2 * np.pi * 110 * partial * seconds) / partial for partial in range(1, 40))
+    tone = (0.1 * tone).astype(np.float32)
+    struck = tone * np.exp(-4 * (seconds % 0.5)).astype(np.float32)
+    assert still([tone], RATE) == 1
+    assert still([np.zeros_like(tone)], RATE) == 1
+    assert still([struck], RATE) == 0
+    assert still([noise(6.0)], RATE) == 0
+    assert still([np.concatenate([tone, struck])], RATE) == pytest.approx(0.5, abs=0.1)
+    assert still([tone[: 3 * RATE], struck], RATE) == 0, "three seconds are a held note"

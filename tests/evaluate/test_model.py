@@ -120,7 +120,7 @@ def test_generation_is_scored_beside_real_music_and_kept(pipeline: Pipeline, man
     assert next(iter(values)) == "generated"
     assert values["real, other tracks"]["times_real"] == pytest.approx(1)
     assert values["white noise"]["times_real"] > 1
-    assert [row.system for row in artifacts.rows] == ["generated", "real"]
+    assert [row.system for row in artifacts.rows] == ["generated", "generated, no beat", "real"]
     assert artifacts.rows[0].values.keys() == {"hum_db", "silent"}
     assert {row.system for row in adherence.rows} == {"generated", "chance", "real"}
     assert len(list((tmp_path / "generated").glob("*.flac"))) == 8

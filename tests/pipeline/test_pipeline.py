@@ -321,6 +321,21 @@ def test_a_published_checkpoint_does_every_task(golden_directory: Path, fast: bo
         assert published.reconstruct(recording, through, options).seconds == pytest.approx(2)
 
 
+def test_the_guard_against_loops_is_the_models_own_or_the_one_asked_for(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pipeline.system.lm is not None
+
+    def settled(**given: Any) -> Any:
+        return pipeline.stream("x", GenerationOptions(seconds=0.5, seed=0, **given)).recipe.options.max_repeat
+
+    assert settled() is None
+    changed = pipeline.system.lm.config.model_copy(update={"max_repeat": 0.4})
+    monkeypatch.setattr(pipeline.system.lm, "config", changed)
+    assert settled() == 0.4
+    assert settled(max_repeat=1.0) == 1.0
+
+
 def test_the_solver_is_the_models_own_or_the_published_one(pipeline: Pipeline) -> None:
     assert pipeline.system.flow is not None
     config = pipeline.system.flow.config

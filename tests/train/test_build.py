@@ -8,7 +8,7 @@ from longplay.data.token_windows import TokenTrack
 from longplay.errors import CheckpointError, ConfigError
 from longplay.text import TextTokenizer
 from longplay.train.build import CONFIGS, _start_from, build_stage, load_stage_config
-from longplay.train.lm_stage import LMStage
+from longplay.train.lm_stage import LMStage, LMStageConfig
 from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
 from systems import save_residual
@@ -49,6 +49,23 @@ def test_wrong_configs_are_named(tmp_path: Path) -> None:
         load_stage_config(str(path))
     with pytest.raises(ConfigError, match="unknown key 'loop.step'"):
         load_stage_config("nano-codec", ["loop.step=7"])
+
+
+def test_a_config_says_what_it_changes_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("like: nano-lm-heeding\nlm: {dim: 128}\nopening_frames: null\n")
+    mine, theirs = load_stage_config(str(path), ["misheard=0"]), load_stage_config("nano-lm-heeding")
+    assert isinstance(mine, LMStageConfig)
+    assert isinstance(theirs, LMStageConfig)
+    assert (mine.lm.dim, mine.opening_frames, mine.misheard) == (128, None, 0)
+    assert mine.lm.num_layers == theirs.lm.num_layers
+    assert mine.loop == theirs.loop
+    path.write_text(f"like: {path}\n")
+    with pytest.raises(ConfigError, match="like itself, by way of .*mine.yaml; name another"):
+        load_stage_config(str(path))
+    path.write_text("like: nano-ml\n")
+    with pytest.raises(ConfigError, match="nano-ml: neither a preset nor a file"):
+        load_stage_config(str(path))
 
 
 def test_an_lm_starts_from_another_one(lm_stage: Any, tracks: list[TokenTrack], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from longplay.chords import Chord
 from longplay.control import Control
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
-from longplay.train.lm_examples import STRETCH_BEATS, Example, exchange_beats
+from longplay.train.lm_examples import STRETCH_BEATS, STRETCH_CODES, Example, exchange_beats
 from tiny_lm import tiny_config
 
 RATE = 20
@@ -35,7 +35,7 @@ def test_beats_come_from_the_same_place_of_other_bars(offset: float) -> None:
     track, numbers, rng = piece(SWAYING, offset), np.arange(100, 301), np.random.default_rng(0)
     jumps = set()
     for _ in range(20):
-        order = exchange_beats(numbers, track, RATE, 1.0, rng)
+        order = exchange_beats(numbers, track, RATE, rng)
         assert 0 <= order.min() < order.max() < len(track.semantic)
         places = [SWAYING.position(offset + each / RATE) for each in (numbers, order)]
         off = (places[0] - places[1] + 0.5) % 1 - 0.5
@@ -45,7 +45,7 @@ def test_beats_come_from_the_same_place_of_other_bars(offset: float) -> None:
 
 
 def test_without_a_pulse_stretches_come_from_anywhere() -> None:
-    order = exchange_beats(np.arange(100, 301), piece(Control()), RATE, 1.0, np.random.default_rng(1))
+    order = exchange_beats(np.arange(100, 301), piece(Control()), RATE, np.random.default_rng(1))
     assert (order != np.arange(100, 301)).mean() > 0.5
 
 
@@ -64,25 +64,19 @@ def test_a_rearranged_window_is_told_what_stands_there() -> None:
     assert torch.equal(cut.control, made.control[:51])
 
 
-@pytest.mark.parametrize("rearrange", [False, True])
-def test_what_is_misheard_stands_at_the_same_place_of_other_bars(rearrange: bool) -> None:
-    plain = example(SWAYING, offset=3.0)
-    if rearrange:
-        plain = plain.rearranged(np.random.default_rng(1))
-    shares = []
-    for seed in range(20):
-        made = plain.mistaken(0.9, np.random.default_rng(seed))
+def test_what_is_misheard_is_a_code_of_the_window_held() -> None:
+    plain, held, shares = example(SWAYING), set(), []
+    for seed in range(40):
+        made = plain.misheard(0.9, np.random.default_rng(seed))
         assert made.heard is not None
         assert made.window is plain.window, "what is predicted stays"
-        assert torch.equal(made.control, plain.control), "and what is told"
-        wrong = made.heard != plain.window.semantic
-        shares.append(wrong.mean())
-        places = [SWAYING.position(3.0 + codes / RATE) for codes in (made.heard, plain.window.semantic)]
-        assert np.abs((places[0] - places[1] + 0.5) % 1 - 0.5).max() < (0.05 if rearrange else 0.0126), (
-            "to half a code, or one"
-        )
+        assert np.isin(made.heard, plain.window.semantic).all()
+        shares.append((made.heard != plain.window.semantic).mean())
+        changes = np.flatnonzero(np.diff(made.heard)) + 1  # the codes of this piece count up
+        held.add(int(np.diff([0, *changes, len(made.heard)]).max()))
     assert 0.2 < np.mean(shares) < 0.7
-    assert min(shares) < 0.2 < 0.7 < max(shares)
+    assert min(held) == 1
+    assert max(held) >= max(STRETCH_CODES)
 
 
 def test_some_windows_are_rearranged_until_the_last_steps(lm_stage: Any) -> None:

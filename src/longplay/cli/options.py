@@ -101,7 +101,10 @@ CacheOption = Annotated[
 ]
 MaxRepeatOption = Annotated[
     float | None,
-    typer.Option(help="Draw again a code that makes up this share of the latest, against loops. [default: off]"),
+    typer.Option(
+        help="Draw again a code that makes up this share of the latest, against loops and sounds that stand still. [default: the "
+        "model's own]"
+    ),
 ]
 CompatibilityOption = Annotated[
     Literal["none", "reference"] | None,
@@ -124,6 +127,7 @@ class SamplingOptions(TypedDict):
     temperature: TemperatureOption
     top_k: TopKOption
     top_p: TopPOption
+    max_repeat: MaxRepeatOption
 
 
 class FlowOptions(TypedDict):
@@ -175,7 +179,6 @@ class ModelOptions(TypedDict):
 class RequestOptions(PieceOptions, SamplingOptions, FlowOptions, FinishOptions, ModelOptions, MemoryOptions):
     """All that asks for a piece (`cli/request.py`)."""
 
-    max_repeat: MaxRepeatOption
     compatibility: CompatibilityOption
 
 

@@ -18,7 +18,11 @@ app.command()(throughput)
 @app.command("run")
 def run(
     config: Annotated[
-        str, typer.Argument(help="A preset (nano-tokenizer, nano-codec, nano-lm, nano-flow) or a YAML file.")
+        str,
+        typer.Argument(
+            help="A preset (nano-tokenizer, nano-codec, nano-lm, nano-flow), or a YAML file; `like: PRESET` in it takes over "
+            "what it does not say."
+        ),
     ],
     directory: Annotated[Path, typer.Option("--run", help="Run directory; a run that is there is resumed.")],
     data: Annotated[Path, typer.Option(help="Manifest (tokenizer, codec) or folder of token shards (lm, flow).")],

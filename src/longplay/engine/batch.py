@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.engine.piece import Piece, RowBuilder
-from longplay.engine.sampling import UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
+from longplay.engine.sampling import RECENT_CODES, UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
 from longplay.models.lm import LM
 from longplay.nn.cache import KVCache
 from longplay.nn.compiled import Drawing
@@ -32,8 +32,6 @@ CHUNK_FRAMES = 15
 PREFILL_POSITIONS = 512
 SAID_BLOCK = 64
 """Codes of which is computed at a time what is said of them."""
-RECENT_CODES = 32
-"""The latest codes, among which `max_repeat` counts."""
 
 
 @dataclass(eq=False)
@@ -100,12 +98,10 @@ class Batch:
         self.logits = torch.zeros(slots, self._width, lm.config.codebook_size + 1, device=device)
         self._seats: list[_Seat | None] = [None] * slots
         self._history = torch.zeros(slots, positions, dtype=torch.long, device=device)
-        self._recent = torch.full((slots, RECENT_CODES), NO_CODE, device=device)
         counters = torch.zeros(5, slots, dtype=torch.long, device=device)
         self._steps, self._frames, self._first_eos, self._active, self._heard = counters
         self._ended = torch.ones(slots, dtype=torch.bool, device=device)
-        self._uniforms = torch.zeros(slots, UNIFORM_BLOCK, device=device)
-        self._redraws = torch.zeros(slots, UNIFORM_BLOCK, device=device)
+        self._uniforms = torch.zeros(2, slots, UNIFORM_BLOCK, device=device)  # of draws, and of second draws
         self._said = lm.audio_head.bias.new_zeros(slots, SAID_BLOCK, lm.config.dim) if lm.config.control else None
         self._drawing: Drawing | None = None
         if self._decoder.compiled is not None and lm.audio_embedding.weight.dtype == torch.float32:
@@ -120,7 +116,7 @@ class Batch:
         Args:
             slot: number of a free one.
             piece: what to make.
-            options: `guidance`, `temperature`, `top_k`, `top_p` and `compatibility` count here.
+            options: `guidance`, `temperature`, `top_k`, `top_p`, `max_repeat` and `compatibility` count here.
 
         Raises:
             ValueError: the slot is taken, or the piece does not fit into its rows.
@@ -134,7 +130,6 @@ class Batch:
             )
         prompt = builder.prompt.to(self.logits.device)
         seat = _Seat(builder, options, 0, _window_start(builder.context, 0, len(prompt)), len(prompt), 0)
-        self._recent[slot] = NO_CODE
         self._seats[slot] = seat
         self._steps[slot], self._frames[slot], self._first_eos[slot] = 0, piece.frames, piece.first_eos
         self._ended[slot], self._active[slot] = False, 1
@@ -169,8 +164,6 @@ class Batch:
             return 0
         span, busy = min(count, compiled.longest_draw), False
         for _, seat in self._going():
-            if seat.options.max_repeat is not None:
-                return 0
             busy, context = True, seat.builder.context
             span = min(
                 span,
@@ -206,7 +199,9 @@ class Batch:
             if seat is not None:
                 asked = seat.options
                 if self._drawing is not None:
-                    self._drawing.set(slot, asked.guidance, asked.temperature, asked.top_k, asked.top_p)
+                    self._drawing.set(
+                        slot, asked.guidance, asked.temperature, asked.top_k, asked.top_p, asked.max_repeat
+                    )
                 alike.setdefault(seat.options, []).append(slot)
         self._alike = [
             (options, None if len(slots) == self._top else torch.tensor(slots, device=self.logits.device))
@@ -249,7 +244,7 @@ class Batch:
         codes = torch.zeros(len(self._seats), dtype=torch.long, device=self.logits.device)
         self._renew_uniforms()
         place = (self._steps % UNIFORM_BLOCK)[:, None]
-        uniforms = self._uniforms.gather(1, place)[:, 0]
+        uniforms, redraws = (numbers.gather(1, place)[:, 0] for numbers in self._uniforms)
         early = self._steps < self._first_eos
         for options, slots in self._alike:
             chosen = slice(0, self._top) if slots is None else slots
@@ -260,9 +255,7 @@ class Batch:
             mixed[:, self.lm.config.eos].masked_fill_(early[chosen], -torch.inf)
             drawn = sample(mixed, uniforms[chosen], options.temperature, options.top_k, options.top_p)
             if options.max_repeat is not None:
-                redraws = self._redraws.gather(1, place)[chosen, 0]
-                drawn = redraw_repeats(drawn, mixed, self._recent[chosen], redraws, options.max_repeat)
-                self._recent[chosen] = torch.cat([self._recent[chosen][:, 1:], drawn[:, None]], dim=1)
+                drawn = redraw_repeats(drawn, mixed, self._recent()[chosen], redraws[chosen], options.max_repeat)
             codes[chosen] = drawn
         return codes
 
@@ -270,9 +263,14 @@ class Batch:
         for slot, seat in enumerate(self._seats):
             if seat is not None and seat.step % UNIFORM_BLOCK == 0:
                 seed, block = seat.builder.piece.seed, seat.step // UNIFORM_BLOCK
-                self._uniforms[slot] = uniform_block(seed, block)
+                self._uniforms[0, slot] = uniform_block(seed, block)
                 if seat.options.max_repeat is not None:
-                    self._redraws[slot] = uniform_block(seed, block, "redraws")
+                    self._uniforms[1, slot] = uniform_block(seed, block, "redraws")
+
+    def _recent(self) -> Tensor:
+        """The latest codes [P, N] that each slot has heard, `NO_CODE` where there were none."""
+        places = self._heard[:, None] - torch.arange(RECENT_CODES, 0, -1, device=self._heard.device)
+        return self._history.gather(1, places.clamp(min=0)).masked_fill(places < 0, NO_CODE)
 
     def _hear(self, codes: Tensor) -> None:
         """Let the model hear the newest codes [P] of the slots that run."""

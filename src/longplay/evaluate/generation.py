@@ -21,7 +21,7 @@ from longplay.evaluate.adherence import (
     same_key,
     same_tonic,
 )
-from longplay.evaluate.artifacts import hum, silence
+from longplay.evaluate.artifacts import hum, silence, still
 from longplay.evaluate.clips import Clip
 from longplay.evaluate.controls import add_noise, shuffle_chunks, white_noise
 from longplay.evaluate.frechet import frechet_distance
@@ -31,6 +31,15 @@ from longplay.keys import named_key
 from longplay.tempo import named_bpm
 
 NOISE_DB = 10.0
+BEATLESS = (
+    "calm ambient piano with soft strings",
+    "dark ambient drone",
+    "quiet ambient music, harp and flute",
+    "warm ambient pads, peaceful",
+    "ambient guitar without a beat",
+    "beatless choir and organ, slow",
+)
+"""Prompts for music without a pulse, of which test captions are few; such music is the first to fall silent."""
 
 Wav = npt.NDArray[np.float32]
 Embeddings = npt.NDArray[np.float32]
@@ -59,11 +68,19 @@ def quality_rows(reference: Embeddings, real: Embeddings, others: Mapping[str, E
     return [Row(name, {"frechet": value, "times_real": value / floor}) for name, value in distances.items()]
 
 
-def artifact_rows(made: Sequence[Wav], sample_rate: int, frame_rate: float, real: Sequence[Clip]) -> list[Row]:
-    """Hum at a frame rate in Hz, and silence, of what was generated, [S] each, beside recordings."""
-    rows = [Row("generated", {"hum_db": hum(made, sample_rate, frame_rate), "silent": silence(made, sample_rate)})]
-    rate, wavs = real[0].sample_rate, [clip.wav for clip in real]
-    return [*rows, Row("real", {"hum_db": hum(wavs, rate, frame_rate), "silent": silence(wavs, rate)})]
+def artifact_rows(sets: Mapping[str, Sequence[Wav]], sample_rate: int, frame_rate: float) -> list[Row]:
+    """Hum at a frame rate in Hz, silence, and sounds that stand still, of each set of clips [S]."""
+    return [
+        Row(
+            name,
+            {
+                "hum_db": hum(wavs, sample_rate, frame_rate),
+                "silent": silence(wavs, sample_rate),
+                "still": still(wavs, sample_rate),
+            },
+        )
+        for name, wavs in sets.items()
+    ]
 
 
 def adherence_rows(

@@ -18,7 +18,7 @@ from longplay.engine.vocode import decode
 from longplay.errors import UserError
 from longplay.evaluate.candidates import Asked, find_candidates
 from longplay.evaluate.clips import Clip, cut_clips, eligible_tracks
-from longplay.evaluate.generation import adherence_rows, artifact_rows, controls, prompt_of, quality_rows
+from longplay.evaluate.generation import BEATLESS, adherence_rows, artifact_rows, controls, prompt_of, quality_rows
 from longplay.evaluate.going_on import kept_rows
 from longplay.evaluate.long_form import LongForm, Sounds, long_form_rows
 from longplay.evaluate.reconstruction import code_usage, opus_clips, reconstruction_rows
@@ -40,6 +40,7 @@ EIGHT_MINUTES = LongForm()
 AS_IT_IS = GenerationOptions()
 EVALUATIONS = (1, 2, 4, 10)
 REFERENCE_RATIO = 2  # reference clips of real music per generated clip
+BEATLESS_RATIO = 4  # clips of all kinds per clip without a beat
 
 Wav = npt.NDArray[np.float32]
 logger = logging.getLogger(__name__)
@@ -204,11 +205,16 @@ class Evaluation:
         return Part("steps", about, reconstruction_rows(originals, systems, rate, self.listener, frame_rate))
 
     def generation(self) -> list[Part]:
-        """Music from the captions of every other test track, against the other half of the tracks."""
+        """Music from the captions of every other test track, against the other half of the tracks; and music without a beat."""
         clips = cut_clips(self.manifest, self.tracks[::2], self.count, self.seconds)
         reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
         pieces = [
-            self._generate(index, clip, self.seconds, "generated", self.candidates) for index, clip in enumerate(clips)
+            self._generate(index, prompt_of(clip.track), self.seconds, "generated", self.candidates)
+            for index, clip in enumerate(clips)
+        ]
+        beatless = [
+            self._generate(index, BEATLESS[index % len(BEATLESS)], self.seconds, "beatless")[0]
+            for index in range(max(len(BEATLESS), self.count // BEATLESS_RATIO))
         ]
         made, held = [audio for audio, _ in pieces], [control for _, control in pieces]
         wavs, rate, real_rate = [audio.wav[0] for audio in made], made[0].sample_rate, clips[0].sample_rate
@@ -223,12 +229,19 @@ class Evaluation:
         met = "Share of prompts met: own clip out of 8 by tags, tempo within 4 %, exact key (as estimated from the audio), tonic of the likeliest key; share of the time with the chord that the model was told of."
         decoder = self.system.tokenizer if self._fast else self.system.codec
         assert decoder is not None
+        frame_rate = decoder.config.frame_rate
         added = (
-            f"Power at multiples of {decoder.config.frame_rate:g} Hz against its surroundings; share of silent seconds."
+            f"Power at multiples of {frame_rate:g} Hz against its surroundings; share of silent seconds, and of seconds in which nothing begins, "
+            f"three such seconds beside them; also of {len(beatless)} pieces from {len(BEATLESS)} prompts for music without a beat."
         )
+        sets = {
+            "generated": wavs,
+            "generated, no beat": [audio.wav[0] for audio in beatless],
+            "real": [clip.at(rate) for clip in clips],
+        }
         return [
             Part("generation", about, quality_rows(target, real.embeddings, {"generated": heard.embeddings, **others})),
-            Part("artifacts", added, artifact_rows(wavs, rate, decoder.config.frame_rate, clips)),
+            Part("artifacts", added, artifact_rows(sets, rate, frame_rate)),
             Part("adherence", met, adherence_rows(clips, real, wavs, rate, heard, held)),
         ]
 
@@ -241,7 +254,9 @@ class Evaluation:
         real = cut_clips(self.manifest, tracks, form.pieces, form.stretch)
         reference = cut_clips(self.manifest, self.tracks[1::2], REFERENCE_RATIO * self.count, self.seconds)
         target = self.listener.embed([clip.wav for clip in reference], reference[0].sample_rate)
-        made = [self._generate(index, clip, form.seconds, "long")[0] for index, clip in enumerate(real)]
+        made = [
+            self._generate(index, prompt_of(clip.track), form.seconds, "long")[0] for index, clip in enumerate(real)
+        ]
         sounds = Sounds([audio.wav[0] for audio in made], made[0].sample_rate)
         others = Sounds([clip.wav for clip in real], real[0].sample_rate)
         rows, facts = long_form_rows(sounds, others, target, self.listener, form.stretch)
@@ -328,10 +343,10 @@ class Evaluation:
         return audio.mono()[0, heard.wav.shape[1] :]
 
     def _generate(
-        self, index: int, clip: Clip, seconds: float, name: str, candidates: int | None = None
+        self, index: int, text: str, seconds: float, name: str, candidates: int | None = None
     ) -> tuple[Audio, Control | None]:
-        """A piece from the caption of a clip, and what it was held to."""
-        prompt = Prompt(text=prompt_of(clip.track))
+        """A piece from words, and what it was held to."""
+        prompt = Prompt(text=text)
         own = {"seconds": seconds, "seed": index * (candidates or 1), "fast": self._fast}
         options = self.options.model_copy(update=own).settle(prompt)
         if candidates is not None and Asked.of(prompt):

@@ -54,6 +54,7 @@ class LMConfig(Config):
         control: whether it takes bars, tempo and key of the codes, and the mean of the text beside them; published models
             do not.
         chords: whether `control` says which chord sounds, too.
+        max_repeat: at which share of the latest codes one is drawn again, unless an option says otherwise (`prompt.py`); None: never.
     """
 
     text_vocab_size: PositiveInt
@@ -73,6 +74,7 @@ class LMConfig(Config):
     context_frames: int | None = Field(default=None, ge=2)
     control: bool = False
     chords: bool = False
+    max_repeat: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> "LMConfig":

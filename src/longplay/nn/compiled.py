@@ -252,7 +252,7 @@ class Drawing:
     Args:
         counters: [5, P]: steps so far, frames in all, the first step that may end, 1 for slots that go on, codes heard.
         ended: [P] booleans.
-        uniforms: [P, U], those of a step modulo U.
+        uniforms: [2, P, U], of draws and second draws, those of a step modulo U.
         said: [P, S, D], added to what is heard, likewise; None: nothing.
         embedding: [V - 1, D] of the codes, in float32.
         history: [P, N], of codes heard.
@@ -266,7 +266,7 @@ class Drawing:
         self, counters: Tensor, ended: Tensor, uniforms: Tensor, said: Tensor | None, embedding: Tensor, history: Tensor
     ) -> None:
         slots, self.going = len(ended), counters[3]
-        self._settings, self._top_k = np.zeros((slots, 3)), np.zeros(slots, np.int64)
+        self._settings, self._top_k = np.zeros((slots, 4)), np.zeros(slots, np.int64)
         self.codes = torch.zeros(slots, MOST_CODES, dtype=torch.long)
         added = torch.zeros(1, 1, 1) if said is None else said
         self.arrays = (
@@ -274,9 +274,12 @@ class Drawing:
             embedding.detach().numpy(), history.numpy(), self.codes.numpy(),
         )  # fmt: skip
 
-    def set(self, slot: int, guidance: float, temperature: float, top_k: int, top_p: float) -> None:
+    def set(
+        self, slot: int, guidance: float, temperature: float, top_k: int, top_p: float, max_repeat: float | None
+    ) -> None:
         """How the codes of a slot are sampled (`engine/sampling.py`)."""
-        self._settings[slot], self._top_k[slot] = (guidance, temperature, top_p), top_k
+        self._settings[slot] = guidance, temperature, top_p, np.inf if max_repeat is None else max_repeat
+        self._top_k[slot] = top_k
 
 
 class _Line(NamedTuple):

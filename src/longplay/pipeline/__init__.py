@@ -256,8 +256,10 @@ class Pipeline:
             )
 
     def _settle(self, options: GenerationOptions, prompt: Prompt, after: float = 0.0) -> SettledOptions:
-        """Everything decided, the flow's own defaults too, so that a recipe makes the same sound whatever they become."""
-        settled, flow = options.settle(prompt, after), self.system.flow
+        """Everything decided, the models' own defaults too, so that a recipe makes the same sound whatever they become."""
+        settled, lm, flow = options.settle(prompt, after), self.system.lm, self.system.flow
+        if lm is not None and settled.max_repeat is None:
+            settled = settled.model_copy(update={"max_repeat": lm.config.max_repeat})
         if flow is None or settled.fast:
             return settled
         wanted, count = settled.solver, settled.num_steps

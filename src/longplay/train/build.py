@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from longplay.checkpoint.adapter import AdapterConfig
 from longplay.checkpoint.store import TEXT_FILE
 from longplay.checkpoint.system import lm_digest, load_config, load_system, load_text_tokenizer, weight_files
-from longplay.config import override, read_yaml
+from longplay.config import merge, override, read_yaml
 from longplay.data.manifest import Split, read_manifest
 from longplay.data.token_windows import TokenTrack, read_token_tracks
 from longplay.errors import CheckpointError, ConfigError
@@ -34,11 +35,22 @@ CONFIGS: dict[str, type[AudioStageConfig] | type[LMStageConfig] | type[FlowStage
 
 
 def load_stage_config(name: str, overrides: Sequence[str] = ()) -> StageConfig:
-    """The config of a preset of this package, or of a YAML file.
+    """The config of a preset of this package, or of a YAML file; `like` in it names one that it changes.
 
     Raises:
         ConfigError: there is neither, or it does not fit.
     """
+    data = override(_read(name), overrides)
+    stage = data.get("stage")
+    if stage not in CONFIGS:
+        raise ConfigError(f"{name}: stage = {stage!r}; use one of {', '.join(CONFIGS)}")
+    return CONFIGS[stage].parse(data, source=name)
+
+
+def _read(name: str, changing: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a preset or a file says, and what that says which it changes; `changing` are those that lead here."""
+    if name in changing:
+        raise ConfigError(f"{name}: like itself, by way of {', '.join(changing)}; name another preset or file")
     presets = files("longplay.train") / "presets"
     preset = presets / f"{name}.yaml"
     if preset.is_file():
@@ -48,11 +60,8 @@ def load_stage_config(name: str, overrides: Sequence[str] = ()) -> StageConfig:
     else:
         known = sorted(entry.name.removesuffix(".yaml") for entry in presets.iterdir())
         raise ConfigError(f"{name}: neither a preset nor a file; presets are {', '.join(known)}")
-    data = override(data, overrides)
-    stage = data.get("stage")
-    if stage not in CONFIGS:
-        raise ConfigError(f"{name}: stage = {stage!r}; use one of {', '.join(CONFIGS)}")
-    return CONFIGS[stage].parse(data, source=name)
+    like = data.pop("like", None)
+    return data if like is None else merge(_read(str(like), (*changing, name)), data)
 
 
 def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:

@@ -17,6 +17,7 @@ from longplay.models.lm import LMBatch, LMConfig
 from longplay.models.segments import Segment, window_segments
 
 STRETCH_BEATS = (1, 2, 4, 8, 16)  # that stay together where beats are exchanged
+STRETCH_CODES = (1, 4, 16, 64)  # that are misheard as one
 
 
 @dataclass(frozen=True)
@@ -89,32 +90,25 @@ class Example:
         What comes next then follows from what the model is told, above all the chord, more than from what it has heard.
         """
         track = self.window.track
-        order = exchange_beats(self.numbers, track, self.lm.code_rate, 1.0, rng)
+        order = exchange_beats(self.numbers, track, self.lm.code_rate, rng)
         return replace(self, window=replace(self.window, semantic=track.semantic[order[:-1]], ends=False), order=order)
 
     def misheard(self, share: float, rng: np.random.Generator) -> "Example":
-        """With a share of the codes heard, drawn up to `share`, exchanged for others of the window.
+        """With a share of the codes heard, drawn up to `share`, exchanged in stretches, each for one other code of the window, held.
 
-        So the model learns to go on from its own mistakes, and to heed what it is told more than what it heard.
+        So the model learns to go on from its own mistakes, a sound that stands still among them, and to heed what it is told more
+        than what it heard.
         """
         codes = self.window.semantic
+        stretch = np.arange(len(codes)) // rng.choice(STRETCH_CODES)
         wrong = rng.random(len(codes)) < rng.uniform(0, share)
-        return replace(self, heard=np.where(wrong, rng.choice(codes, len(codes)), codes))
-
-    def mistaken(self, share: float, rng: np.random.Generator) -> "Example":
-        """With a share of the beats heard, drawn up to `share`, exchanged for those at the same place of other bars of the piece.
-
-        They sound right and are not what the model is told, above all of the chord: so it learns to come back to it.
-        """
-        track, numbers = self.window.track, self.numbers[:-1]
-        there = exchange_beats(numbers, track, self.lm.code_rate, rng.uniform(0, share), rng)
-        return replace(self, heard=np.where(there == numbers, self.window.semantic, track.semantic[there]))
+        return replace(self, heard=np.where(wrong[stretch], rng.choice(codes, len(codes))[stretch], codes))
 
 
 def exchange_beats(
-    numbers: npt.NDArray[np.integer[Any]], track: TokenTrack, rate: int, share: float, rng: np.random.Generator
+    numbers: npt.NDArray[np.integer[Any]], track: TokenTrack, rate: int, rng: np.random.Generator
 ) -> npt.NDArray[np.integer[Any]]:
-    """Numbers of neighbouring codes of a piece [N], a share of them exchanged, in stretches of beats, for those at the same place of some bar.
+    """Numbers of neighbouring codes of a piece [N], exchanged, in stretches of beats, for those at the same place of some bar.
 
     A stretch that would reach beyond the piece stays. Where there is no pulse, half a second stands for a beat.
     """
@@ -127,8 +121,7 @@ def exchange_beats(
     bars = np.round(drawn - position[first])
     there = np.round((pulse.seconds_at(position + bars[stretch]) - track.offset) * rate).astype(int)
     inside = (np.minimum.reduceat(there, first) >= 0) & (np.maximum.reduceat(there, first) < len(track.semantic))
-    moved = inside & (rng.random(len(first)) < share)
-    return np.where(moved[stretch], there, numbers)
+    return np.where(inside[stretch], there, numbers)
 
 
 def collate(examples: Sequence[Example]) -> LMBatch:

@@ -52,8 +52,7 @@ class LMStageConfig(Config):
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
         misheard: the largest share of the codes before the predicted ones that are exchanged, drawn anew for every window.
-        misheard_for: for `others` of the window, one here and one there; in stretches of beats for those of other `bars` of the
-            piece, which sound right and have another chord; or in stretches for what the `model` would have
+        misheard_for: in stretches of 1 to 64 codes, each for one of the `others` of the window, held; or of 16 for what the `model` would have
             gone on with had it been told what another window of the batch is told (scheduled sampling, arXiv 1906.07651):
             so it hears mistakes of its own, and finds back to what it is told.
         rearranged: share of the windows whose beats are exchanged for those at the same place of other bars of the piece, so that
@@ -76,7 +75,7 @@ class LMStageConfig(Config):
     keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
     misheard: float = Field(default=0.0, ge=0, lt=1)
-    misheard_for: Literal["others", "bars", "model"] = "others"
+    misheard_for: Literal["others", "model"] = "others"
     rearranged: float = Field(default=0.0, ge=0, le=1)
     plain_steps: int = Field(default=0, ge=0)
     preference: PreferenceConfig | None = None
@@ -231,8 +230,6 @@ class LMStage:
             example = example.rearranged(rng)
         if config.misheard and config.misheard_for == "others":
             example = example.misheard(config.misheard, rng)
-        if config.misheard and config.misheard_for == "bars":
-            example = example.mistaken(config.misheard, rng)
         return example
 
     def _misheard(self, batch: LMBatch) -> LMBatch:

@@ -11,8 +11,9 @@ from numba import njit
 
 from longplay.nn.kernels import vectors
 
-GUIDANCE, TEMPERATURE, TOP_P = range(3)
+GUIDANCE, TEMPERATURE, TOP_P, MAX_REPEAT = range(4)
 """Columns of the settings of a slot."""
+RECENT_CODES = 32  # as in engine/sampling.py
 _LEAST = np.float32(-87.0)  # what is that far below, or forbidden, has no weight at all
 
 
@@ -26,9 +27,11 @@ def choose(
     if steps[slot] >= frames[slot]:
         ended[slot] = True
     if not ended[slot]:
-        uniform = np.float64(uniforms[slot, steps[slot] % uniforms.shape[1]])
-        early = steps[slot] < first_eos[slot]
-        code = draw(logits, slot * width, width, early, settings[slot], top_k[slot], uniform, room)
+        place = steps[slot] % uniforms.shape[2]
+        _mix(logits, slot * width, width, steps[slot] < first_eos[slot], settings[slot, GUIDANCE], room[0])
+        code = draw(room, settings[slot, TEMPERATURE], top_k[slot], settings[slot, TOP_P], uniforms[0, slot, place])
+        if settings[slot, MAX_REPEAT] <= _times_recently(code, history[slot], heard[slot]) / RECENT_CODES:
+            code = draw(room, 1.0, 0, 1.0, uniforms[1, slot, place])
         if code == eos:
             ended[slot], code = True, -1
     codes[slot, number] = code
@@ -46,37 +49,48 @@ def choose(
 
 
 @njit
-def draw(logits, row, width, early, settings, top_k, uniform, room):
-    """One class of a row of logits, or of a pair of rows; the last class is forbidden while it is `early`."""
-    mixed, values, classes = room
-    size = logits.shape[1]
-    guidance = np.float32(settings[GUIDANCE])
+def _mix(logits, row, width, early, guidance, mixed):
+    """A row of logits, or what guidance makes of a pair of rows; the last class is forbidden while it is `early`."""
     if width > 1 and guidance != 1:
-        rest = np.float32(1.0 - settings[GUIDANCE])
-        for i in range(size):
-            mixed[i] = guidance * logits[row, i] + rest * logits[row + 1, i]
+        weight, rest = np.float32(guidance), np.float32(1.0 - guidance)
+        for i in range(len(mixed)):
+            mixed[i] = weight * logits[row, i] + rest * logits[row + 1, i]
     else:
-        for i in range(size):
+        for i in range(len(mixed)):
             mixed[i] = logits[row, i]
     if early:
-        mixed[size - 1] = -np.inf
-    if settings[TEMPERATURE] == 0:
+        mixed[-1] = -np.inf
+
+
+@njit
+def _times_recently(code, history, heard):
+    times = 0
+    for i in range(max(0, heard - RECENT_CODES), heard):
+        times += history[i] == code
+    return times
+
+
+@njit
+def draw(room, temperature, top_k, top_p, uniform):
+    """One class of logits, the first of the arrays in `room`."""
+    mixed, values, classes = room
+    if temperature == 0:
         return _first_of_the_largest(mixed)
-    count = min(top_k, size) if top_k > 0 else size
+    count = min(top_k, len(mixed)) if top_k > 0 else len(mixed)
     _likeliest(mixed, count, values, classes)
-    temperature, largest, total = np.float32(settings[TEMPERATURE]), values[0], 0.0
+    degree, largest, total = np.float32(temperature), values[0], 0.0
     for i in range(count):
-        below = (values[i] - largest) / temperature
+        below = (values[i] - largest) / degree
         values[i] = vectors.exp(below) if below > _LEAST else np.float32(0.0)
         total += values[i]
-    if settings[TOP_P] < 1:
-        before, limit = np.float64(values[0]), settings[TOP_P] * total
+    if top_p < 1:
+        before, limit = np.float64(values[0]), top_p * total
         kept = 1
         while kept < count and before < limit:
             before += values[kept]
             kept += 1
         count, total = kept, before
-    target, so_far, last = uniform * total, 0.0, 0
+    target, so_far, last = np.float64(uniform) * total, 0.0, 0
     for i in range(count):
         so_far += values[i]
         if values[i] > 0:

@@ -340,7 +340,7 @@ def _choose(block, number, apart, logits, x):
     for slot in range(len(x) // apart):
         draw.choose(
             slot, apart, number, logits, x, arrays.longs2(block, 30), arrays.ubytes(block, 31), arrays.doubles2(block, 32),
-            arrays.longs(block, 33), arrays.floats2(block, 34), arrays.floats3(block, 35), arrays.floats2(block, 36),
+            arrays.longs(block, 33), arrays.floats3(block, 34), arrays.floats3(block, 35), arrays.floats2(block, 36),
             arrays.longs2(block, 37), arrays.longs2(block, 38), room,
         )  # fmt: skip
 
@@ -363,7 +363,7 @@ def step(group, lanes, kind):
         a cache in int8, bytes and floats (`cached.room`).
         asked [2]: how many codes to draw, each followed by a step that hears it, and rows of a slot; 0 codes: a step that hears x.
         Only with codes, of P slots: counters [5, P], of steps, frames, the first step that may end, 1 for those that go on, and
-        codes heard; ended [P]; settings [P, 3] and top_k [P] (`draw`); uniforms [P, U] and what is said [P, S, D], by the step modulo
+        codes heard; ended [P]; settings [P, 4] and top_k [P] (`draw`); uniforms [2, P, U] and what is said [P, S, D], by the step modulo
         U and S; embedding [V - 1, D]; history [P, N]; codes [P, C], out; and to draw in, numbers [V], [V] and places [V].
     """
     group, lanes, cache_numbers = (
