@@ -39,8 +39,8 @@ done
 longplay train tokens "$manifest" "$out/tokens" --model "$out/nano-tokenizer/model" --codec "$out/nano-codec/model" --threads 1
 stage nano-lm "$out/tokens" tokenizer="$out/nano-tokenizer-decoder/model" lm.context_frames=128 held_out_windows=2 sample_seconds=1
 stage nano-lm-heeding "$out/tokens" init="$out/nano-lm/model" tokenizer="$out/nano-tokenizer-decoder/model" lm.context_frames=128 plain_steps=1 held_out_windows=2 sample_seconds=1
-stage nano-flow "$out/tokens" codec="$out/nano-codec-decoder/model" tokenizer="$out/nano-tokenizer/model" music="$manifest" crop_seconds=1 held_out_crops=2
-stage nano-flow-reflow "$out/tokens" codec="$out/nano-codec-decoder/model" init="$out/nano-flow/model" crop_seconds=1 held_out_crops=2
+stage nano-flow "$out/tokens" codec="$out/nano-codec-decoder/model" tokenizer="$out/nano-tokenizer/model" music="$manifest" crop_seconds=1 held_out_crops=2 flow.noise_reach=40
+stage nano-flow-reflow "$out/tokens" codec="$out/nano-codec-decoder/model" init="$out/nano-flow/model" crop_seconds=1 held_out_crops=2 flow.noise_reach=40
 longplay train status "$out/nano-lm"
 longplay train release "$out/model" --name smoke --licence CC0-1.0 --provenance "recipes/smoke.sh" --overwrite \
   --tokenizer "$out/nano-tokenizer-decoder/model" --codec "$out/nano-codec-decoder/model" --lm "$out/nano-lm-heeding/model" --flow "$out/nano-flow/model"

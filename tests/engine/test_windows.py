@@ -183,6 +183,27 @@ def test_a_flow_that_fits_one_window_is_sampled_whole(flow: Flow) -> None:
         assert torch.equal(windowed, flow.sample(codes, FrameNoise((7, 8), 4)(0, 60)))
 
 
+def test_windows_see_the_same_lasting_noise(flow: Flow) -> None:
+    changes = {
+        "normalize_latents": True,
+        "precondition": True,
+        "noise_reach": 9,
+        "guidance": 0.0,
+        "condition_dropout": 0.0,
+    }
+    flow = Flow(flow.config.model_copy(update=changes)).eval()
+    flow.noise_taps.copy_(torch.rand(4, 19))
+    flow.noise_mix.copy_(torch.rand(4, 4))
+    for weight in flow.estimator.final_proj.parameters():
+        torch.nn.init.zeros_(weight)
+    codes = torch.randint(16, (1, 47))
+    plan = flow_plan(flow.config, seconds=1.0, context_seconds=0.4, fade_seconds=0.2)
+    with torch.inference_mode():
+        flow.condition = lambda codes, **_: torch.zeros(1, 4, 2 * codes.shape[1])  # type: ignore[method-assign]
+        whole = flow.sample(codes, FrameNoise((7,), 4)(-9, 94 + 9))
+    torch.testing.assert_close(run_windows(flow_window(flow, (7,)), codes, plan), whole, rtol=0, atol=1e-5)
+
+
 def test_a_streamed_flow_and_decoder_equal_the_offline_ones(flow: Flow) -> None:
     codes = torch.randint(16, (1, 47))
     decoder = nn.ConvTranspose1d(4, 1, 8, stride=8)

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from longplay.checkpoint.names import is_unused, to_native
 from longplay.config import override
 from longplay.control import CHORD_WIDTH
 from longplay.errors import ConfigError
 from longplay.models.flow import Flow, FlowConfig
+from longplay.nn import ode
 from longplay.nn.conformer import ConformerConfig, relative_positions
 from longplay.nn.masking import Padding, hide
 from longplay.nn.ode import cosine_grid, cosine_time
@@ -295,9 +297,45 @@ def test_a_preconditioned_estimator_that_says_nothing_adds_to_the_guess_what_it_
     flow.latent_spread.copy_(std / 2)
     codes, x_0 = torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
     with torch.no_grad():
-        latents = flow.sample(codes, x_0, num_steps=400, solver="midpoint")
         guess = 2 * flow.condition(codes) + mean[:, None]
-    torch.testing.assert_close((latents - guess) / std[:, None], x_0, rtol=0, atol=2e-3)
+        for steps, solver in ((1, "euler"), (2, "ab2"), (3, "midpoint"), (2, "heun")):
+            latents = flow.sample(codes, x_0, num_steps=steps, solver=solver)
+            torch.testing.assert_close((latents - guess) / std[:, None], x_0, rtol=0, atol=1e-4)
+
+
+def test_the_equation_of_the_rest_leads_where_the_velocity_does() -> None:
+    flow = small_flow(**PRECONDITION)
+    torch.nn.init.normal_(flow.estimator.final_proj.weight, std=0.3)
+    flow.latent_spread.copy_(torch.tensor([0.3, 0.5, 0.7, 1.0, 1.5, 2.0]))
+    mu, x_0 = torch.randn(2, 6, 10), torch.randn(2, 6, 10)
+    with torch.no_grad():
+        fine = torch.linspace(0, 1, 401)
+        followed = ode.solve(lambda x, t: flow.velocity(x, mu, t[None]), x_0, fine, "midpoint")
+        made = {
+            steps: flow.solve(mu, x_0, None, num_steps=steps, guidance=0.0, solver="midpoint") for steps in (4, 100)
+        }
+    torch.testing.assert_close(made[100], followed, rtol=0, atol=1e-2)
+    assert (made[4] - followed).abs().max() > (made[100] - followed).abs().max()
+    with pytest.raises(ValueError, match=r"guidance 0\.5: a flow with precondition"):
+        flow.solve(mu, x_0, None, num_steps=1, guidance=0.5, solver="euler")
+
+
+def test_noise_lasts_as_its_taps_say() -> None:
+    flow = small_flow(**PRECONDITION, noise_reach=2)
+    white = flow.white((3, 6, 50), torch.zeros(0), torch.Generator().manual_seed(0))
+    assert white.shape == (3, 6, 54)
+    assert torch.allclose(flow.noise(white), white[..., 2:-2], atol=1e-5), "before it is fitted"
+    flow.noise_taps.copy_(torch.rand(6, 5))
+    flow.noise_mix.copy_(torch.rand(6, 6))
+    smoothed = flow.noise_mix @ F.conv1d(white, flow.noise_taps.flip(1)[:, None], groups=6)
+    torch.testing.assert_close(flow.noise(white), smoothed, rtol=0, atol=1e-5)
+    codes, wide = torch.randint(16, (1, 5)), torch.randn(1, 6, 14)
+    with torch.no_grad():
+        assert flow.sample(codes, wide).shape == (1, 6, 10)
+        assert flow.sample(codes).shape == (1, 6, 10)
+        assert flow.loss(codes, torch.randn(1, 6, 10)).isfinite()
+    with pytest.raises(ConfigError, match="noise_reach = 2 follows what a guess leaves; set precondition"):
+        FlowConfig.parse(small_config().dump() | {"noise_reach": 2})
 
 
 @pytest.mark.parametrize("t", [0.0, 0.5, 0.99])

@@ -22,6 +22,7 @@ from longplay.train.flow_stage import FlowStage, FlowStageConfig, ReflowConfig
 from longplay.train.init import start_from
 from longplay.train.lm_examples import collate
 from longplay.train.loop import train
+from longplay.train.noise import is_white
 from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
 
@@ -258,6 +259,23 @@ def test_a_preconditioned_flow_knows_what_its_guess_leaves_and_hands_it_on(flow_
     first.export(first.model, tmp_path / "model")
     second = flow_stage(flow=flow, latent_scale="common", init=tmp_path / "model")
     assert torch.equal(second.model.latent_spread, torch.full((4,), 0.25).half().float())
+
+
+def test_a_flow_measures_once_how_long_its_noise_lasts(flow_stage: Any, tmp_path: Path) -> None:
+    changes = {"precondition": True, "condition_dropout": 0.0, "guidance": 0.0, "noise_reach": 3}
+    flow = flow_stage().config.flow.model_copy(update=changes)
+    first = flow_stage(flow=flow)
+    assert not is_white(first.model)
+    assert not first.model.estimator.final_proj.weight.any()
+    assert torch.equal(flow_stage(flow=flow).model.noise_taps, first.model.noise_taps)
+    first.model.noise_taps.mul_(0.5)
+    with torch.no_grad():
+        first.model.estimator.final_proj.weight.fill_(0.25)
+    first.export(first.model, tmp_path / "model")
+    second = flow_stage(flow=flow, init=tmp_path / "model")
+    torch.testing.assert_close(second.model.noise_taps, first.model.noise_taps, rtol=1e-3, atol=1e-3)
+    assert bool((second.model.estimator.final_proj.weight == 0.25).all()), "it goes on"
+    learn(second, 2)
 
 
 def test_a_flow_of_another_size_is_refused(flow_stage: Any, tmp_path: Path) -> None:

@@ -143,5 +143,6 @@ def whole_piece(
     flow: Flow, codes: Tensor, num_steps: int | None = None, solver: Method | None = None, seed: int = 0
 ) -> Tensor:
     """Latents by one solution over all frames, with the noise that windows of the same seed see."""
-    x_0 = FrameNoise((seed,), flow.config.latent_dim)(0, codes.shape[1] * flow.config.ratio)
+    reach = flow.config.noise_reach
+    x_0 = FrameNoise((seed,), flow.config.latent_dim)(-reach, codes.shape[1] * flow.config.ratio + reach)
     return flow.sample(codes, x_0, num_steps=num_steps, solver=solver)

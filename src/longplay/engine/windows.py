@@ -215,10 +215,10 @@ def flow_window(
         chords: features [T, C] of the chords at so many codes from one on, for all rows; None: the flow is told of none.
     """
     noise = FrameNoise(seeds, flow.config.latent_dim)
-    ratio = flow.config.ratio
+    ratio, reach = flow.config.ratio, flow.config.noise_reach
 
     def run(codes: Tensor, start: int) -> Tensor:
-        x_0 = noise(start * ratio, (start + codes.shape[-1]) * ratio, codes.device)
+        x_0 = noise(start * ratio - reach, (start + codes.shape[-1]) * ratio + reach, codes.device)
         told = None if chords is None else chords(start, codes.shape[-1]).to(codes.device).expand(len(codes), -1, -1)
         return flow.sample(codes, x_0, num_steps=num_steps, guidance=guidance, solver=solver, chords=told)
 

@@ -6,7 +6,7 @@ path to the latents x_1. Computation: CHECKPOINTS.md 3.4. Cost grows with the sq
 runs it in windows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -54,6 +54,8 @@ class FlowConfig(Config):
         normalize_latents: train on latents of mean 0 and deviation 1 (`Flow.set_latent_statistics`).
         precondition: let the condition be a guess of the latents, and the estimator say only what the guess leaves, in numbers
             of deviation one in every channel at every time (`Flow.velocity`). Needs `normalize_latents`, and no guidance.
+        noise_reach: frames on either side over which the noise is smoothed, so that it lasts as long as what the guess leaves does, and
+            its channels go together likewise (`Flow.noise`); 0: all its numbers are independent, as published. Needs `precondition`.
         chords: whether it is told which chord sounds (`control.py`); codes say little of the pitches. Published models are not.
         chord_dropout: share of rows that train without, as recordings come that are only reconstructed.
         compatibility: "reference" treats padded frames as the published training did, see `nn/masking.py`.
@@ -75,6 +77,7 @@ class FlowConfig(Config):
     temperature: float = Field(default=1.0, ge=0.0, le=1.0)
     normalize_latents: bool = False
     precondition: bool = False
+    noise_reach: NonNegativeInt = 0
     chords: bool = False
     chord_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
     compatibility: Literal["exact", "reference"] = "exact"
@@ -93,6 +96,10 @@ class FlowConfig(Config):
             raise ValueError(
                 f"precondition starts from the condition (condition_dropout {self.condition_dropout:g}, guidance {self.guidance:g}); "
                 "set both to 0"
+            )
+        if self.noise_reach and not self.precondition:
+            raise ValueError(
+                f"noise_reach = {self.noise_reach} follows what a guess leaves; set precondition: true, or noise_reach: 0"
             )
         return self
 
@@ -133,6 +140,8 @@ class Flow(nn.Module):
     latent_mean: Tensor
     latent_std: Tensor
     latent_spread: Tensor
+    noise_taps: Tensor
+    noise_mix: Tensor
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
@@ -149,6 +158,10 @@ class Flow(nn.Module):
             self.register_buffer("latent_std", torch.ones(config.latent_dim))
         if config.precondition:
             self.register_buffer("latent_spread", torch.ones(config.latent_dim))
+        if config.noise_reach:
+            self.register_buffer("noise_taps", torch.zeros(config.latent_dim, 2 * config.noise_reach + 1))
+            self.noise_taps[:, config.noise_reach] = 1.0
+            self.register_buffer("noise_mix", torch.eye(config.latent_dim))
 
     def set_latent_statistics(self, mean: Float[Tensor, " D"], std: Float[Tensor, " D"]) -> None:
         """Set, before training, what latents are normalised with.
@@ -162,6 +175,26 @@ class Flow(nn.Module):
             raise ValueError(f"latent deviations must be positive, the smallest is {std.min().item():g}")
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std)
+
+    def white(
+        self, shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B D T3"]:
+        """Standard normal numbers that `noise` takes for latents of a shape [B, D, T]: `noise_reach` frames more on either side."""
+        *outer, frames = shape
+        return _draw(torch.randn, (*outer, frames + 2 * self.config.noise_reach), like, generator)
+
+    def noise(self, white: Float[Tensor, "B D T3"]) -> Float[Tensor, "B D T"]:
+        """x_0: normal in every channel, lasting as what the guess leaves of the latents lasts, its channels going together as there.
+
+        Latents of overlapping windows change slowly, and so does what no guess knows of them. Noise that does likewise is such a
+        rest already, but for what depends on the codes; out of independent numbers the estimator would have to make it
+        first, which a small one does not learn (docs/experiments.md, 2026-11-29).
+        """
+        if not self.config.noise_reach:
+            return white
+        frames = white.shape[2] - 2 * self.config.noise_reach
+        spectrum = torch.fft.rfft(white) * torch.fft.rfft(self.noise_taps, n=white.shape[2])
+        return self.noise_mix @ torch.fft.irfft(spectrum, n=white.shape[2])[..., -frames:]
 
     def compute_in(self, dtype: torch.dtype) -> "Flow":
         """Let the networks compute in `dtype`, for sampling; the path they follow, and the statistics, stay float32."""
@@ -207,7 +240,7 @@ class Flow(nn.Module):
     def sample(
         self,
         codes: Int[Tensor, "B T"],
-        x_0: Float[Tensor, "B D T2"] | None = None,
+        white: Float[Tensor, "B D T3"] | None = None,
         *,
         code_lengths: Int[Tensor, " B"] | None = None,
         num_steps: int | None = None,
@@ -220,7 +253,8 @@ class Flow(nn.Module):
 
         Args:
             codes: ids.
-            x_0: standard normal noise of T * ratio frames, which the config's temperature scales; drawn from `generator` where it is not given.
+            white: standard normal numbers of T * ratio frames and `noise_reach` more on either side, of which `noise` is made, which the
+                config's temperature scales; drawn from `generator` where they are not given.
             code_lengths: real codes per row of a padded batch; default all.
             num_steps: steps of the solver; default of the config.
             guidance: strength g of v = (1 + g) v(mu) - g v(0); 0 halves the work; default of the config.
@@ -232,13 +266,18 @@ class Flow(nn.Module):
             latents for the codec's decoder, zero on padded frames.
         """
         mu = self.condition(codes, code_lengths=code_lengths, chords=chords)
-        if x_0 is None:
-            x_0 = _draw(torch.randn, mu.shape, mu, generator)
+        if white is None:
+            white = self.white(mu.shape, mu, generator)
         padding = self._padding(self._stretched(code_lengths), mu.shape[2])
         solver, num_steps = self.config.defaults(solver, num_steps)
         guidance = self.config.guidance if guidance is None else guidance
         x_1 = self.solve(
-            mu, self.config.temperature * x_0, padding, num_steps=num_steps, guidance=guidance, solver=solver
+            mu,
+            self.config.temperature * self.noise(white),
+            padding,
+            num_steps=num_steps,
+            guidance=guidance,
+            solver=solver,
         )
         if self.config.normalize_latents:
             x_1 = x_1 * self.latent_std[:, None] + self.latent_mean[:, None]
@@ -254,8 +293,22 @@ class Flow(nn.Module):
         guidance: float,
         solver: Method,
     ) -> Float[Tensor, "B D T"]:
-        """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch."""
+        """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch.
+
+        With `precondition`, what is solved is the equation of the rest y = (x_t - t mu) / sqrt(n) of `velocity`, which in the angle
+        a = arctan(t s / (1 - t)) is dy/da = estimator(y, mu, t): where the estimator has nothing to say, any number of steps is exact.
+
+        Raises:
+            ValueError: guidance of a flow with `precondition`, which has no velocity without its condition.
+        """
         times = grid(solver, num_steps, mu.device)
+        if self.config.precondition:
+            if guidance:
+                raise ValueError(
+                    f"guidance {guidance:g}: a flow with precondition starts from its condition and cannot be guided by it"
+                )
+            rest = ode.solve(lambda y, t: self._said(y, mu, t[None], padding), x_0, times, solver, self._angle)
+            return hide(mu.to(x_0.dtype) + self.latent_spread[:, None] * rest, padding)
         if guidance == 0:
             return ode.solve(lambda x, t: self.velocity(x, mu, t[None], padding), x_0, times, solver)
         both = torch.cat((mu, torch.zeros_like(mu)))
@@ -266,6 +319,17 @@ class Flow(nn.Module):
             return (1 + guidance) * with_mu - guidance * without
 
         return ode.solve(velocity, x_0, times, solver)
+
+    def _angle(self, t: Float[Tensor, ""]) -> Float[Tensor, "D 1"]:
+        """How far the noise has turned into what the guess leaves: 0 to pi / 2, in each channel at its own pace."""
+        spread = self.latent_spread[:, None]
+        return torch.atan2(t * spread, (1 - t).expand_as(spread))
+
+    def _said(
+        self, rest: Float[Tensor, "B D T"], mu: Tensor, t: Float[Tensor, " #B"], padding: Padding | None
+    ) -> Tensor:
+        """What the estimator says of the rest, in the rest's precision."""
+        return self.estimator(rest.to(mu.dtype), mu, t, padding).to(rest.dtype)
 
     def velocity(
         self,
@@ -286,12 +350,12 @@ class Flow(nn.Module):
         of EDM (arXiv 2206.00364), here for straight paths, for each channel, and around a guess.
         """
         if not self.config.precondition:
-            return self.estimator(x_t.to(mu.dtype), mu, t, padding).to(x_t.dtype)
+            return self._said(x_t, mu, t, padding)
         spread, time = self.latent_spread[:, None], t.view(-1, 1, 1)
         guess = mu.to(x_t.dtype)
         deviation = ((1 - time).square() + (time * spread).square()).sqrt()
         rest = (x_t - time * guess) / deviation
-        said = self.estimator(rest.to(mu.dtype), mu, t, padding).to(x_t.dtype)
+        said = self._said(rest, mu, t, padding)
         return hide(guess + ((time * spread.square() - (1 - time)) * rest + spread * said) / deviation, padding)
 
     def loss(
@@ -318,7 +382,7 @@ class Flow(nn.Module):
             mean squared error per real latent value, of the velocity and, with `precondition`, of the guess.
         """
         mu = self.condition(codes, latents.shape[2], code_lengths, latent_lengths, chords)
-        x_0 = _draw(torch.randn, latents.shape, latents, generator)
+        x_0 = self.noise(self.white(latents.shape, latents, generator))
         t = cosine_time(_draw(torch.rand, latents.shape[:1], latents, generator))
         keep = _draw(torch.rand, latents.shape[:1], latents, generator) > self.config.condition_dropout
         padding = self._padding(self._stretched(code_lengths, latent_lengths), latents.shape[2])
@@ -378,7 +442,7 @@ def _encoder(config: FlowConfig) -> Conformer | ConvNeXtEncoder:
 
 
 def _draw(
-    distribution: Callable[..., Tensor], shape: torch.Size, like: Tensor, generator: torch.Generator | None
+    distribution: Callable[..., Tensor], shape: Sequence[int], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     # Drawn where the generator lives, so that a CPU seed gives the same numbers on every device.
     device = like.device if generator is None else generator.device

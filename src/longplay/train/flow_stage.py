@@ -31,6 +31,7 @@ from longplay.train.encoding import load_tokenizer
 from longplay.train.export import export_model
 from longplay.train.init import start_from
 from longplay.train.loop_config import LoopConfig
+from longplay.train.noise import fit_noise, is_white
 from longplay.train.regression import start_from_decoder
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
@@ -144,11 +145,14 @@ class FlowStage:
             if config.flow.precondition and config.init is None:  # a flow that has learnt knows what its guess leaves
                 self.model.latent_spread.copy_(deviation / scale)
         if config.tokenizer is not None:
-            start_from_decoder(self.model, load_tokenizer(config.tokenizer), self._batches(config.loop.seed))
+            start_from_decoder(self.model, load_tokenizer(config.tokenizer), self._batches(self.windows))
+        if config.flow.noise_reach and self.teacher is None and is_white(self.model):
+            reach = -(-config.flow.noise_reach // config.flow.ratio)
+            fit_noise(self.model, self._batches(TokenWindows(train_tracks, max(frames, 2 * reach + 1))))
 
-    def _batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, windows: TokenWindows) -> Iterator[tuple[Tensor, Tensor]]:
         for index in range(FITTED_BATCHES):
-            yield self._tensors(self.windows.batch(seed, 2**31 + 1 + index, 16))
+            yield self._tensors(windows.batch(self.config.loop.seed, 2**31 + 1 + index, 16))
 
     def batch(self, step: int, rows: slice) -> Batch:
         """`codes` [B, T], `latents` [B, D, T * ratio] and, for a flow that is told of them, `chords` [B, T, C]."""
@@ -166,8 +170,8 @@ class FlowStage:
         if self.teacher is None:
             loss = self.model.loss(codes, batch["latents"], chords=chords)
         else:
-            x_0 = torch.randn_like(batch["latents"])
-            loss = self._straight_loss(self.model, codes, x_0, torch.rand(len(codes), device=codes.device), chords)
+            white = self.model.white(batch["latents"].shape, batch["latents"])
+            loss = self._straight_loss(self.model, codes, white, torch.rand(len(codes), device=codes.device), chords)
         return Losses({"model": loss}, {"loss": loss.detach()})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -190,29 +194,30 @@ class FlowStage:
                 told = model.loss(codes, latents, generator=torch.Generator().manual_seed(1), chords=chords)
                 losses["loss_with_chords"] = float(told)
             return losses
-        x_0 = torch.randn(latents.shape, generator=generator).to(device)
+        white = model.white(latents.shape, latents, generator)
         u = torch.rand(len(codes), generator=generator).to(device)
-        losses = {"loss": float(self._straight_loss(model, codes, x_0, u, chords))}
-        taught = model.normalize(self._taught(codes, x_0, chords))
+        losses = {"loss": float(self._straight_loss(model, codes, white, u, chords))}
+        taught = model.normalize(self._taught(codes, white, chords))
         for steps in STEPS:
-            made = model.normalize(model.sample(codes, x_0, num_steps=steps, guidance=0.0, chords=chords))
+            made = model.normalize(model.sample(codes, white, num_steps=steps, guidance=0.0, chords=chords))
             losses[f"off_{steps}"] = float((made - taught).square().mean().sqrt())
         return losses
 
-    def _straight_loss(self, model: Flow, codes: Tensor, x_0: Tensor, u: Tensor, chords: Tensor | None) -> Tensor:
+    def _straight_loss(self, model: Flow, codes: Tensor, white: Tensor, u: Tensor, chords: Tensor | None) -> Tensor:
         """The loss on the straight paths from noise to where the teacher takes it, at times drawn as u in [0, 1)."""
-        x_1 = model.normalize(self._taught(codes, x_0, chords))
+        x_1 = model.normalize(self._taught(codes, white, chords))
         keep = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
-        return model.velocity_loss(model.condition(codes, chords=chords), x_1, x_0, cosine_time(u), keep)
+        mu = model.condition(codes, chords=chords)
+        return model.velocity_loss(mu, x_1, model.noise(white), cosine_time(u), keep)
 
     @torch.no_grad()
-    def _taught(self, codes: Tensor, x_0: Tensor, chords: Tensor | None) -> Tensor:
+    def _taught(self, codes: Tensor, white: Tensor, chords: Tensor | None) -> Tensor:
         assert self.teacher is not None
         assert self.config.reflow is not None
         teacher = self.teacher.to(codes.device)
         return teacher.sample(
             codes,
-            x_0,
+            white,
             num_steps=self.config.reflow.num_steps,
             guidance=self.config.reflow.guidance,
             chords=chords if teacher.config.chords else None,

@@ -11,7 +11,7 @@ from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
 
 # They change nothing before they learn, so a model that lacks them can learn them.
-NEW = ("control_projection.weight", "text_projection.weight", "chord_projection.weight")
+NEW = ("control_projection.weight", "text_projection.weight", "chord_projection.weight", "noise_taps", "noise_mix")
 
 
 WIDENED = "control_projection.weight"
