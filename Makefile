@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: demo test check format setup
 
 demo: $(VENV)/runtime  ## install and write demo.wav: 20 s of 48 kHz music from a text prompt
-	$(BIN)/longplay generate "calm ambient piano with soft strings" --seconds 20 --seed 9 --output demo.wav
+	$(BIN)/longplay generate "calm ambient piano with soft strings" --seconds 20 --seed 8 --output demo.wav
 
 test: $(VENV)/dev  ## the whole test suite, a file on each core at a time
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
