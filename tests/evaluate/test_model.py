@@ -13,6 +13,7 @@ from longplay.checkpoint.system import load_system
 from longplay.data.manifest import Track, write_manifest
 from longplay.data.musicnn import Listener, Musicnn
 from longplay.errors import UserError
+from longplay.evaluate.generation import BEATLESS
 from longplay.evaluate.long_form import LongForm
 from longplay.evaluate.model import Evaluation, evaluate_model, parse_parts
 from longplay.evaluate.speed import speed_rows
@@ -121,7 +122,8 @@ def test_generation_is_scored_beside_real_music_and_kept(pipeline: Pipeline, man
     assert values["real, other tracks"]["times_real"] == pytest.approx(1)
     assert values["white noise"]["times_real"] > 1
     assert [row.system for row in artifacts.rows] == ["generated", "generated, no beat", "real"]
-    assert artifacts.rows[0].values.keys() == {"hum_db", "silent"}
+    assert artifacts.rows[0].values.keys() == {"hum_db", "silent", "still"}
+    assert len(list((tmp_path / "beatless").glob("*.flac"))) == len(BEATLESS)
     assert {row.system for row in adherence.rows} == {"generated", "chance", "real"}
     assert len(list((tmp_path / "generated").glob("*.flac"))) == 8
 
@@ -176,7 +178,7 @@ def test_options_hold_for_all_that_is_made_and_are_reported(pipeline: Pipeline, 
     run = Evaluation(Asked(pipeline.system, "asked"), judge, manifest, tmp_path, 2, SECONDS, options=given)
     run.run("generation")
     run.run("flow")
-    assert len(seen) == 2 + 3 * 2
+    assert len(seen) == 2 + len(BEATLESS) + 3 * 2
     words = [{name: getattr(each, name) for name in given.model_fields_set} for each in seen]
     assert words == [{"guidance": 1.5, "temperature": 0.5, "flow_guidance": 0.2, "num_steps": 3}] * len(seen)
     seen.clear()
