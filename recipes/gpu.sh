@@ -2,7 +2,7 @@
 # Nano on a machine with one GPU that reaches nothing else, in calls of under 10 minutes.
 #
 #   recipes/gpu.sh pack                        here: .gpu/ (ignored by git; under 64 MiB with the working tree)
-#   recipes/gpu.sh train [STAGE...] [--seconds N]   there: stages (tokenizer codec lm flow codec-decoder tokenizer-decoder) for N seconds in all
+#   recipes/gpu.sh train [STAGE...] [--seconds N]   there: stages (tokenizer codec lm lm-heeding flow codec-decoder tokenizer-decoder) for N seconds in all
 #   recipes/gpu.sh check                       there: the tests marked gpu, and the benchmark
 #   recipes/gpu.sh                             there: train all stages for 480 seconds
 #   recipes/gpu.sh unpack FOLDER               here: what came back in FOLDER, into runs/

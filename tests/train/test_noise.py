@@ -3,31 +3,13 @@
 import torch
 from torch import Tensor
 
-from longplay.models.flow import Flow, FlowConfig
-from longplay.nn.conformer import ConformerConfig
-from longplay.nn.unet import UNetConfig
+from longplay.models.flow import Flow
 from longplay.train.noise import fit_noise, is_white
-
-REACH = 40
+from tiny_flow import PRECONDITION, small_flow
 
 
 def flow() -> Flow:
-    config = FlowConfig(
-        codebook_size=16,
-        code_rate=10,
-        frame_rate=20,
-        input_dim=8,
-        latent_dim=2,
-        encoder=ConformerConfig(dim=16, num_layers=1, num_heads=2, hidden_dim=16),
-        regulator_layers=1,
-        estimator=UNetConfig(channels=(8, 8), num_blocks=(0, 1), num_mid_blocks=1, num_heads=2, head_dim=8),
-        condition_dropout=0.0,
-        guidance=0.0,
-        normalize_latents=True,
-        precondition=True,
-        noise_reach=REACH,
-    )
-    return Flow(config).eval()
+    return small_flow(**PRECONDITION, latent_dim=2, noise_reach=40)
 
 
 def lasting(white: Tensor, keep: float) -> Tensor:

@@ -25,6 +25,7 @@ from longplay.train.loop import train
 from longplay.train.noise import is_white
 from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
+from tiny_flow import PRECONDITION
 
 
 @pytest.mark.parametrize("name", ["lm_stage", "flow_stage"])
@@ -262,8 +263,7 @@ def test_a_preconditioned_flow_knows_what_its_guess_leaves_and_hands_it_on(flow_
 
 
 def test_a_flow_measures_once_how_long_its_noise_lasts(flow_stage: Any, tmp_path: Path) -> None:
-    changes = {"precondition": True, "condition_dropout": 0.0, "guidance": 0.0, "noise_reach": 3}
-    flow = flow_stage().config.flow.model_copy(update=changes)
+    flow = flow_stage().config.flow.model_copy(update=PRECONDITION | {"noise_reach": 3})
     first = flow_stage(flow=flow)
     assert not is_white(first.model)
     assert not first.model.estimator.final_proj.weight.any()
@@ -276,6 +276,33 @@ def test_a_flow_measures_once_how_long_its_noise_lasts(flow_stage: Any, tmp_path
     torch.testing.assert_close(second.model.noise_taps, first.model.noise_taps, rtol=1e-3, atol=1e-3)
     assert bool((second.model.estimator.final_proj.weight == 0.25).all()), "it goes on"
     learn(second, 2)
+
+
+def test_a_flow_that_is_resumed_measures_nothing(
+    flow_stage: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    flow = flow_stage().config.flow.model_copy(update=PRECONDITION | {"noise_reach": 3})
+    config = flow_stage(flow=flow).config
+    begun = flow_stage(flow=flow)
+    train(begun, config.loop.model_copy(update={"steps": 2}), tmp_path)
+    monkeypatch.setattr(FlowStage, "_measure", None)
+    resumed = FlowStage(config, begun.codec, begun.windows.tracks, begun.held_out.tracks, begins=False)
+    assert is_white(resumed.model)
+    train(resumed, config.loop.model_copy(update={"steps": 3}), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(begun.model.buffers(), resumed.model.buffers(), strict=True))
+
+
+def test_paths_of_a_preconditioned_flow_are_straight_after_reflow_alone(flow_stage: Any) -> None:
+    config = flow_stage().config
+    plain = config.dump() | {"flow": config.flow.dump() | PRECONDITION}
+    straight = plain | {"flow": plain["flow"] | {"straight": True}}
+    with pytest.raises(
+        ConfigError, match="straight = true: paths of a flow with precondition are straight after reflow alone"
+    ):
+        FlowStageConfig.parse(straight)
+    with pytest.raises(ConfigError, match="straight = false"):
+        FlowStageConfig.parse(plain | {"reflow": {}, "init": "a"})
+    assert FlowStageConfig.parse(straight | {"reflow": {}, "init": "a"}).flow.straight
 
 
 def test_a_flow_of_another_size_is_refused(flow_stage: Any, tmp_path: Path) -> None:

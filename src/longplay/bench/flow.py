@@ -18,7 +18,6 @@ from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.engine.memory import PeakMemory
-from longplay.engine.noise import FrameNoise
 from longplay.engine.windows import flow_plan, flow_window, run_windows
 from longplay.errors import CheckpointError
 from longplay.models.flow import Flow
@@ -143,6 +142,4 @@ def whole_piece(
     flow: Flow, codes: Tensor, num_steps: int | None = None, solver: Method | None = None, seed: int = 0
 ) -> Tensor:
     """Latents by one solution over all frames, with the noise that windows of the same seed see."""
-    reach = flow.config.noise_reach
-    x_0 = FrameNoise((seed,), flow.config.latent_dim)(-reach, codes.shape[1] * flow.config.ratio + reach)
-    return flow.sample(codes, x_0, num_steps=num_steps, solver=solver)
+    return flow_window(flow, (seed,), num_steps=num_steps, solver=solver)(codes, 0)

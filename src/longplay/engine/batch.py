@@ -244,7 +244,7 @@ class Batch:
         codes = torch.zeros(len(self._seats), dtype=torch.long, device=self.logits.device)
         self._renew_uniforms()
         place = (self._steps % UNIFORM_BLOCK)[:, None]
-        uniforms, redraws = (numbers.gather(1, place)[:, 0] for numbers in self._uniforms)
+        uniforms = self._uniforms[0].gather(1, place)[:, 0]
         early = self._steps < self._first_eos
         for options, slots in self._alike:
             chosen = slice(0, self._top) if slots is None else slots
@@ -255,7 +255,8 @@ class Batch:
             mixed[:, self.lm.config.eos].masked_fill_(early[chosen], -torch.inf)
             drawn = sample(mixed, uniforms[chosen], options.temperature, options.top_k, options.top_p)
             if options.max_repeat is not None:
-                drawn = redraw_repeats(drawn, mixed, self._recent()[chosen], redraws[chosen], options.max_repeat)
+                redraws = self._uniforms[1].gather(1, place)[chosen, 0]
+                drawn = redraw_repeats(drawn, mixed, self._recent()[chosen], redraws, options.max_repeat)
             codes[chosen] = drawn
         return codes
 

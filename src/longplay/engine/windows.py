@@ -218,9 +218,9 @@ def flow_window(
     ratio, reach = flow.config.ratio, flow.config.noise_reach
 
     def run(codes: Tensor, start: int) -> Tensor:
-        x_0 = noise(start * ratio - reach, (start + codes.shape[-1]) * ratio + reach, codes.device)
+        white = noise(start * ratio - reach, (start + codes.shape[-1]) * ratio + reach, codes.device)
         told = None if chords is None else chords(start, codes.shape[-1]).to(codes.device).expand(len(codes), -1, -1)
-        return flow.sample(codes, x_0, num_steps=num_steps, guidance=guidance, solver=solver, chords=told)
+        return flow.sample(codes, white, num_steps=num_steps, guidance=guidance, solver=solver, chords=told)
 
     return run
 

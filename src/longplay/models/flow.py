@@ -56,6 +56,8 @@ class FlowConfig(Config):
             of deviation one in every channel at every time (`Flow.velocity`). Needs `normalize_latents`, and no guidance.
         noise_reach: frames on either side over which the noise is smoothed, so that it lasts as long as what the guess leaves does, and
             its channels go together likewise (`Flow.noise`); 0: all its numbers are independent, as published. Needs `precondition`.
+        straight: its paths were made straight (stage flow, `reflow`): the velocity itself is followed then, which is constant on them;
+            else, with `precondition`, the equation of the rest (`Flow.solve`).
         chords: whether it is told which chord sounds (`control.py`); codes say little of the pitches. Published models are not.
         chord_dropout: share of rows that train without, as recordings come that are only reconstructed.
         compatibility: "reference" treats padded frames as the published training did, see `nn/masking.py`.
@@ -78,6 +80,7 @@ class FlowConfig(Config):
     normalize_latents: bool = False
     precondition: bool = False
     noise_reach: NonNegativeInt = 0
+    straight: bool = False
     chords: bool = False
     chord_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
     compatibility: Literal["exact", "reference"] = "exact"
@@ -295,18 +298,19 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "B D T"]:
         """Carry noise to (normalised) latents under a condition; rows with and without it go in one batch.
 
-        With `precondition`, what is solved is the equation of the rest y = (x_t - t mu) / sqrt(n) of `velocity`, which in the angle
-        a = arctan(t s / (1 - t)) is dy/da = estimator(y, mu, t): where the estimator has nothing to say, any number of steps is exact.
+        With `precondition`, unless paths are `straight`, what is solved is the equation of the rest y = (x_t - t mu) / sqrt(n) of `velocity`,
+        which in the angle a = arctan(t s / (1 - t)) is dy/da = estimator(y, mu, t): where the estimator has nothing to say, any number
+        of steps is exact.
 
         Raises:
             ValueError: guidance of a flow with `precondition`, which has no velocity without its condition.
         """
         times = grid(solver, num_steps, mu.device)
-        if self.config.precondition:
-            if guidance:
-                raise ValueError(
-                    f"guidance {guidance:g}: a flow with precondition starts from its condition and cannot be guided by it"
-                )
+        if self.config.precondition and guidance:
+            raise ValueError(
+                f"guidance {guidance:g}: a flow with precondition starts from its condition and cannot be guided by it"
+            )
+        if self.config.precondition and not self.config.straight:
             rest = ode.solve(lambda y, t: self._said(y, mu, t[None], padding), x_0, times, solver, self._angle)
             return hide(mu.to(x_0.dtype) + self.latent_spread[:, None] * rest, padding)
         if guidance == 0:

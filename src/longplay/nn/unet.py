@@ -252,6 +252,11 @@ class UNet(nn.Module):
         self.final_block = ConvBlock(first, first, config.num_groups)
         self.final_proj = nn.Conv1d(first, latent_dim, 1)
 
+    def say_nothing(self) -> None:
+        """Begin again with velocities of zero, whatever the layers before have learnt."""
+        for parameter in self.final_proj.parameters():
+            nn.init.zeros_(parameter)
+
     def use_int8(self, use: bool = True) -> None:
         """Let compiled kernels compute the transformers that fit them, or no longer; padded batches never go there.
 

@@ -18,6 +18,7 @@ from longplay.errors import CheckpointError, ConfigError
 from longplay.models.lm import LM
 from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
+from longplay.train.checkpoint_file import CHECKPOINT
 from longplay.train.encoding import load_tokenizer
 from longplay.train.flow_stage import FlowStage, FlowStageConfig
 from longplay.train.init import start_from
@@ -85,7 +86,7 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
         codec = load_system(config.codec).codec
         if codec is None:
             raise CheckpointError(f"{config.codec}: holds no codec; give the model directory of a codec run")
-        return FlowStage(config, codec, train, held_out)
+        return FlowStage(config, codec, train, held_out, begins=not (run / CHECKPOINT).exists())
     tokenizer = load_tokenizer(config.tokenizer)
     text = _text_tokenizer(config, run, train)
     kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()

@@ -87,6 +87,15 @@ class FlowStageConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _reflow_makes_straight(self) -> "FlowStageConfig":
+        if self.flow.precondition and self.flow.straight != (self.reflow is not None):
+            raise ValueError(
+                f"flow.straight = {str(self.flow.straight).lower()}: paths of a flow with precondition are straight after reflow alone; "
+                "set flow.straight to true with reflow, and to false without"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_start(self) -> "FlowStageConfig":
         if self.tokenizer is not None and self.init is not None:
             raise ValueError(
@@ -96,10 +105,22 @@ class FlowStageConfig(Config):
 
 
 class FlowStage:
-    """Trains the flow; the codec only makes its latents, and of latents samples to listen to."""
+    """Trains the flow.
+
+    Args:
+        config: of the run.
+        codec: makes the latents, and of latents samples to listen to.
+        train_tracks, held_out_tracks: to learn from, and to measure with.
+        begins: measure on the music what the flow starts from; else a checkpoint holds it.
+    """
 
     def __init__(
-        self, config: FlowStageConfig, codec: Codec, train_tracks: list[TokenTrack], held_out_tracks: list[TokenTrack]
+        self,
+        config: FlowStageConfig,
+        codec: Codec,
+        train_tracks: list[TokenTrack],
+        held_out_tracks: list[TokenTrack],
+        begins: bool = True,
     ) -> None:
         self.name = "flow"
         self.config = config
@@ -136,7 +157,13 @@ class FlowStage:
             self.teacher = load_system(config.init).flow
             assert self.teacher is not None  # the model has just started from it
             self.teacher.eval().requires_grad_(False)
-        elif config.flow.normalize_latents:
+        elif begins:
+            self._measure(train_tracks)
+
+    def _measure(self, tracks: list[TokenTrack]) -> None:
+        """What the music says before the first step: the scale of the latents, a first guess, and what guesses leave."""
+        config = self.config
+        if config.flow.normalize_latents:
             _, latents = self._tensors(self.windows.batch(config.loop.seed, 2**31, 64))
             deviation = latents.std((0, 2)).clamp_min(1e-3)
             common = deviation.square().mean().sqrt().expand_as(deviation)
@@ -146,9 +173,9 @@ class FlowStage:
                 self.model.latent_spread.copy_(deviation / scale)
         if config.tokenizer is not None:
             start_from_decoder(self.model, load_tokenizer(config.tokenizer), self._batches(self.windows))
-        if config.flow.noise_reach and self.teacher is None and is_white(self.model):
+        if config.flow.noise_reach and is_white(self.model):
             reach = -(-config.flow.noise_reach // config.flow.ratio)
-            fit_noise(self.model, self._batches(TokenWindows(train_tracks, max(frames, 2 * reach + 1))))
+            fit_noise(self.model, self._batches(TokenWindows(tracks, max(self.windows.frames, 2 * reach + 1))))
 
     def _batches(self, windows: TokenWindows) -> Iterator[tuple[Tensor, Tensor]]:
         for index in range(FITTED_BATCHES):

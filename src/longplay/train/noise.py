@@ -3,16 +3,14 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from longplay.models.flow import Flow
 
 
 def is_white(flow: Flow) -> bool:
     """Whether the noise of a flow with `noise_reach` has not been fitted yet: every frame's is its own."""
-    taps = flow.noise_taps.clone()
-    taps[:, flow.config.noise_reach] -= 1.0
-    return not bool(taps.any())
+    return not bool(flow.noise_taps[:, : flow.config.noise_reach].any())
 
 
 @torch.no_grad()
@@ -40,5 +38,4 @@ def fit_noise(flow: Flow, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     middle = taps.shape[1] // 2
     taps = taps[:, middle - reach : middle + reach + 1] * torch.hann_window(2 * reach + 3, periodic=False)[1:-1]
     flow.noise_taps.copy_(taps / taps.square().sum(1, keepdim=True).sqrt().clamp_min(1e-6))
-    nn.init.zeros_(flow.estimator.final_proj.weight)
-    nn.init.zeros_(flow.estimator.final_proj.bias)  # type: ignore[arg-type]
+    flow.estimator.say_nothing()

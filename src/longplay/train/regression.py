@@ -61,8 +61,7 @@ def start_from_decoder(flow: Flow, tokenizer: Tokenizer, batches: Iterable[tuple
     last.bias.copy_(bias)  # type: ignore[union-attr]
     if flow.config.precondition:
         flow.latent_spread.copy_(left.sqrt().clamp_min(1e-3))
-        nn.init.zeros_(flow.estimator.final_proj.weight)
-        nn.init.zeros_(flow.estimator.final_proj.bias)  # type: ignore[arg-type]
+        flow.estimator.say_nothing()
     share = float(left.sum() / total.sum())
     logger.info("from the tokenizer's decoder: a linear map leaves %.3f of the latents' variance", share)
 
