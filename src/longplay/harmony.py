@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from longplay.chords import Chord, pitch_seconds
-from longplay.keys import Key, Mode, likeliest_key
+from longplay.keys import Key, Mode, key_lead, likeliest_key
 from longplay.tempo import meaning
 
 Harmony = Literal["pop", "jazz", "blues", "soul", "electronic", "metal"]
@@ -54,6 +57,12 @@ PROGRESSIONS: dict[tuple[Harmony, Mode], tuple[str, ...]] = {
     ("metal", "major"): ("I IV I V", "I V vi IV"),
     ("metal", "minor"): ("i VI VII i", "i i VI VII", "i VII VI V", "i i iv VI i VII VI V"),
 }
+# Of any style but jazz, whose chords have four notes; none says its key sooner.
+CADENCES: dict[Mode, tuple[str, ...]] = {
+    "major": ("I IV I V", "I IV V I"),
+    "minor": ("i iv i V", "i VI i V", "i i iv V"),
+}
+KEY_LEAD = 0.2  # by which a progression's key fits better than that of any other tonic, in four bars and in all
 # As words say it, those that say most first; what says nothing is pop.
 _STYLES: dict[str, Harmony] = {
     r"jazz|swing|be-?bop|bossa( nova)?|lounge|big band|dixieland": "jazz",
@@ -109,7 +118,7 @@ def usual_key(text: str, seed: int) -> Key:
 def usual_turns(text: str, key: Key, seed: int) -> Turns | None:
     """Progressions in a key that suit a text, drawn by a seed; None for music without pitch, as a drum solo is.
 
-    No other key is as likely by the pitches of their chords.
+    By the pitches of their chords no other key is nearly as likely: many progressions, most of the minor ones, leave it open.
     """
     if UNPITCHED.search(text):
         return None
@@ -117,15 +126,25 @@ def usual_turns(text: str, key: Key, seed: int) -> Turns | None:
     if STILL.search(text):
         return Turns(progression(home, key), progression(home, key))
     random = Random(f"harmony:{seed}")
-    options = [progression(numerals, key) for numerals in PROGRESSIONS[_style(text), key.mode]]
-    fitting = [turn for turn in options if key_of(turn) == key]
+    style = _style(text)
+    options = PROGRESSIONS[style, key.mode] + (() if style == "jazz" else CADENCES[key.mode])
+    fitting = [turn for turn in (progression(numerals, key) for numerals in options) if _says(turn, key)]
     verse = random.choice(fitting)
     return Turns(verse, random.choice([turn for turn in fitting if turn != verse] or [verse]))
 
 
 def key_of(chords: Sequence[Chord]) -> Key:
     """The key that chords, each of them as long, are likeliest to be in."""
-    return likeliest_key(pitch_seconds(list(enumerate(chords)), len(chords)))
+    return likeliest_key(_pitches(chords))
+
+
+def _says(turn: Sequence[Chord], key: Key) -> bool:
+    """Whether a progression is in a key, beyond doubt from its first four bars on."""
+    return key_of(turn) == key and all(key_lead(_pitches(bars), key) >= KEY_LEAD for bars in (turn[:4], turn))
+
+
+def _pitches(chords: Sequence[Chord]) -> npt.NDArray[np.float64]:
+    return pitch_seconds(list(enumerate(chords)), len(chords))
 
 
 def _style(text: str) -> Harmony:

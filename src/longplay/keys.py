@@ -75,6 +75,12 @@ def key_likeness(pitches: Floats) -> dict[Key, float]:
     return {key: float(np.mean(template * standard)) for key, template in _TEMPLATES.items()}
 
 
+def key_lead(pitches: Floats, key: Key) -> float:
+    """By how much a key fits better than any of another tonic (`key_likeness`); negative where one of those fits better."""
+    scores = key_likeness(pitches)
+    return scores[key] - max(score for other, score in scores.items() if other.tonic != key.tonic)
+
+
 def _standard(values: Floats) -> Floats:
     """With mean 0 and deviation 1."""
     return (values - values.mean()) / values.std()

@@ -9,7 +9,7 @@ import torch
 from longplay.chords import Chord
 from longplay.control import Control
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
-from longplay.train.lm_examples import STRETCH_BEATS, STRETCH_CODES, Example, exchange_beats
+from longplay.train.lm_examples import STRETCH_BEATS, Example, exchange_beats
 from tiny_lm import tiny_config
 
 RATE = 20
@@ -64,19 +64,16 @@ def test_a_rearranged_window_is_told_what_stands_there() -> None:
     assert torch.equal(cut.control, made.control[:51])
 
 
-def test_what_is_misheard_is_a_code_of_the_window_held() -> None:
-    plain, held, shares = example(SWAYING), set(), []
+def test_what_is_misheard_is_another_code_of_the_window() -> None:
+    plain, shares = example(SWAYING), []
     for seed in range(40):
         made = plain.misheard(0.9, np.random.default_rng(seed))
         assert made.heard is not None
         assert made.window is plain.window, "what is predicted stays"
         assert np.isin(made.heard, plain.window.semantic).all()
         shares.append((made.heard != plain.window.semantic).mean())
-        changes = np.flatnonzero(np.diff(made.heard)) + 1  # the codes of this piece count up
-        held.add(int(np.diff([0, *changes, len(made.heard)]).max()))
-    assert 0.2 < np.mean(shares) < 0.7
-    assert min(held) == 1
-    assert max(held) >= max(STRETCH_CODES)
+    assert 0.3 < np.mean(shares) < 0.6, "up to 0.9, drawn evenly"
+    assert max(shares) - min(shares) > 0.5
 
 
 def test_some_windows_are_rearranged_until_the_last_steps(lm_stage: Any) -> None:

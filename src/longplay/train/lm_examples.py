@@ -17,7 +17,6 @@ from longplay.models.lm import LMBatch, LMConfig
 from longplay.models.segments import Segment, window_segments
 
 STRETCH_BEATS = (1, 2, 4, 8, 16)  # that stay together where beats are exchanged
-STRETCH_CODES = (1, 4, 16, 64)  # that are misheard as one
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,13 @@ class Example:
         return replace(self, window=replace(self.window, semantic=track.semantic[order[:-1]], ends=False), order=order)
 
     def misheard(self, share: float, rng: np.random.Generator) -> "Example":
-        """With a share of the codes heard, drawn up to `share`, exchanged in stretches, each for one other code of the window, held.
+        """With a share of the codes heard, drawn up to `share`, exchanged for others of the window.
 
-        So the model learns to go on from its own mistakes, a sound that stands still among them, and to heed what it is told more
-        than what it heard.
+        So the model learns to go on from its own mistakes, and to heed what it is told more than what it heard.
         """
         codes = self.window.semantic
-        stretch = np.arange(len(codes)) // rng.choice(STRETCH_CODES)
         wrong = rng.random(len(codes)) < rng.uniform(0, share)
-        return replace(self, heard=np.where(wrong[stretch], rng.choice(codes, len(codes))[stretch], codes))
+        return replace(self, heard=np.where(wrong, rng.choice(codes, len(codes)), codes))
 
 
 def exchange_beats(

@@ -52,9 +52,9 @@ class LMStageConfig(Config):
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
         misheard: the largest share of the codes before the predicted ones that are exchanged, drawn anew for every window.
-        misheard_for: in stretches of 1 to 64 codes, each for one of the `others` of the window, held; or of 16 for what the `model` would have
-            gone on with had it been told what another window of the batch is told (scheduled sampling, arXiv 1906.07651):
-            so it hears mistakes of its own, and finds back to what it is told.
+        misheard_for: one by one for `others` of the window; or in stretches of 16 for what the `model` would have gone on with
+            had it been told what another window of the batch is told (scheduled sampling, arXiv 1906.07651): so it hears
+            mistakes of its own, and finds back to what it is told.
         rearranged: share of the windows whose beats are exchanged for those at the same place of other bars of the piece, so that
             what comes next follows from what the model is told, and less from what it has heard.
         plain_steps: last steps of the run, in which nothing is misheard or rearranged.
