@@ -196,6 +196,8 @@ class GenerationOptions(_Asked):
         num_steps: of the flow's solver; None: the model's own default.
         solver: of the flow (`nn/ode.py`); None: the model's own default. `midpoint` and `heun` cost two steps each.
         flow_guidance: as `guidance`, in `flow`; 0 is off. None: the model's own default.
+        flow_temperature: deviation of the noise that the flow starts from; with less of it pitches are clearer, and the sound is poorer.
+            None: the model's own default.
         seed: of all random numbers; None draws one, which the recipe then holds.
         fast: without flow and codec: the tokenizer's own decoder, at its lower rate.
         prompt_seconds: how much of the end of an audio prompt the model hears.
@@ -221,6 +223,7 @@ class GenerationOptions(_Asked):
     num_steps: int | None = Field(default=None, ge=1, le=1000)
     solver: Literal["euler", "midpoint", "heun", "ab2"] | None = None
     flow_guidance: float | None = Field(default=None, ge=0, le=20)
+    flow_temperature: float | None = Field(default=None, ge=0, le=2)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     fast: bool = False
     prompt_seconds: float = Field(default=10.0, ge=1, le=300)

@@ -271,6 +271,7 @@ def test_temperature_scales_the_noise_that_sampling_starts_from() -> None:
     codes, x_0 = torch.randint(16, (2, 5)), torch.randn(2, 6, 10)
     with torch.no_grad():
         close(cool.sample(codes, x_0), plain.sample(codes, 0.5 * x_0))
+        close(plain.sample(codes, x_0, temperature=0.5), cool.sample(codes, x_0))
         assert not torch.equal(cool.sample(codes, x_0), plain.sample(codes, x_0))
     with pytest.raises(ConfigError, match="temperature"):
         FlowConfig.parse(small_config().dump() | {"temperature": -0.1})

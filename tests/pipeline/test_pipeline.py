@@ -85,16 +85,17 @@ def test_a_drawn_seed_is_recorded_and_makes_the_piece_again(pipeline: Pipeline, 
     assert np.array_equal(drawn.wav, again.wav)
 
 
-def test_the_flow_is_guided_as_its_model_says(
-    pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("of_flow", "value"), [("guidance", 0.0), ("temperature", 0.5)])
+def test_the_flow_is_as_guided_and_as_warm_as_its_model_says(
+    pipeline: Pipeline, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch, of_flow: str, value: float
 ) -> None:
     flow = pipeline.system.flow
     assert flow is not None
     plain = pipeline.generate("x", options)
     assert plain.recipe is not None
-    assert plain.recipe["options"]["flow_guidance"] == flow.config.guidance
-    asked = pipeline.generate("x", options.model_copy(update={"flow_guidance": 0.0}))
-    monkeypatch.setattr(flow, "config", flow.config.model_copy(update={"guidance": 0.0}))
+    assert plain.recipe["options"][f"flow_{of_flow}"] == getattr(flow.config, of_flow)
+    asked = pipeline.generate("x", options.model_copy(update={f"flow_{of_flow}": value}))
+    monkeypatch.setattr(flow, "config", flow.config.model_copy(update={of_flow: value}))
     own = pipeline.generate("x", options)
     assert np.array_equal(own.wav, asked.wav)
     assert not np.array_equal(own.wav, plain.wav)
@@ -123,6 +124,7 @@ def test_text_sections_and_options_all_count(pipeline: Pipeline, options: Genera
         pipeline.generate("x", options.model_copy(update={"temperature": 0.5})).wav,
         pipeline.generate("x", options.model_copy(update={"num_steps": 3})).wav,
         pipeline.generate("x", options.model_copy(update={"flow_guidance": 0.0})).wav,
+        pipeline.generate("x", options.model_copy(update={"flow_temperature": 0.5})).wav,
         pipeline.generate("x", options.model_copy(update={"compatibility": "reference"})).wav,
     ]
     for other in changed:

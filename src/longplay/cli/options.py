@@ -74,6 +74,10 @@ SolverOption = Annotated[
 FlowGuidanceOption = Annotated[
     float | None, typer.Option(help="Weight of the codes in the flow. [default: the model's own]")
 ]
+FlowTemperatureOption = Annotated[
+    float | None,
+    typer.Option(help="Of the flow: less makes pitches clearer, and the sound poorer. [default: the model's own]"),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
 FixedSeedOption = Annotated[int | None, typer.Option(help="Of the flow's noise. [default: 0]")]
 CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces; seeds count up.")]
@@ -136,6 +140,7 @@ class FlowOptions(TypedDict):
     num_steps: NumStepsOption
     solver: SolverOption
     flow_guidance: FlowGuidanceOption
+    flow_temperature: FlowTemperatureOption
 
 
 class MemoryOptions(TypedDict):

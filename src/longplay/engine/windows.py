@@ -202,6 +202,7 @@ def flow_window(
     num_steps: int | None = None,
     guidance: float | None = None,
     solver: Method | None = None,
+    temperature: float | None = None,
     chords: Callable[[int, int], Tensor] | None = None,
 ) -> Run:
     """The flow as something to run in windows: codes [B, T] -> latents [B, D, T * ratio].
@@ -212,6 +213,7 @@ def flow_window(
         num_steps: as of `Flow.sample`.
         guidance: as of `Flow.sample`.
         solver: as of `Flow.sample`.
+        temperature: as of `Flow.sample`.
         chords: features [T, C] of the chords at so many codes from one on, for all rows; None: the flow is told of none.
     """
     noise = FrameNoise(seeds, flow.config.latent_dim)
@@ -220,7 +222,9 @@ def flow_window(
     def run(codes: Tensor, start: int) -> Tensor:
         white = noise(start * ratio - reach, (start + codes.shape[-1]) * ratio + reach, codes.device)
         told = None if chords is None else chords(start, codes.shape[-1]).to(codes.device).expand(len(codes), -1, -1)
-        return flow.sample(codes, white, num_steps=num_steps, guidance=guidance, solver=solver, chords=told)
+        return flow.sample(
+            codes, white, num_steps=num_steps, guidance=guidance, solver=solver, temperature=temperature, chords=told
+        )
 
     return run
 

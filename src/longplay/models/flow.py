@@ -49,8 +49,7 @@ class FlowConfig(Config):
         code_rate: codes per second.
         frame_rate: latent frames per second, a multiple of `code_rate`.
         condition_dropout: share of rows that train without their condition, which is what guidance needs.
-        num_steps, solver, guidance: defaults of `Flow.sample`.
-        temperature: deviation of the noise that sampling starts from; less keeps nearer to what the codes make most likely.
+        num_steps, solver, guidance, temperature: defaults of `Flow.sample`.
         normalize_latents: train on latents of mean 0 and deviation 1 (`Flow.set_latent_statistics`).
         precondition: let the condition be a guess of the latents, and the estimator say only what the guess leaves, in numbers
             of deviation one in every channel at every time (`Flow.velocity`). Needs `normalize_latents`, and no guidance.
@@ -249,6 +248,7 @@ class Flow(nn.Module):
         num_steps: int | None = None,
         guidance: float | None = None,
         solver: Method | None = None,
+        temperature: float | None = None,
         generator: torch.Generator | None = None,
         chords: Float[Tensor, "B T C"] | None = None,
     ) -> Float[Tensor, "B D T2"]:
@@ -256,12 +256,13 @@ class Flow(nn.Module):
 
         Args:
             codes: ids.
-            white: standard normal numbers of T * ratio frames and `noise_reach` more on either side, of which `noise` is made, which the
-                config's temperature scales; drawn from `generator` where they are not given.
+            white: standard normal numbers of T * ratio frames and `noise_reach` more on either side, of which `noise` is made; drawn from
+                `generator` where they are not given.
             code_lengths: real codes per row of a padded batch; default all.
             num_steps: steps of the solver; default of the config.
             guidance: strength g of v = (1 + g) v(mu) - g v(0); 0 halves the work; default of the config.
             solver: see `nn/ode.py`; default of the config.
+            temperature: deviation of the noise; less keeps nearer to what the codes make most likely; default of the config.
             generator: source of the noise.
             chords: as of `condition`.
 
@@ -274,9 +275,10 @@ class Flow(nn.Module):
         padding = self._padding(self._stretched(code_lengths), mu.shape[2])
         solver, num_steps = self.config.defaults(solver, num_steps)
         guidance = self.config.guidance if guidance is None else guidance
+        temperature = self.config.temperature if temperature is None else temperature
         x_1 = self.solve(
             mu,
-            self.config.temperature * self.noise(white),
+            temperature * self.noise(white),
             padding,
             num_steps=num_steps,
             guidance=guidance,

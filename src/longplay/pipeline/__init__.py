@@ -272,7 +272,9 @@ class Pipeline:
                 f"flow_guidance = {guidance:g}: the flow of model {self.name!r} has never been without its codes, so it cannot be guided by them; "
                 "leave flow_guidance out, or give 0"
             )
-        return settled.model_copy(update={"solver": solver, "num_steps": num_steps, "flow_guidance": guidance})
+        temperature = flow.config.temperature if settled.flow_temperature is None else settled.flow_temperature
+        own = {"solver": solver, "num_steps": num_steps, "flow_guidance": guidance, "flow_temperature": temperature}
+        return settled.model_copy(update=own)
 
     def _recipe(self, task: Task, prompt: Prompt, options: SettledOptions, audio: Audio | None) -> Recipe:
         return Recipe(

@@ -250,6 +250,7 @@ class Steps:
             (options.seed,),
             num_steps=options.num_steps,
             guidance=options.flow_guidance,
+            temperature=options.flow_temperature,
             solver=options.solver,
             chords=chords if told else None,
         )
