@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longplay.chords import Chord, pitch_seconds
-from longplay.keys import Key, Mode, key_lead, likeliest_key
+from longplay.keys import Key, Mode, key_and_lead, likeliest_key
 from longplay.tempo import meaning
 
 Harmony = Literal["pop", "jazz", "blues", "soul", "electronic", "metal"]
@@ -140,7 +140,8 @@ def key_of(chords: Sequence[Chord]) -> Key:
 
 def _says(turn: Sequence[Chord], key: Key) -> bool:
     """Whether a progression is in a key, beyond doubt from its first four bars on."""
-    return key_of(turn) == key and all(key_lead(_pitches(bars), key) >= KEY_LEAD for bars in (turn[:4], turn))
+    found = (key_and_lead(_pitches(bars)) for bars in (turn[:4], turn))
+    return all(likeliest == key and lead >= KEY_LEAD for likeliest, lead in found)
 
 
 def _pitches(chords: Sequence[Chord]) -> npt.NDArray[np.float64]:

@@ -64,7 +64,7 @@ def named_key(text: str) -> str | None:
 
 def likeliest_key(pitches: Floats) -> Key:
     """The key of `key_likeness` that fits best, however little it stands out."""
-    return max((scores := key_likeness(pitches)), key=scores.__getitem__)
+    return key_and_lead(pitches)[0]
 
 
 def key_likeness(pitches: Floats) -> dict[Key, float]:
@@ -75,10 +75,11 @@ def key_likeness(pitches: Floats) -> dict[Key, float]:
     return {key: float(np.mean(template * standard)) for key, template in _TEMPLATES.items()}
 
 
-def key_lead(pitches: Floats, key: Key) -> float:
-    """By how much a key fits better than any of another tonic (`key_likeness`); negative where one of those fits better."""
+def key_and_lead(pitches: Floats) -> tuple[Key, float]:
+    """The key of `key_likeness` that fits best, and by how much better than any of another tonic."""
     scores = key_likeness(pitches)
-    return scores[key] - max(score for other, score in scores.items() if other.tonic != key.tonic)
+    found = max(scores, key=scores.__getitem__)
+    return found, scores[found] - max(score for other, score in scores.items() if other.tonic != found.tonic)
 
 
 def _standard(values: Floats) -> Floats:

@@ -8,6 +8,7 @@ from longplay.data.token_windows import TokenTrack
 from longplay.errors import CheckpointError, ConfigError
 from longplay.text import TextTokenizer
 from longplay.train.build import CONFIGS, _start_from, build_stage, load_stage_config
+from longplay.train.flow_stage import FlowStageConfig
 from longplay.train.lm_stage import LMStage, LMStageConfig
 from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
@@ -35,6 +36,14 @@ def test_presets_load(name: str) -> None:
     config = load_stage_config(name, ["loop.steps=7"])
     assert config.loop.steps == 7
     assert isinstance(config, CONFIGS[config.stage])
+
+
+def test_a_flow_is_made_straight_along_more_steps_than_it_takes_afterwards() -> None:
+    config = load_stage_config("nano-flow-reflow")
+    assert isinstance(config, FlowStageConfig)
+    assert config.reflow is not None
+    assert config.reflow.num_steps is not None, "not nano's own, which is one"
+    assert config.reflow.num_steps > config.flow.num_steps
 
 
 def test_wrong_configs_are_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ have their share (docs/experiments.md, 2026-11-28).
 from collections.abc import Sequence
 
 from longplay.chords import TimedChord, pitch_seconds, untimed
-from longplay.keys import Key, key_lead, likeliest_key
+from longplay.keys import Key, key_and_lead
 
 MIN_LEAD = 0.05  # of the best key's likeness over that of any other tonic
 MIN_SHARE = 0.5  # of the time in which some chord sounds; in drums and noise fewer are found
@@ -17,5 +17,5 @@ def find_key(chords: Sequence[TimedChord], seconds: float) -> Key | None:
     """The key of the chords of a piece of `seconds`; None where none stands out."""
     if sum(pitches := pitch_seconds(untimed(chords), seconds)) < 3 * MIN_SHARE * seconds:  # a triad has three
         return None
-    found = likeliest_key(pitches)
-    return found if key_lead(pitches, found) > MIN_LEAD else None
+    found, lead = key_and_lead(pitches)
+    return found if lead > MIN_LEAD else None
