@@ -166,3 +166,11 @@ def test_what_musicnn_heard_reaches_the_captions(folder: Path, tmp_path: Path) -
     again = next(t for t in build(folder, out, tags=False, workers=1).corpus.tracks if t.title == "loud")
     assert again.instruments == (vocabulary()[stands_out].word,)
     assert any(again.instruments[0] in caption for caption in again.captions)
+    (out / "facts" / f"{track.id}.passages.json").write_text(
+        json.dumps([(0, 10, usual), (10, 20, usual | {stands_out: 0.99})])
+    )
+    quiet, heard = next(
+        t for t in build(folder, out, tags=False, workers=1).corpus.tracks if t.title == "loud"
+    ).passages
+    assert again.instruments[0] not in " ".join(quiet.captions)
+    assert again.instruments[0] in heard.captions[0]

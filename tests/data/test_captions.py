@@ -1,9 +1,11 @@
 import re
 
+import numpy as np
 import pytest
 
 from longplay.analysis.measure import Facts
-from longplay.data.captions import Description, captions, moods
+from longplay.data.captions import Description, captions, moods, passages, some_tags
+from longplay.data.tags import Heard, HeardPassage
 from longplay.prompt import Section
 
 FULL = Description(
@@ -57,3 +59,32 @@ def test_moods_name_only_what_stands_out() -> None:
     assert moods(ordinary) == ()
     extreme = Facts(seconds=60, brightness=900, density=7, dynamics=15, bars=(), chords=())
     assert moods(extreme) == ("dark", "busy", "dynamic")
+
+
+def test_a_passage_is_said_to_have_what_is_heard_in_it() -> None:
+    known = Description(title="Sea Storm", styles=("bossa nova",), moods=("dark",), bpm=128, key="A minor")
+    loud = Heard(styles=("jazz", "bossa nova"), instruments=("flute",), moods=("loud",))
+    first, second = passages(known, [HeardPassage(0, 10, loud), HeardPassage(10, 24.5, Heard())])
+    assert (first.start, first.end, second.start, second.end) == (0, 10, 10, 24.5)
+    assert first.captions[0] == "bossa nova, jazz, fast, dark, loud, 128 bpm, A minor, flute"
+    assert second.captions[0] == "bossa nova, fast, dark, 128 bpm, A minor"
+    assert not any("Sea Storm" in caption for caption in first.captions)
+    drums = known.model_copy(update={"instruments": ("drums",)})
+    assert passages(drums, [HeardPassage(0, 10, loud)])[0].captions[0].endswith("drums"), "what is known goes before"
+
+
+def test_some_tags_of_a_list_are_said_in_any_order() -> None:
+    full = captions(FULL)[0]
+    tags = full.split(", ")
+    drawn = [some_tags(full, 0.9, np.random.default_rng(seed)).split(", ") for seed in range(60)]
+    assert all(set(each) <= set(tags) and len(set(each)) == len(each) for each in drawn), "nothing new, nothing twice"
+    assert {len(each) for each in drawn} == set(range(1, len(tags) + 1)), "from one to all"
+    assert {tag for each in drawn for tag in each[:1]} == set(tags), "any of them first"
+    assert sorted(some_tags(full, 0.0, np.random.default_rng(0)).split(", ")) == sorted(tags)
+
+
+@pytest.mark.parametrize(
+    "caption", ["fast dark bossa nova", "Slow, dark jazz with flute, 60 bpm in A minor.", "one, of five words and more"]
+)
+def test_what_is_no_list_of_tags_is_said_whole(caption: str) -> None:
+    assert some_tags(caption, 0.9, np.random.default_rng(0)) == caption

@@ -122,6 +122,15 @@ def test_what_was_heard_comes_into_the_captions(corpus: Path) -> None:
     track = build_corpus(corpus, workers=1, listed=listed(), tags=False).tracks[0]
     assert track.instruments == ("harpsichord",)
     assert "with harpsichord" in " ".join(track.captions)
+    assert track.passages == ()
+    parts = [(0.0, 10.0, heard), (10.0, track.seconds, dict.fromkeys(heard, 1e-4) | {"MTT/flute": 0.9})]
+    (corpus / "facts" / f"{track.id}.passages.json").write_text(json.dumps(parts))
+    again = build_corpus(corpus, workers=1, listed=listed(), tags=False).tracks[0]
+    assert again.captions == track.captions
+    assert [(each.start, each.end) for each in again.passages] == [(0, 10), (10, track.seconds)]
+    for part, instrument, other in zip(again.passages, ("harpsichord", "flute"), ("flute", "harpsichord"), strict=True):
+        assert instrument in part.captions[0]
+        assert other not in " ".join(part.captions)
 
 
 @needs_dpkg

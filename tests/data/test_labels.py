@@ -8,18 +8,20 @@ import pytest
 
 from longplay.data.label_page import Listening, read_rows
 from longplay.data.labels import TrackLabel, apply_labels, read_labels, write_labels
-from longplay.data.manifest import Track, write_manifest
+from longplay.data.manifest import Passage, Track, write_manifest
 from longplay.errors import ConfigError, UserError
 from longplay.prompt import Section
 
 INTRO, VERSE = Section(label="intro", start=0, end=8), Section(label="verse", start=8, end=60)
+
+PASSAGE = Passage(start=0, end=10, captions=("heard",))
 
 
 def track(name: str) -> Track:
     about = {"kind": "real", "source": "s", "licence": "CC0", "codec_ok": True}
     return Track(
         id=name, path=f"audio/{name}.wav", seconds=60, split="train", title=name.upper(),
-        captions=("first", "second"), sections=(INTRO, VERSE), **about,
+        captions=("first", "second"), passages=(PASSAGE,), sections=(INTRO, VERSE), **about,
     )  # fmt: skip
 
 
@@ -67,6 +69,7 @@ def test_labels_filter_and_replace(listening: Listening) -> None:
     }
     first, second = apply_labels(listening.tracks, labels, 3)
     assert (first.captions, first.sections) == (("mine",), (INTRO, VERSE))
+    assert (first.passages, second.passages) == ((), (PASSAGE,)), "a listener's words go before what was heard"
     assert (second.captions, second.sections) == (("first", "second"), chorus)
     with pytest.raises(ConfigError, match="none of 3 tracks is rated 5"):
         apply_labels(listening.tracks, labels, 5)

@@ -1,8 +1,17 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from longplay.data.musicnn import Listener, Musicnn
-from longplay.data.tags import EXCERPTS, MIN_PROBABILITY, probabilities, vocabulary, words
+from longplay.data.musicnn import Heard, Listener, Musicnn
+from longplay.data.tags import (
+    EXCERPTS,
+    MIN_PROBABILITY,
+    passage_probabilities,
+    probabilities,
+    vocabulary,
+    words,
+)
 
 
 def usual() -> dict[str, float]:
@@ -44,3 +53,25 @@ def test_excerpts_lie_inside_short_and_long_tracks(seconds: float, monkeypatch: 
     assert set(vocabulary()) <= set(found)
     assert len(taken) == min(EXCERPTS, 1 if seconds < 6 else EXCERPTS)
     assert len({len(clip) for clip in taken}) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bounds"),
+    [(60.0, range(0, 70, 10)), (27.5, [0, 10, 27.5]), (8.0, [0, 8]), (4.0, [])],
+    ids=["whole passages", "a rest", "short", "too short"],
+)
+def test_passages_are_heard_in_their_middle(seconds: float, bounds: list[float]) -> None:
+    rate = 16000
+    wav = np.arange(round(seconds * rate), dtype=np.float32) / rate  # each sample says when it is
+
+    class Spy:
+        def hear(self, clips: list[np.ndarray], rate: int) -> Heard:
+            tags = [np.full(100, (clip[0] + clip[-1]) / 2 / 100) for clip in clips]
+            assert {round(len(clip) / rate) for clip in clips} == {6}
+            return Heard(np.zeros((0, 200)), np.stack(tags))
+
+    found = passage_probabilities(Spy(), wav, rate)  # type: ignore[arg-type]
+    assert [(each.start, each.end) for each in found] == list(pairwise(bounds))
+    for each in found:
+        assert set(vocabulary()) <= set(each.tags)
+        assert each.tags["MTT/guitar"] * 100 == pytest.approx((each.start + each.end) / 2, abs=0.1)

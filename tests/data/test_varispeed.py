@@ -3,7 +3,7 @@ import re
 import pytest
 
 from longplay.data.captions import Description, captions
-from longplay.data.manifest import Track
+from longplay.data.manifest import Passage, Track
 from longplay.data.varispeed import varispeed, with_varispeed
 from longplay.errors import ConfigError
 from longplay.keys import Key
@@ -68,3 +68,11 @@ def test_only_training_tracks_are_played_at_other_speeds() -> None:
 def test_bars_go_with_the_speed() -> None:
     before = track().model_copy(update={"bars": (0.3, 2.7, 5.1)})
     assert varispeed(before, 5).bars == pytest.approx([time / 2 ** (5 / 12) for time in (0.3, 2.7, 5.1)])
+
+
+def test_passages_go_with_the_speed() -> None:
+    before = track()
+    before = before.model_copy(update={"passages": (Passage(start=10, end=60, captions=before.captions[:1]),)})
+    (after,) = varispeed(before, 5).passages
+    assert (after.start, after.end) == pytest.approx((10 / 2 ** (5 / 12), 60 / 2 ** (5 / 12)))
+    assert after.captions == varispeed(track(), 5).captions[:1]

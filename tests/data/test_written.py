@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 
 from longplay.data.language_model import EndpointError, LanguageModel
-from longplay.data.manifest import Track, read_manifest, write_manifest
+from longplay.data.manifest import Passage, Track, read_manifest, write_manifest
 from longplay.data.written import question, read_answer, write_captions
 from longplay.errors import UserError
 
 pytest.importorskip("openai")
 
+PASSAGES = (Passage(start=0, end=10, captions=("heard",)),)
+
 
 def track(name: str, seconds: float = 60) -> Track:
     about = {"kind": "real", "title": "Secret Title", "source": "s", "licence": "CC0", "codec_ok": True}
     facts = {"captions": ("dub",), "bpm": 90.2, "key": "Eb minor", "genre": "dub", "instruments": ("bass",)}
-    return Track(id=name, path=f"{name}.wav", seconds=seconds, split="train", **about, **facts)
+    return Track(id=name, path=f"{name}.wav", seconds=seconds, split="train", passages=PASSAGES, **about, **facts)
 
 
 class Server:
@@ -93,6 +95,7 @@ def test_captions_are_written_counted_and_cached(server: Server, manifest: Path,
     tracks = read_manifest(out)
     assert all(each.captions[-1] == "dub" and len(each.captions) == 3 for each in tracks)
     assert len({each.captions[0] for each in tracks}) == 4
+    assert all(each.passages == PASSAGES for each in tracks)
     assert {request["path"] for request in server.requests} == {"/v1/chat/completions"}
     assert (first.usage.requests, first.usage.input_tokens, first.usage.output_tokens) == (4, 400, 80)
     assert first.usage.cost(1.0, 10.0) == pytest.approx(1200e-6)
@@ -102,7 +105,7 @@ def test_captions_are_written_counted_and_cached(server: Server, manifest: Path,
     assert write_captions(manifest, tmp_path / "again.jsonl", again, count=2, keep=False) == (4, {})
     assert len(server.requests) == asked
     assert (again.usage.requests, again.usage.cached, again.usage.cost(1, 10)) == (0, 4, 0)
-    assert all("dub" not in each.captions for each in read_manifest(tmp_path / "again.jsonl"))
+    assert all(not each.passages and "dub" not in each.captions for each in read_manifest(tmp_path / "again.jsonl"))
 
 
 def test_rate_limits_and_failing_servers_are_waited_for(server: Server, manifest: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from longplay import Audio, GenerationOptions, Pipeline
 from longplay.checkpoint.adapter import load_adapter
 from longplay.checkpoint.store import load_config, load_weights
 from longplay.checkpoint.system import load_system
-from longplay.data.manifest import Track, read_manifest, write_manifest
+from longplay.data.manifest import Passage, Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenTrack, read_token_tracks
 from longplay.errors import CheckpointError, ConfigError, TrainingError, UserError
 from longplay.train import finetune as finetuning
@@ -274,6 +274,9 @@ def test_what_is_said_of_the_music() -> None:
     assert named.captions == ("the night, slow",)
     (number,) = music.describe("tape piano", "zork")([track("07", ("slow", "80 bpm"))])
     assert number.captions == ("zork, tape piano", "zork, tape piano, slow", "zork, tape piano, 80 bpm")
+    part = Passage(start=0, end=10, captions=("quiet",))
+    (parted,) = music.describe("tape piano", "zork")([track("07", ("slow",)).model_copy(update={"passages": (part,)})])
+    assert parted.passages[0].captions == ("zork, tape piano", "zork, tape piano, quiet")
 
 
 def test_little_music_is_warned_of() -> None:

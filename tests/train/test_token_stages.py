@@ -339,6 +339,16 @@ def test_reflow_needs_a_trained_flow_and_guides_once(flow_stage: Any) -> None:
         FlowStageConfig.parse(config | {"reflow": {}, "init": "somewhere"})
 
 
+def test_a_window_is_told_what_is_heard_in_it(tracks: list[TokenTrack]) -> None:
+    codes = len(tracks[0].semantic)
+    parts = ((0, ("early",)), (codes // 2, ("late",)))
+    windows = TokenWindows([replace(tracks[0], captions=("all",), passages=parts)], 4)
+    drawn = windows.batch(0, 0, 200)
+    assert {window.caption for window in drawn} == {"all", "early", "late"}
+    for window in drawn:
+        assert window.caption != ("early" if window.start + 2 >= codes // 2 else "late")
+
+
 def test_every_second_step_is_of_openings_and_costs_as_many_codes(lm_stage: Any) -> None:
     stage = lm_stage(opening_frames=5)
     shapes = {step: stage.batch(step, slice(None))["codes"].shape for step in (0, 1, 2, 3)}
@@ -351,6 +361,34 @@ def test_every_second_step_is_of_openings_and_costs_as_many_codes(lm_stage: Any)
     assert sum(float(half["weight"]) for half in halves) == pytest.approx(2.0)
     with torch.inference_mode():
         assert {"opening_loss", "opening_loss_without_text"} <= stage.evaluate(stage.model.eval()).keys()
+
+
+@pytest.mark.parametrize("row_positions", [None, 48])
+def test_the_lm_is_told_some_of_the_tags(lm_stage: Any, row_positions: int | None) -> None:
+    stage, plain = (lm_stage(tag_dropout=share, row_positions=row_positions) for share in (0.9, 0.0))
+    for windows in (stage.windows, plain.windows, stage.held_out, plain.held_out):
+        windows.tracks = [replace(track, captions=("slow, soft piano, jazz, fast",)) for track in windows.tracks]
+    told = [[_texts(each.batch(step, slice(None)), each) for step in range(4)] for each in (stage, plain)]
+    assert set(told[1][0]) <= {"slow, soft piano, jazz, fast", ""}
+    assert len({text for texts in told[0] for text in texts}) > 6, "other ones every time"
+    assert {tag for texts in told[0] for text in texts for tag in text.split(", ") if tag} == {
+        "slow",
+        "soft piano",
+        "jazz",
+        "fast",
+    }
+    if row_positions is None:
+        assert _texts(stage.batch(1, slice(2, 4)), stage) == told[0][1][2:], (
+            "the same, however many processes share the rows"
+        )
+    with torch.inference_mode():
+        measured = [each.evaluate(each.model.eval())["loss"] for each in (stage, plain)]
+    assert measured[0] == measured[1], "held-out music is told of in full"
+
+
+def _texts(batch: Any, stage: Any) -> list[str]:
+    rows = zip(batch["ids"].tolist(), batch["id_lengths"].tolist(), strict=True)
+    return [stage.text.decode(ids[:length]) for ids, length in rows]
 
 
 def test_the_lm_hears_wrong_codes_and_predicts_the_right_ones(lm_stage: Any) -> None:

@@ -17,7 +17,7 @@ import torch
 from longplay.chords import Chord, TimedChord
 from longplay.control import Control
 from longplay.data.labels import TrackLabel, apply_labels
-from longplay.data.manifest import Track, read_manifest, write_manifest
+from longplay.data.manifest import Passage, Track, read_manifest, write_manifest
 from longplay.data.token_windows import TokenWindows, read_token_tracks
 from longplay.data.varispeed import with_varispeed
 from longplay.engine import encode as engine_encode
@@ -109,6 +109,25 @@ def test_shards_hold_exactly_what_the_models_encode(manifest: Path, tmp_path: Pa
     assert track.captions == ("a", "b")
     assert [section.label for section in track.sections] == ["intro", "verse"]
     assert len(track.semantic) == -(-len(wav[0, 0]) // 2 // HOP)
+
+
+def test_shards_say_what_is_heard_in_a_passage(manifest: Path, tmp_path: Path, models: Any) -> None:
+    encoder = Encoder(*models)
+    tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(encoder))
+    assert not any(track.passages for track in read_token_tracks(tmp_path / "tokens", "train"))
+    for path in sorted((tmp_path / "tokens").iterdir()):  # as an earlier version wrote it
+        pq.write_table(pq.read_table(path).drop_columns(["passages", "passage_starts"]), path)
+    first, second = (Passage(start=n, end=n + 1, captions=(f"{n}", f"part {n}")) for n in (0, 1))
+    heard = [
+        track.model_copy(update={"passages": (first, second), "offset": 12.0}) for track in read_manifest(manifest)
+    ]
+    write_manifest(manifest, heard)
+    assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(encoder)).tracks == 0, "only words are new"
+    for track in read_token_tracks(tmp_path / "tokens", "train"):
+        half = pytest.approx(len(track.semantic) / 2, abs=1)
+        assert track.passages == ((0, ("0", "part 0")), (half, ("1", "part 1")))
+        assert track.captions_at(3) == ("a", "b", "0", "part 0")
+        assert track.captions_at(len(track.semantic) - 1) == ("a", "b", "1", "part 1")
 
 
 def test_windows_give_the_same_codes_as_the_whole(

@@ -10,20 +10,20 @@ changed, and nothing else.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from longplay.analysis.measure import Facts
-from longplay.data.captions import Description, captions, moods
-from longplay.data.hearing import hear, heard
+from longplay.data.captions import Description, captions, moods, passages
+from longplay.data.hearing import hear, heard, heard_passages
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Split, Track
 from longplay.data.quality import LIMITS, Quality
 from longplay.data.recordings import Given, GroupBy, Recording, splits
 from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
-from longplay.data.tags import Heard
+from longplay.data.tags import Heard, HeardPassage
 from longplay.data.workers import run_jobs
 from longplay.errors import UserError
 from longplay.prompt import Section
@@ -106,7 +106,8 @@ def _assemble(
         made = prepared[name]
         assert made is not None
         path = by_id[name].path if store.reference else store.audio(name)
-        tracks.append(_track(by_id[name], facts, made, heard(store, name), split[name], _relative(path, store.root)))
+        listened = heard(store, name), heard_passages(store, name)
+        tracks.append(_track(by_id[name], facts, made, *listened, split[name], _relative(path, store.root)))
     corpus = write_corpus(store.root, tracks, dropped | kept.dropped)
     if not tracks:
         reasons = sorted({reason.split(":")[0] for reason in corpus.dropped.values()})
@@ -121,21 +122,30 @@ def _relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, split: Split, path: str) -> Track:
+def _track(
+    recording: Recording,
+    facts: Facts,
+    made: Preparation,
+    heard: Heard,
+    parts: Sequence[HeardPassage],
+    split: Split,
+    path: str,
+) -> Track:
     """The manifest line: what is given, then what was measured and heard."""
     given = recording.given
     title = given.title or Path(recording.source).stem.replace("_", " ").replace("-", " ")
     bpm, key = given.bpm or facts.bpm, given.key or facts.key
     sections = _shifted(given.sections, made.lead, facts.seconds) if given.sections else facts.sections
-    about = Description(
+    known = Description(
         title=given.title,
-        styles=tuple(dict.fromkeys([*([given.genre] if given.genre else []), *heard.styles])),
-        moods=(*moods(facts), *heard.moods),
+        styles=(given.genre,) if given.genre else (),
+        moods=moods(facts),
         bpm=bpm,
         key=key,
-        instruments=given.instruments or heard.instruments,
+        instruments=given.instruments,
         sections=sections if given.sections else (),
     )
+    about = known.hearing(heard)
     return Track(
         id=recording.id,
         path=path,
@@ -148,6 +158,7 @@ def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, 
         author=given.author,
         codec_ok=_fit_for_codec(made.quality),
         captions=_worded(given, about),
+        passages=() if given.captions else passages(known, parts),
         sections=sections,
         bpm=bpm,
         key=key,

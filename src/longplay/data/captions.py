@@ -1,13 +1,19 @@
 """Captions: several wordings of the same facts, from terse tags to a sentence. Nothing is said that is not known."""
 
 from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
 
 from longplay.analysis.measure import Facts
 from longplay.config import Config
+from longplay.data.manifest import Passage
+from longplay.data.tags import Heard, HeardPassage
 from longplay.prompt import Section
 from longplay.tempo import tempo_word
 
 MAX_INSTRUMENTS = 5
+MAX_TAG_WORDS = 4
 DARK_HZ, BRIGHT_HZ = 1200, 2300  # about the lower and the upper fifth of the real music
 SPARSE, BUSY = 2.5, 5.5  # onsets per second, likewise
 EVEN_DB, WIDE_DB = 4, 12  # dynamics, likewise
@@ -28,6 +34,16 @@ class Description(Config):
     key: str | None = None
     instruments: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
+
+    def hearing(self, heard: Heard) -> Self:
+        """And what was heard: more styles and moods, and instruments where none are known."""
+        return self.model_copy(
+            update={
+                "styles": tuple(dict.fromkeys([*self.styles, *heard.styles])),
+                "moods": (*self.moods, *heard.moods),
+                "instruments": self.instruments or heard.instruments,
+            }
+        )
 
 
 def moods(facts: Facts) -> tuple[str, ...]:
@@ -69,6 +85,24 @@ def captions(about: Description) -> tuple[str, ...]:
     )
     wordings = (tags, mood, _capital(short), sentence if titled else structured, titled)
     return tuple(dict.fromkeys(filter(None, wordings)))
+
+
+def passages(about: Description, heard: Sequence[HeardPassage]) -> tuple[Passage, ...]:
+    """Captions of the parts of a track, from what is known of it without listening and what was heard in each."""
+    part = about.model_copy(update={"title": None, "sections": ()})
+    return tuple(Passage(start=each.start, end=each.end, captions=captions(part.hearing(each.heard))) for each in heard)
+
+
+def some_tags(caption: str, share: float, rng: np.random.Generator) -> str:
+    """A caption that is a list of tags, less a share of them drawn up to `share`, in any order; any other caption as it is.
+
+    At least one tag stays.
+    """
+    tags = caption.split(", ")
+    if len(tags) < 2 or caption.endswith(".") or any(len(tag.split()) > MAX_TAG_WORDS for tag in tags):
+        return caption
+    left = max(1, round(len(tags) * (1 - rng.uniform(0, share))))
+    return ", ".join(rng.permutation(tags)[:left].tolist())
 
 
 def _capital(text: str) -> str:

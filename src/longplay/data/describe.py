@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -11,11 +12,11 @@ from pydantic import Field
 
 from longplay.analysis.measure import Facts
 from longplay.config import Config
-from longplay.data.captions import Description, captions, moods
+from longplay.data.captions import Description, captions, moods, passages
 from longplay.data.copyright import Rights, read_stanzas, rights
 from longplay.data.manifest import Track
 from longplay.data.sources import Work
-from longplay.data.tags import NOTHING, Heard
+from longplay.data.tags import NOTHING, Heard, HeardPassage
 
 DEFAULT_STYLES = ("video game music",)
 # A file's genre tag is believed where it names a style; "Game", "Other" or an artist's slogan say nothing.
@@ -41,18 +42,15 @@ class Package(Config):
     licence: str = ""
 
 
-def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTHING) -> Track:
-    """The manifest line of a real recording, from what its package says, what was measured and what was heard."""
+def describe(
+    work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTHING, parts: Sequence[HeardPassage] = ()
+) -> Track:
+    """The manifest line of a real recording, from what its package says, what was measured and what was heard, in all of
+    it and in its parts."""
     named = title(work)
     own = ownership(work, copyright_file)
-    about = Description(
-        title=named,
-        styles=tuple(dict.fromkeys([*styles(work), *heard.styles])),
-        moods=(*moods(facts), *heard.moods),
-        bpm=facts.bpm,
-        key=facts.key,
-        instruments=heard.instruments,
-    )
+    known = Description(title=named, styles=styles(work), moods=moods(facts), bpm=facts.bpm, key=facts.key)
+    about = known.hearing(heard)
     return Track(
         id=work.id,
         path=f"audio/{work.id}.wav",
@@ -65,13 +63,14 @@ def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTH
         author=", ".join(own.authors) or None,
         codec_ok=work.codec_ok,
         captions=captions(about),
+        passages=passages(known, parts),
         sections=facts.sections,
         bpm=facts.bpm,
         key=facts.key,
         bars=facts.bars,
         chords=facts.chords,
         genre=about.styles[0],
-        instruments=heard.instruments,
+        instruments=about.instruments,
     )
 
 

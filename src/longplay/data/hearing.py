@@ -1,4 +1,4 @@
-"""What musicnn hears in prepared recordings, kept beside their facts as `facts/<id>.tags.json`."""
+"""What musicnn hears in prepared recordings, kept beside their facts: `facts/<id>.tags.json`, and `.passages.json`."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import torch
 from longplay.data.decode import read_mono
 from longplay.data.musicnn import Listener
 from longplay.data.store import Progress, Store
-from longplay.data.tags import NOTHING, Heard, probabilities, words
+from longplay.data.tags import NOTHING, Heard, HeardPassage, passage_probabilities, probabilities, words
 from longplay.data.workers import run_jobs
 from longplay.errors import DownloadError
 from longplay.files import write_text
@@ -22,7 +22,11 @@ def hear(store: Store, audio: Mapping[str, Path], workers: int, progress: Progre
     Raises:
         DownloadError: musicnn cannot be fetched.
     """
-    missing = [(name, path) for name, path in audio.items() if not store.tags(name).is_file()]
+    missing = [
+        (name, path)
+        for name, path in audio.items()
+        if not (store.tags(name).is_file() and store.passages(name).is_file())
+    ]
     for done, outcome in enumerate(run_jobs(partial(_hear, store), missing, workers), 1):
         try:
             outcome.get()
@@ -37,10 +41,19 @@ def heard(store: Store, name: str) -> Heard:
     return words(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else NOTHING
 
 
+def heard_passages(store: Store, name: str) -> list[HeardPassage]:
+    """The same of each passage; none where nobody listened."""
+    path = store.passages(name)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [HeardPassage(start, end, words(tags)) for start, end, tags in found]
+
+
 def _hear(store: Store, job: tuple[str, Path]) -> None:
     name, path = job
     wav, rate = read_mono(path)
-    write_text(store.tags(name), json.dumps(probabilities(_listener(), wav, rate)) + "\n")
+    for file, listen in ((store.tags(name), probabilities), (store.passages(name), passage_probabilities)):
+        if not file.is_file():
+            write_text(file, json.dumps(listen(_listener(), wav, rate)) + "\n")
 
 
 @cache

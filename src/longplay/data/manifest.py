@@ -18,6 +18,14 @@ SAMPLE_RATE = 48000
 Split = Literal["train", "valid", "test"]
 
 
+class Passage(Config):
+    """A stretch of a track, in seconds of it, and several wordings of what is heard there."""
+
+    start: float = Field(ge=0)
+    end: float = Field(gt=0)
+    captions: tuple[str, ...]
+
+
 class Track(Config):
     """One track: where its audio lies and what it is.
 
@@ -28,6 +36,7 @@ class Track(Config):
         source: package and path inside it, path in the user's folder, or the renderer with its groove and seed.
         codec_ok: the source has at least 44.1 kHz and 100 kb/s, so that the 48 kHz codec may learn from it.
         captions: several wordings of the same facts, from terse to a sentence.
+        passages: what is heard in one part of the track and perhaps not in another, in order.
         sections, bpm, key, chords: exact where `kind` is "rendered", else given or estimated (see `measure`).
         bars: times of the bar lines in seconds, none without a pulse; `bpm` tells how many beats a bar has.
         offset: second of the song at which the audio starts, where it is a clip of one.
@@ -45,6 +54,7 @@ class Track(Config):
     author: str | None = None
     codec_ok: bool
     captions: tuple[str, ...]
+    passages: tuple[Passage, ...] = ()
     sections: tuple[Section, ...] = ()
     bpm: float | None = None
     key: str | None = None

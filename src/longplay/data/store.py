@@ -87,7 +87,7 @@ class Store:
             wav = read_mono(audio)[0]
             made = old or Preparation(stamp=stamp)
         else:
-            for outdated in (self._facts(name), self.tags(name)):
+            for outdated in (self._facts(name), self.tags(name), self.passages(name)):
                 outdated.unlink(missing_ok=True)
             wav, made = self._decode(paths, stamp)
             if made.reason is None and not self.reference:
@@ -149,6 +149,10 @@ class Store:
     def tags(self, name: str) -> Path:
         """Where it is written what musicnn hears in it."""
         return self.root / "facts" / f"{name}.tags.json"
+
+    def passages(self, name: str) -> Path:
+        """Where it is written what musicnn hears in each of its passages."""
+        return self.root / "facts" / f"{name}.passages.json"
 
     def _decode(self, paths: Sequence[Path], stamp: str) -> tuple[np.ndarray, Preparation]:
         try:

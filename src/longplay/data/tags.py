@@ -7,6 +7,7 @@ music (`tags.yaml`, medians over the training split of the corpus).
 
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +18,21 @@ from longplay.data.musicnn import HOP_LENGTH, PATCH_FRAMES, SAMPLE_RATE, Listene
 from longplay.data.musicnn_weights import tag_names
 
 EXCERPTS = 3  # of one patch each, evenly spread over the track
+PASSAGE_SECONDS = 10.0
+PASSAGE_PATCHES = 2  # in the middle of a passage
 MARGIN = 0.7  # nats of log odds above the usual
 MIN_PROBABILITY = 0.05
 MAX_STYLES, MAX_INSTRUMENTS, MAX_MOODS = 2, 3, 2
 
 Wav = npt.NDArray[np.float32]
+
+
+class PassageTags(NamedTuple):
+    """The probability of each tag in the passage of a track from `start` to `end` seconds."""
+
+    start: float
+    end: float
+    tags: dict[str, float]
 
 
 class Heard(NamedTuple):
@@ -32,6 +43,14 @@ class Heard(NamedTuple):
     moods: tuple[str, ...] = ()
 
 
+class HeardPassage(NamedTuple):
+    """The words for what stands out from `start` to `end` seconds."""
+
+    start: float
+    end: float
+    heard: Heard
+
+
 NOTHING = Heard()
 
 
@@ -40,11 +59,36 @@ def probabilities(listener: Listener, wav: Wav, rate: int) -> dict[str, float]:
 
     The keys are `MTT/<tag>` and `MSD/<tag>`, since the two sets of weights share some tags.
     """
-    length = int((PATCH_FRAMES + 1) * HOP_LENGTH / SAMPLE_RATE * rate)
+    length = _length(1, rate)
     count = min(EXCERPTS, len(wav) // length)
     starts = np.linspace(0, len(wav) - length, count + 2)[1:-1] if count else [0]
     excerpts = [wav[int(start) : int(start) + length] for start in starts]
-    found = listener.hear(excerpts, rate).tags.mean(0)
+    return _named(listener.hear(excerpts, rate).tags.mean(0))
+
+
+def passage_probabilities(listener: Listener, wav: Wav, rate: int) -> list[PassageTags]:
+    """What `probabilities` says of each passage of `PASSAGE_SECONDS`, by its middle; the last one takes in the rest.
+
+    A track that is shorter than two patches has none.
+    """
+    length, whole, seconds = _length(PASSAGE_PATCHES, rate), round(PASSAGE_SECONDS * rate), len(wav) / rate
+    count = max(1, len(wav) // whole) if len(wav) >= length else 0
+    bounds = [*(PASSAGE_SECONDS * number for number in range(count)), seconds]
+    middles = [int((start + end) / 2 * rate) - length // 2 for start, end in pairwise(bounds)]
+    excerpts = [wav[middle : middle + length] for middle in middles]
+    found = listener.hear(excerpts, rate).tags if excerpts else ()
+    return [
+        PassageTags(round(start, 3), round(end, 3), _named(tags))
+        for (start, end), tags in zip(pairwise(bounds), found, strict=True)
+    ]
+
+
+def _length(patches: int, rate: int) -> int:
+    """Samples that hold so many patches."""
+    return int((patches * PATCH_FRAMES + 1) * HOP_LENGTH / SAMPLE_RATE * rate)
+
+
+def _named(found: npt.NDArray[np.float32]) -> dict[str, float]:
     names = [f"{training}/{tag}" for training in ("MTT", "MSD") for tag in tag_names(training)]
     return {name: round(float(value), 4) for name, value in zip(names, found, strict=True)}
 

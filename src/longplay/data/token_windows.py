@@ -40,7 +40,7 @@ class TokenTrack:
     """One piece: `semantic` [T] at the tokenizer's rate, `acoustic` [K, T'] at the codec's, and what is said of it.
 
     K is 0 where the shard was made without a codec. A clip of a song starts at its `offset` seconds, and its sections
-    and bars have the times of the song.
+    and bars have the times of the song. `passages` are its parts in order: the number of the first code, and captions.
     """
 
     utt: str
@@ -50,6 +50,17 @@ class TokenTrack:
     sections: tuple[Section, ...]
     offset: float = 0.0
     control: Control = field(default_factory=Control)
+    passages: tuple[tuple[int, tuple[str, ...]], ...] = ()
+
+    @property
+    def every_caption(self) -> tuple[str, ...]:
+        """What is said of the piece and of its passages."""
+        return (*self.captions, *(caption for _, captions in self.passages for caption in captions))
+
+    def captions_at(self, number: int) -> tuple[str, ...]:
+        """What is said of the piece, and of the passage that one of its codes is in."""
+        of_passage = next((captions for first, captions in reversed(self.passages) if first <= number), ())
+        return (*self.captions, *of_passage)
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,17 @@ def tracks_of(table: pa.Table) -> Iterator[TokenTrack]:
             sections=parse_sections(row["sections"]) if "sections" in row else whole,
             offset=start,
             control=Control.tracked(row.get("bars") or (), row.get("bpm"), row.get("key"), _chords(row)),
+            passages=_passages(row, semantic.size),
         )
+
+
+def _passages(row: Mapping[str, Any], codes: int) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Of a row of so many codes; none in shards from before there were any."""
+    pairs = list(zip(row.get("passage_starts") or (), row.get("passages") or (), strict=True))
+    if not pairs:
+        return ()
+    rate = codes / (row["time_end"] - row["time_start"])
+    return tuple((round((start - row["time_start"]) * rate), tuple(captions)) for start, captions in pairs)
 
 
 def _chords(row: Mapping[str, Any]) -> list[tuple[float, Chord | None]]:
@@ -223,6 +244,6 @@ class TokenWindows:
             track=track,
             start=start,
             semantic=track.semantic[start : start + frames],
-            caption=str(rng.choice(track.captions)),
+            caption=str(rng.choice(track.captions_at(start + frames // 2))),
             ends=start + frames == length,
         )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from longplay.chords import TimedChord, transposed
-from longplay.data.manifest import Track
+from longplay.data.manifest import Passage, Track
 from longplay.errors import ConfigError
 from longplay.keys import Key
 from longplay.prompt import Section
@@ -39,6 +39,10 @@ def varispeed(track: Track, semitones: int) -> Track:
     sections = tuple(
         Section(label=each.label, start=each.start / speed, end=each.end / speed) for each in track.sections
     )
+
+    def reworded(captions: Sequence[str]) -> tuple[str, ...]:
+        return tuple(_reworded(caption, track, semitones, speed) for caption in captions)
+
     return track.model_copy(
         update={
             "id": f"{track.id}@{semitones:+d}",
@@ -52,7 +56,11 @@ def varispeed(track: Track, semitones: int) -> Track:
             ),
             "bars": tuple(time / speed for time in track.bars),
             "sections": sections,
-            "captions": tuple(_reworded(caption, track, semitones, speed) for caption in track.captions),
+            "captions": reworded(track.captions),
+            "passages": tuple(
+                Passage(start=each.start / speed, end=each.end / speed, captions=reworded(each.captions))
+                for each in track.passages
+            ),
         }
     )
 

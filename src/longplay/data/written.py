@@ -94,7 +94,7 @@ def write_captions(
     goes on from the answers in the cache.
 
     Args:
-        keep: keep the captions that are there, after the new ones.
+        keep: keep the captions that are there, after the new ones, and those of passages.
         workers: requests at a time.
         progress: is told of the tracks that are done.
 
@@ -139,7 +139,7 @@ def _with(track: Track, captions: Sequence[str], keep: bool) -> Track:
     if not captions:
         return track
     every = dict.fromkeys([*captions, *(track.captions if keep else ())])
-    return track.model_copy(update={"captions": tuple(every)})
+    return track.model_copy(update={"captions": tuple(every), "passages": track.passages if keep else ()})
 
 
 def _fault(caption: str, track: Track) -> str | None:

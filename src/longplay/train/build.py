@@ -142,6 +142,6 @@ def _text_tokenizer(config: LMStageConfig, run: Path, tracks: list[TokenTrack]) 
     run.mkdir(parents=True, exist_ok=True)
     path = run / TEXT_FILE
     if not path.exists():
-        captions = (caption for track in tracks for caption in track.captions)
+        captions = (caption for track in tracks for caption in track.every_caption)
         TextTokenizer.train(captions, config.lm.text_vocab_size).save(path)
     return TextTokenizer.load(path)

@@ -1,7 +1,7 @@
 """Stage `lm`: next-code prediction on windows of token shards, with captions, times and structure labels."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
@@ -13,6 +13,7 @@ from torch import nn
 
 from longplay.checkpoint.adapter import AdapterConfig, save_adapter
 from longplay.config import Config
+from longplay.data.captions import some_tags
 from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
@@ -51,6 +52,8 @@ class LMStageConfig(Config):
         keep_best: export the model of the evaluation with the least held-out loss, not that of the last one.
         opening_frames: every second step takes windows of only so many codes, and as many more of them. The text
             tells most before there is music to go on from, which is a few codes out of a long window.
+        tag_dropout: of a caption that lists tags, the largest share of them that is left out, drawn anew for every window; the
+            others come in any order. So a tag means the same whichever others stand beside it, and no list names its piece.
         misheard: the largest share of the codes before the predicted ones that are exchanged, drawn anew for every window.
         misheard_for: one by one for `others` of the window; or in stretches of 16 for what the `model` would have gone on with
             had it been told what another window of the batch is told (scheduled sampling, arXiv 1906.07651): so it hears
@@ -74,6 +77,7 @@ class LMStageConfig(Config):
     keep_share: float = Field(default=0.0, ge=0, lt=1)
     keep_best: bool = False
     opening_frames: int | None = Field(default=None, gt=1)
+    tag_dropout: float = Field(default=0.0, ge=0, lt=1)
     misheard: float = Field(default=0.0, ge=0, lt=1)
     misheard_for: Literal["others", "model"] = "others"
     rearranged: float = Field(default=0.0, ge=0, le=1)
@@ -187,7 +191,7 @@ class LMStage:
         return made
 
     def _rows(self, drawn: TokenWindows, step: int, per_row: int) -> list[list[Example]]:
-        windows = drawn.batch(self.config.loop.seed, step, self.batch_size * per_row)
+        windows = list(self._told(drawn.batch(self.config.loop.seed, step, self.batch_size * per_row), step))
         generator = torch.Generator().manual_seed(step)
         dropped, free = (self.model.draw_dropped(len(windows), generator).tolist() for _ in range(2))
         every = [self._example(*each) for each in zip(windows, dropped, free, strict=True)]
@@ -198,9 +202,16 @@ class LMStage:
         generator = torch.Generator().manual_seed(step)
         examples = (
             self._example(window, *(bool(self.model.draw_dropped(1, generator)) for _ in range(2)))
-            for window in drawn.draw(self.config.loop.seed, step)
+            for window in self._told(drawn.draw(self.config.loop.seed, step), step)
         )
         return fill_rows(examples, self.batch_size, self.config.row_positions)
+
+    def _told(self, windows: Iterable[TokenWindow], step: int) -> Iterator[TokenWindow]:
+        """With some of the tags of their captions."""
+        rng = np.random.default_rng((self.config.loop.seed, step, 2))
+        dropout = self.config.tag_dropout
+        for window in windows:
+            yield replace(window, caption=some_tags(window.caption, dropout, rng)) if dropout else window
 
     def losses(self, step: int, batch: Batch) -> Losses:
         """Next-code cross-entropy, and what pairs of takes cost."""

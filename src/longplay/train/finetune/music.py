@@ -19,7 +19,8 @@ Choose = Callable[[list[Track]], list[Track]]
 
 
 def describe(caption: str | None, trigger: str | None) -> Choose:
-    """What to say of each track: its captions, the name of its file or its title, `caption`; `trigger` before all.
+    """What to say of each track and its passages: their captions, the name of its file or its title, `caption`; `trigger`
+    before all.
 
     Args:
         caption: of all tracks.
@@ -27,22 +28,33 @@ def describe(caption: str | None, trigger: str | None) -> Choose:
     """
 
     def choose(tracks: list[Track]) -> list[Track]:
-        return [track.model_copy(update={"captions": _captions(track, caption, trigger)}) for track in tracks]
+        return [
+            track.model_copy(
+                update={
+                    "captions": _worded(_titled(track), caption, trigger),
+                    "passages": tuple(
+                        each.model_copy(update={"captions": _worded(each.captions, caption, trigger)})
+                        for each in track.passages
+                    ),
+                }
+            )
+            for track in tracks
+        ]
 
     return choose
 
 
-def _captions(track: Track, caption: str | None, trigger: str | None) -> tuple[str, ...]:
+def _titled(track: Track) -> tuple[str, ...]:
     title = _NUMBER.sub("", track.title).strip().lower()
-    own = [*track.captions]
-    if title and not any(title in each.lower() for each in own):
-        own.append(title)
+    said = not title or any(title in each.lower() for each in track.captions)
+    return track.captions if said else (*track.captions, title)
+
+
+def _worded(own: Sequence[str], caption: str | None, trigger: str | None) -> tuple[str, ...]:
     if caption:
-        # a third as it is, so that these words alone are enough; the rest with what is known of the track
+        # a third as it is, so that these words alone are enough; the rest with what is known of the music
         own = [caption] * max(1, len(own) // 2) + [f"{caption}, {each}" for each in own]
-    if trigger:
-        own = [f"{trigger}, {each}" for each in own]
-    return tuple(own)
+    return tuple(f"{trigger}, {each}" if trigger else each for each in own)
 
 
 def check_amount(tracks: Sequence[Track]) -> str | None:
