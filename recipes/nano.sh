@@ -23,7 +23,7 @@ music=corpus/manifest.jsonl
 stage tokenizer $music & tokenizer=$!
 stage codec $music
 wait $tokenizer
-longplay train tokens $music runs/tokens --model runs/nano-tokenizer/model --varispeed=-3,2  # each piece slower and faster, too
+longplay train tokens $music runs/tokens --model runs/nano-tokenizer/model --varispeed=-3,-1,1,2  # each piece slower and faster, too
 { stage lm runs/tokens && stage lm-heeding runs/tokens; } & lm=$!
 stage flow runs/tokens --set music=$music
 for model in codec tokenizer; do stage $model-decoder $music; done
