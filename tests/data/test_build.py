@@ -174,3 +174,6 @@ def test_what_musicnn_heard_reaches_the_captions(folder: Path, tmp_path: Path) -
     ).passages
     assert again.instruments[0] not in " ".join(quiet.captions)
     assert again.instruments[0] in heard.captions[0]
+    (out / "facts" / f"{track.id}.passages.json").write_text("[[0, 10")
+    with pytest.raises(UserError, match=r"passages\.json: is damaged; delete it"):
+        build(folder, out, tags=False, workers=1)

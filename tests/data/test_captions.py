@@ -64,13 +64,15 @@ def test_moods_name_only_what_stands_out() -> None:
 def test_a_passage_is_said_to_have_what_is_heard_in_it() -> None:
     known = Description(title="Sea Storm", styles=("bossa nova",), moods=("dark",), bpm=128, key="A minor")
     loud = Heard(styles=("jazz", "bossa nova"), instruments=("flute",), moods=("loud",))
-    first, second = passages(known, [HeardPassage(0, 10, loud), HeardPassage(10, 24.5, Heard())])
+    first, second = passages(known, Heard(passages=(HeardPassage(0, 10, loud), HeardPassage(10, 24.5, Heard()))))
     assert (first.start, first.end, second.start, second.end) == (0, 10, 10, 24.5)
     assert first.captions[0] == "bossa nova, jazz, fast, dark, loud, 128 bpm, A minor, flute"
     assert second.captions[0] == "bossa nova, fast, dark, 128 bpm, A minor"
     assert not any("Sea Storm" in caption for caption in first.captions)
     drums = known.model_copy(update={"instruments": ("drums",)})
-    assert passages(drums, [HeardPassage(0, 10, loud)])[0].captions[0].endswith("drums"), "what is known goes before"
+    assert passages(drums, Heard(passages=(HeardPassage(0, 10, loud),)))[0].captions[0].endswith("drums"), (
+        "what is known goes before"
+    )
 
 
 def test_some_tags_of_a_list_are_said_in_any_order() -> None:

@@ -10,20 +10,20 @@ changed, and nothing else.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from longplay.analysis.measure import Facts
 from longplay.data.captions import Description, captions, moods, passages
-from longplay.data.hearing import hear, heard, heard_passages
+from longplay.data.hearing import hear, heard
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Split, Track
 from longplay.data.quality import LIMITS, Quality
 from longplay.data.recordings import Given, GroupBy, Recording, splits
 from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
-from longplay.data.tags import Heard, HeardPassage
+from longplay.data.tags import Heard
 from longplay.data.workers import run_jobs
 from longplay.errors import UserError
 from longplay.prompt import Section
@@ -106,8 +106,7 @@ def _assemble(
         made = prepared[name]
         assert made is not None
         path = by_id[name].path if store.reference else store.audio(name)
-        listened = heard(store, name), heard_passages(store, name)
-        tracks.append(_track(by_id[name], facts, made, *listened, split[name], _relative(path, store.root)))
+        tracks.append(_track(by_id[name], facts, made, heard(store, name), split[name], _relative(path, store.root)))
     corpus = write_corpus(store.root, tracks, dropped | kept.dropped)
     if not tracks:
         reasons = sorted({reason.split(":")[0] for reason in corpus.dropped.values()})
@@ -122,15 +121,7 @@ def _relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _track(
-    recording: Recording,
-    facts: Facts,
-    made: Preparation,
-    heard: Heard,
-    parts: Sequence[HeardPassage],
-    split: Split,
-    path: str,
-) -> Track:
+def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, split: Split, path: str) -> Track:
     """The manifest line: what is given, then what was measured and heard."""
     given = recording.given
     title = given.title or Path(recording.source).stem.replace("_", " ").replace("-", " ")
@@ -158,7 +149,7 @@ def _track(
         author=given.author,
         codec_ok=_fit_for_codec(made.quality),
         captions=_worded(given, about),
-        passages=() if given.captions else passages(known, parts),
+        passages=() if given.captions else passages(known, heard),
         sections=sections,
         bpm=bpm,
         key=key,

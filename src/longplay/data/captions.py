@@ -8,12 +8,12 @@ import numpy as np
 from longplay.analysis.measure import Facts
 from longplay.config import Config
 from longplay.data.manifest import Passage
-from longplay.data.tags import Heard, HeardPassage
+from longplay.data.tags import Heard
 from longplay.prompt import Section
 from longplay.tempo import tempo_word
 
 MAX_INSTRUMENTS = 5
-MAX_TAG_WORDS = 4
+MAX_TAG_WORDS = 4  # what is longer is no tag of a list, but part of a sentence
 DARK_HZ, BRIGHT_HZ = 1200, 2300  # about the lower and the upper fifth of the real music
 SPARSE, BUSY = 2.5, 5.5  # onsets per second, likewise
 EVEN_DB, WIDE_DB = 4, 12  # dynamics, likewise
@@ -87,10 +87,12 @@ def captions(about: Description) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, wordings)))
 
 
-def passages(about: Description, heard: Sequence[HeardPassage]) -> tuple[Passage, ...]:
-    """Captions of the parts of a track, from what is known of it without listening and what was heard in each."""
-    part = about.model_copy(update={"title": None, "sections": ()})
-    return tuple(Passage(start=each.start, end=each.end, captions=captions(part.hearing(each.heard))) for each in heard)
+def passages(known: Description, heard: Heard) -> tuple[Passage, ...]:
+    """Captions of the passages of a track, from what is known of it without listening and what was heard in each."""
+    part = known.model_copy(update={"title": None, "sections": ()})
+    return tuple(
+        Passage(start=each.start, end=each.end, captions=captions(part.hearing(each.heard))) for each in heard.passages
+    )
 
 
 def some_tags(caption: str, share: float, rng: np.random.Generator) -> str:

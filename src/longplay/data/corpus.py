@@ -18,7 +18,7 @@ from pathlib import Path
 
 from longplay.data.debian import extract, fetch, require_tools
 from longplay.data.describe import describe
-from longplay.data.hearing import hear, heard, heard_passages
+from longplay.data.hearing import hear, heard
 from longplay.data.manifest import Track
 from longplay.data.render import FONTS, TOOLS, find_fonts, render, track_id
 from longplay.data.score import Style, compose, styles
@@ -86,13 +86,7 @@ def assemble(store: Store, chosen: Iterable[Work]) -> Corpus:
     by_id = {work.id: work for work in sorted(chosen, key=lambda work: (SPLIT_ORDER.index(work.split), work.id))}
     kept = store.select(name for name in by_id if store.is_done(name))
     tracks = [
-        describe(
-            by_id[name],
-            facts,
-            store.root / "extracted" / by_id[name].package / "copyright",
-            heard(store, name),
-            heard_passages(store, name),
-        )
+        describe(by_id[name], facts, store.root / "extracted" / by_id[name].package / "copyright", heard(store, name))
         for name, facts in kept.facts.items()
     ]
     for path in sorted((store.root / "rendered").glob("*.json")):

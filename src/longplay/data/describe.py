@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ from longplay.data.captions import Description, captions, moods, passages
 from longplay.data.copyright import Rights, read_stanzas, rights
 from longplay.data.manifest import Track
 from longplay.data.sources import Work
-from longplay.data.tags import NOTHING, Heard, HeardPassage
+from longplay.data.tags import NOTHING, Heard
 
 DEFAULT_STYLES = ("video game music",)
 # A file's genre tag is believed where it names a style; "Game", "Other" or an artist's slogan say nothing.
@@ -42,11 +41,8 @@ class Package(Config):
     licence: str = ""
 
 
-def describe(
-    work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTHING, parts: Sequence[HeardPassage] = ()
-) -> Track:
-    """The manifest line of a real recording, from what its package says, what was measured and what was heard, in all of
-    it and in its parts."""
+def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTHING) -> Track:
+    """The manifest line of a real recording, from what its package says, what was measured and what was heard."""
     named = title(work)
     own = ownership(work, copyright_file)
     known = Description(title=named, styles=styles(work), moods=moods(facts), bpm=facts.bpm, key=facts.key)
@@ -63,7 +59,7 @@ def describe(
         author=", ".join(own.authors) or None,
         codec_ok=work.codec_ok,
         captions=captions(about),
-        passages=passages(known, parts),
+        passages=passages(known, heard),
         sections=facts.sections,
         bpm=facts.bpm,
         key=facts.key,

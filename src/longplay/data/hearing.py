@@ -1,19 +1,22 @@
 """What musicnn hears in prepared recordings, kept beside their facts: `facts/<id>.tags.json`, and `.passages.json`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from longplay.data.decode import read_mono
 from longplay.data.musicnn import Listener
 from longplay.data.store import Progress, Store
-from longplay.data.tags import NOTHING, Heard, HeardPassage, passage_probabilities, probabilities, words
+from longplay.data.tags import NOTHING, Heard, HeardPassage, Wav, passage_probabilities, probabilities, words
 from longplay.data.workers import run_jobs
-from longplay.errors import DownloadError
+from longplay.errors import DownloadError, UserError
 from longplay.files import write_text
+
+Listen = Callable[[Listener, Wav, int], Any]
 
 
 def hear(store: Store, audio: Mapping[str, Path], workers: int, progress: Progress) -> None:
@@ -22,11 +25,7 @@ def hear(store: Store, audio: Mapping[str, Path], workers: int, progress: Progre
     Raises:
         DownloadError: musicnn cannot be fetched.
     """
-    missing = [
-        (name, path)
-        for name, path in audio.items()
-        if not (store.tags(name).is_file() and store.passages(name).is_file())
-    ]
+    missing = [(name, path) for name, path in audio.items() if _unheard(store, name)]
     for done, outcome in enumerate(run_jobs(partial(_hear, store), missing, workers), 1):
         try:
             outcome.get()
@@ -36,24 +35,37 @@ def hear(store: Store, audio: Mapping[str, Path], workers: int, progress: Progre
 
 
 def heard(store: Store, name: str) -> Heard:
-    """The words for what was heard; none where nobody listened."""
-    path = store.tags(name)
-    return words(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else NOTHING
+    """The words for what was heard, in all and in each passage; none where nobody listened.
+
+    Raises:
+        UserError: a file of what was heard is damaged.
+    """
+    whole, parts = _read(store.tags(name)), _read(store.passages(name)) or ()
+    passages = tuple(HeardPassage(start, end, words(tags)) for start, end, tags in parts)
+    return (words(whole) if whole else NOTHING)._replace(passages=passages)
 
 
-def heard_passages(store: Store, name: str) -> list[HeardPassage]:
-    """The same of each passage; none where nobody listened."""
-    path = store.passages(name)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [HeardPassage(start, end, words(tags)) for start, end, tags in found]
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError:
+        raise UserError(f"{path}: is damaged; delete it and build the corpus again") from None
+
+
+def _unheard(store: Store, name: str) -> list[tuple[Path, Listen]]:
+    """The files that are not there, and what makes them."""
+    files: tuple[tuple[Path, Listen], ...] = (
+        (store.tags(name), probabilities),
+        (store.passages(name), passage_probabilities),
+    )
+    return [each for each in files if not each[0].is_file()]
 
 
 def _hear(store: Store, job: tuple[str, Path]) -> None:
     name, path = job
     wav, rate = read_mono(path)
-    for file, listen in ((store.tags(name), probabilities), (store.passages(name), passage_probabilities)):
-        if not file.is_file():
-            write_text(file, json.dumps(listen(_listener(), wav, rate)) + "\n")
+    for file, listen in _unheard(store, name):
+        write_text(file, json.dumps(listen(_listener(), wav, rate)) + "\n")
 
 
 @cache

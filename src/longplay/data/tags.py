@@ -36,11 +36,12 @@ class PassageTags(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """The words that stand out, the most telling first."""
+    """The words that stand out, the most telling first, and those that do in each passage."""
 
     styles: tuple[str, ...] = ()
     instruments: tuple[str, ...] = ()
     moods: tuple[str, ...] = ()
+    passages: tuple["HeardPassage", ...] = ()
 
 
 class HeardPassage(NamedTuple):
@@ -101,9 +102,14 @@ def words(found: dict[str, float]) -> Heard:
         if more > MARGIN and found[name] >= MIN_PROBABILITY:
             group = lift[entry.kind]
             group[entry.word] = max(more, group.get(entry.word, 0.0))
-    limits = {"styles": MAX_STYLES, "instruments": MAX_INSTRUMENTS, "moods": MAX_MOODS}
+
+    def telling(kind: str, limit: int) -> tuple[str, ...]:
+        return tuple(sorted(lift[kind], key=lift[kind].__getitem__)[::-1][:limit])
+
     return Heard(
-        **{kind: tuple(sorted(group, key=group.__getitem__)[::-1][: limits[kind]]) for kind, group in lift.items()}
+        styles=telling("styles", MAX_STYLES),
+        instruments=telling("instruments", MAX_INSTRUMENTS),
+        moods=telling("moods", MAX_MOODS),
     )
 
 
