@@ -1,5 +1,7 @@
 """On weights with planted large channels, as trained transformers have them, and on the model that ships."""
 
+from statistics import fmean
+
 import pytest
 import torch
 
@@ -132,23 +134,28 @@ def nano(text: str) -> tuple[LM, list[int]]:
 
 def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     lm, ids = nano("calm piano")
-    heard = listen(lm, [ids], 40)
-    made = quantize(lm, heard.inputs)
+    heard = [
+        listen(lm, [ids], 80),
+        *(listen(lm, [nano(text)[1]], 80) for text in ("rock, drums, 120 bpm", "ambient pads")),
+    ]
+    made = quantize(lm, heard[0].inputs)
     decoder = lm.decoder({name: value.projection() for name, value in made.items()})
     eight_bits = lm.decoder({name: value.arithmetic() for name, value in made.items()})
     half = lm.decoder({name: Dense(weights, torch.bfloat16) for name, weights in lm.linears()})
     forms = {"int8": decoder, "eight bits": eight_bits, "bfloat16": half}
     if processor.can_compile() and compiled.fits(lm.config.head_dim):
         forms["compiled"] = lm.compiled_decoder({name: value.weights for name, value in made.items()})
-    quality = compare(forms, heard)
+    pieces = [compare(forms, piece) for piece in heard]
+    kl = {name: fmean(piece[name].kl for piece in pieces) for name in forms}
+    overlap = {name: fmean(piece[name].top_overlap for piece in pieces) for name in forms}
     wide = torch.cpu._is_vnni_supported()  # torch's inputs have 7 bits without
-    assert quality["int8"].kl < (0.03 if wide else 0.06)
-    assert quality["int8"].top_overlap > (0.9 if wide else 0.87)
-    assert quality["eight bits"].kl < 0.03
-    assert quality["eight bits"].top_overlap > 0.92
-    if "compiled" in quality:
-        assert quality["compiled"].kl < 0.01
-        assert quality["compiled"].top_overlap > 0.93
+    assert kl["int8"] < (0.03 if wide else 0.07)
+    assert overlap["int8"] > (0.9 if wide else 0.86)
+    assert kl["eight bits"] < 0.03
+    assert overlap["eight bits"] > 0.92
+    if "compiled" in forms:
+        assert kl["compiled"] < 0.02
+        assert overlap["compiled"] > 0.91
     assert all(value.error <= ERROR_LIMIT for value in made.values())
 
 
