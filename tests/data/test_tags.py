@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +8,7 @@ from longplay.data.musicnn import Heard, Listener, Musicnn
 from longplay.data.tags import (
     EXCERPTS,
     MIN_PROBABILITY,
+    likeness,
     passage_probabilities,
     probabilities,
     vocabulary,
@@ -33,6 +35,16 @@ def test_an_improbable_tag_is_not_said_however_unusual() -> None:
     assert vocabulary()["MTT/opera"].usual < -5
     assert not words(usual() | {"MTT/opera": MIN_PROBABILITY * 0.9}).styles
     assert words(usual() | {"MTT/opera": MIN_PROBABILITY * 1.1}).styles == ("opera",)
+
+
+def test_words_stand_out_over_other_words_not_where_all_do() -> None:
+    def louder(names: Iterable[str]) -> dict[str, float]:
+        return usual() | {name: float(1 / (1 + np.exp(-vocabulary()[name].usual - 1))) for name in names}
+
+    assert likeness(usual(), ["piano"]) == pytest.approx(0)
+    assert likeness(louder(vocabulary()), ["piano"]) == pytest.approx(0, abs=0.05)
+    assert likeness(louder(["MTT/piano"]), ["piano"]) > 0.9
+    assert likeness(louder(["MTT/harp"]), ["piano"]) < 0
 
 
 @pytest.mark.parametrize("seconds", [3.5, 60.0])

@@ -7,12 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from longplay.analysis.measure import measure, same_tempo
 from longplay.audio import Audio
 from longplay.data.musicnn import Listener
-from longplay.data.tags import excess, probabilities, vocabulary
+from longplay.data.tags import likeness, probabilities, vocabulary
 from longplay.errors import PromptError
 from longplay.evaluate.adherence import same_key
 from longplay.pipeline import Pipeline
@@ -52,8 +50,7 @@ class Candidate:
 
     Attributes:
         met: whether tempo and key are as asked: how many of them.
-        likeness: how much more likely than usual the asked words are to a listening network, in nats of log odds; 0
-            where none is asked.
+        likeness: how much the asked words stand out to a listening network, see `data.tags.likeness`; 0 where none is asked.
         seed: of the piece.
         bpm: measured; None without a clear pulse.
         key: measured; None where none stands out.
@@ -116,28 +113,25 @@ def find_candidates(
         )
     seeds = [options.seed + number for number in range(count)]
     sketches = pipeline.sketch(prompt, seeds, options, SKETCH_SECONDS)
-    likeness = _likeness(asked.words, sketches, listener)
-    found = [
-        _candidate(asked, seed, sketch, like) for seed, sketch, like in zip(seeds, sketches, likeness, strict=True)
-    ]
+    likes = _likeness(asked.words, sketches, listener)
+    found = [_candidate(asked, seed, sketch, like) for seed, sketch, like in zip(seeds, sketches, likes, strict=True)]
     return sorted(found, reverse=True)
 
 
-def _candidate(asked: Asked, seed: int, sketch: Audio, likeness: float) -> Candidate:
+def _candidate(asked: Asked, seed: int, sketch: Audio, like: float) -> Candidate:
     facts = measure(sketch.wav[0], sketch.sample_rate)
     met = [
         asked.bpm is not None and same_tempo(asked.bpm, facts.bpm),
         asked.key is not None and same_key(asked.key, facts.key),
     ]
-    return Candidate(sum(met), likeness, seed, facts.bpm, facts.key)
+    return Candidate(sum(met), like, seed, facts.bpm, facts.key)
 
 
 def _likeness(words: Sequence[str], sketches: Sequence[Audio], listener: Listener | None) -> list[float]:
     if not words:
         return [0.0] * len(sketches)
     listener = listener or Listener.pretrained()
-    found = [excess(probabilities(listener, sketch.wav[0], sketch.sample_rate)) for sketch in sketches]
-    return [float(np.mean([heard[word] for word in words])) for heard in found]
+    return [likeness(probabilities(listener, sketch.wav[0], sketch.sample_rate), words) for sketch in sketches]
 
 
 def _words() -> list[str]:

@@ -24,7 +24,7 @@ from longplay.data.manifest import Split, Track
 from longplay.data.musicnn import Listener
 from longplay.data.shards import HELD, METADATA, SEMANTIC, in_shards, next_number, write_shard
 from longplay.data.storage import Folder, open_folder
-from longplay.data.tags import excess, probabilities
+from longplay.data.tags import likeness, probabilities
 from longplay.data.varispeed import MOST_SEMITONES, varispeed
 from longplay.data.workers import run_jobs
 from longplay.errors import UserError
@@ -183,14 +183,13 @@ def _measured(control: Control, words: Sequence[str], take: Take) -> Row:
     wav, rate = take.audio.wav[0], take.audio.sample_rate
     facts = measure(wav, rate)
     chords = untimed(facts.chords)
-    found = excess(probabilities(_listener(), wav, rate)) if words else {}
     return {
         "tempo_met": float(same_tempo(control.bpm, facts.bpm)) if control.bpm else None,
         "key_met": float(same_key(str(control.key), facts.key)) if control.key else None,
         "key_fit": key_likeness(pitch_seconds(chords, facts.seconds))[control.key] if control.key else None,
         "chords_met": chord_share(control.chords, chords, facts.seconds) if control.chords else None,
         "pitches_met": pitch_share(control.chords, chords, facts.seconds) if control.chords else None,
-        "likeness": float(np.mean([found[word] for word in words]) - np.mean(list(found.values()))) if words else None,
+        "likeness": likeness(probabilities(_listener(), wav, rate), words) if words else None,
         "silent": silence([wav], rate),
     }
 
