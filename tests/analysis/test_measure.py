@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from longplay.analysis.key import find_key
-from longplay.analysis.measure import measure
+from longplay.analysis.measure import measure, textures
 from longplay.chords import TimedChord
 from longplay.keys import key_likeness
 
@@ -82,3 +82,21 @@ def test_brightness_orders_sounds() -> None:
 
 def test_density_counts_onsets() -> None:
     assert measure(clicks(120), RATE).density == pytest.approx(2, rel=0.15)
+
+
+def test_stretches_are_measured_each_beside_the_whole() -> None:
+    rate = 22050
+    time = np.arange(10 * rate) / rate
+    dark = np.sin(2 * np.pi * 300 * time) * np.exp(-(time % 1) * 8)
+    bright = np.sin(2 * np.pi * 4000 * time) * np.exp(-(time % 0.25) * 20)
+    wav = np.concatenate([dark, bright, 1e-5 * bright]).astype(np.float32)
+    low, high, silent = textures(wav, rate, [0, 10, 20, 30])
+    assert low.brightness is not None
+    assert high.brightness is not None
+    assert 200 < low.brightness < 800 < 3000 < high.brightness < 5000
+    assert low.density == pytest.approx(1, abs=0.25)
+    assert high.density == pytest.approx(4, abs=0.5)
+    assert silent == (None, 0)
+    alone = measure(bright.astype(np.float32), rate)
+    assert high.brightness == pytest.approx(alone.brightness, rel=0.05)
+    assert textures(wav, rate, []) == []

@@ -174,6 +174,15 @@ def test_what_musicnn_heard_reaches_the_captions(folder: Path, tmp_path: Path) -
     ).passages
     assert again.instruments[0] not in " ".join(quiet.captions)
     assert again.instruments[0] in heard.captions[0]
+    (out / "facts" / f"{track.id}.textures.json").write_text("[[900, 3], [2900, 7]]")
+    dark, bright = next(
+        t for t in build(folder, out, tags=False, workers=1).corpus.tracks if t.title == "loud"
+    ).passages
+    assert "dark" in dark.captions[0]
+    assert "bright, busy" in bright.captions[0]
+    (out / "facts" / f"{track.id}.textures.json").write_text("[[900, 3]]")
+    with pytest.raises(UserError, match=r"textures\.json: is not of the 2 passages; delete it"):
+        build(folder, out, tags=False, workers=1)
     (out / "facts" / f"{track.id}.passages.json").write_text("[[0, 10")
     with pytest.raises(UserError, match=r"passages\.json: is damaged; delete it"):
         build(folder, out, tags=False, workers=1)

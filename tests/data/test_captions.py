@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from longplay.analysis.measure import Facts
+from longplay.analysis.measure import Facts, Texture
 from longplay.data.captions import Description, captions, moods, passages, some_tags
 from longplay.data.tags import Heard, HeardPassage
 from longplay.prompt import Section
@@ -73,6 +73,18 @@ def test_a_passage_is_said_to_have_what_is_heard_in_it() -> None:
     assert passages(drums, Heard(passages=(HeardPassage(0, 10, loud),)))[0].captions[0].endswith("drums"), (
         "what is known goes before"
     )
+
+
+def test_a_passage_is_called_what_is_measured_there_but_for_what_ten_seconds_cannot_tell() -> None:
+    known = Description(styles=("jazz",), moods=("dark", "sparse", "dynamic"))
+    textures = (Texture(3000, 7), Texture(1700, 4), Texture(None, 0.5), None)
+    heard = Heard(passages=tuple(HeardPassage(10 * n, 10 * n + 10, Heard(), each) for n, each in enumerate(textures)))
+    assert [each.captions[0] for each in passages(known, heard)] == [
+        "jazz, bright, busy, dynamic",
+        "jazz, dynamic",
+        "jazz, sparse, dynamic",
+        "jazz, dark, sparse, dynamic",
+    ]
 
 
 def test_some_tags_of_a_list_are_said_in_any_order() -> None:

@@ -8,6 +8,8 @@ Plain signal processing, mono in, after well-known recipes:
 * sections: see `structure`.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +70,13 @@ class Facts(Config):
         return likeliest_key(pitch_seconds(untimed(self.chords), self.seconds))
 
 
+class Texture(NamedTuple):
+    """Of a stretch: `brightness` and `density` as in `Facts`; no brightness where it is silent beside the rest."""
+
+    brightness: float | None
+    density: float
+
+
 class Analysis(NamedTuple):
     """The measurements, and the structure with all that it was found by."""
 
@@ -84,14 +93,12 @@ def analyse(wav: Array, rate: int) -> Analysis:
     """Measure a mono `wav` [S] in [-1, 1] of at least one second, and keep what its structure was found by."""
     low = soxr.resample(wav, rate, RATE)
     spectrum = _spectrogram(low)
-    bands = np.log1p(100 * np.add.reduceat(spectrum, _band_edges(), axis=1))
+    bands = _bands(spectrum)
     onsets = onset_strength(bands)
     chroma = chromagram(spectrum)
     bpm = tempo(onsets)
     levels = _levels(low)
-    frequencies = np.arange(spectrum.shape[1]) * RATE / FRAME
-    loud = spectrum[spectrum.sum(axis=1) > 0.1 * spectrum.sum(axis=1).mean()]
-    centroids = (loud @ frequencies) / loud.sum(axis=1)
+    sounding, centroids = _centroids(spectrum)
     quiet_level, loud_level = np.percentile(levels, [10, 90])
     seconds = len(wav) / rate
     beats = track_beats(onsets, RATE / HOP, bpm) if bpm else np.arange(0, seconds, GRID_SECONDS)
@@ -100,14 +107,29 @@ def analyse(wav: Array, rate: int) -> Analysis:
     facts = Facts(
         seconds=seconds,
         bpm=bpm,
-        brightness=round(float(np.median(centroids)), 1),
-        density=round(_peaks(onsets) / seconds, 2),
+        brightness=round(float(np.median(centroids[sounding])), 1),
+        density=round(int(_peaks(onsets).sum()) / seconds, 2),
         dynamics=round(float(loud_level - quiet_level), 2),
         bars=tuple(np.round(structure.bars, 3).tolist()) if bpm and len(structure.bars) > 1 else (),
         chords=find_chords(chroma, beats, seconds),
         sections=structure.sections,
     )
     return Analysis(facts, structure)
+
+
+def textures(wav: Array, rate: int, bounds: Sequence[float]) -> list[Texture]:
+    """Measure the stretches of a mono `wav` [S] between `bounds` in seconds, each beside the whole."""
+    spectrum = _spectrogram(soxr.resample(wav, rate, RATE))
+    sounding, centroids = _centroids(spectrum)
+    peaks = _peaks(onset_strength(_bands(spectrum)))
+
+    def texture(start: float, end: float) -> Texture:
+        part = slice(round(start * RATE / HOP), round(end * RATE / HOP))
+        heard = centroids[part][sounding[part]]
+        brightness = round(float(np.median(heard)), 1) if len(heard) else None
+        return Texture(brightness, round(int(peaks[part].sum()) / (end - start), 2))
+
+    return [texture(start, end) for start, end in pairwise(bounds)]
 
 
 def onset_strength(bands: Array) -> Array:
@@ -172,6 +194,18 @@ def _spectrogram(wav: Array) -> Array:
     return np.concatenate(pieces)
 
 
+def _bands(spectrum: Array) -> Array:
+    """Log magnitudes [frames, bands] of a spectrogram."""
+    return np.log1p(100 * np.add.reduceat(spectrum, _band_edges(), axis=1))
+
+
+def _centroids(spectrum: Array) -> tuple[npt.NDArray[np.bool_], Array]:
+    """Which frames of a spectrogram sound beside the others, and the centroid of each in Hz."""
+    total = spectrum.sum(axis=1)
+    centroids = (spectrum @ (np.arange(spectrum.shape[1]) * RATE / FRAME)) / np.maximum(total, 1e-12)
+    return total > 0.1 * total.mean(), centroids
+
+
 def _band_edges() -> npt.NDArray[np.int_]:
     return np.unique(np.geomspace(3, FRAME // 2, 41).astype(int))[:-1]
 
@@ -183,7 +217,8 @@ def _levels(wav: Array) -> Array:
     return (10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-8)).astype(np.float32)
 
 
-def _peaks(onsets: Array) -> int:
-    """How many onsets stand out."""
+def _peaks(onsets: Array) -> npt.NDArray[np.bool_]:
+    """At which frames an onset stands out."""
     inner = onsets[1:-1]
-    return int(((inner > onsets[:-2]) & (inner >= onsets[2:]) & (inner > 2 * onsets.mean())).sum())
+    peaks = (inner > onsets[:-2]) & (inner >= onsets[2:]) & (inner > 2 * onsets.mean())
+    return np.pad(peaks, 1)

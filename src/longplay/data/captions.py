@@ -5,10 +5,10 @@ from typing import Self
 
 import numpy as np
 
-from longplay.analysis.measure import Facts
+from longplay.analysis.measure import Facts, Texture
 from longplay.config import Config
 from longplay.data.manifest import Passage
-from longplay.data.tags import Heard
+from longplay.data.tags import Heard, HeardPassage
 from longplay.prompt import Section
 from longplay.tempo import tempo_word
 
@@ -17,6 +17,7 @@ MAX_TAG_WORDS = 4  # what is longer is no tag of a list, but part of a sentence
 DARK_HZ, BRIGHT_HZ = 1200, 2300  # about the lower and the upper fifth of the real music
 SPARSE, BUSY = 2.5, 5.5  # onsets per second, likewise
 EVEN_DB, WIDE_DB = 4, 12  # dynamics, likewise
+DYNAMICS_WORDS = ("steady", "dynamic")
 
 
 class Description(Config):
@@ -48,18 +49,19 @@ class Description(Config):
 
 def moods(facts: Facts) -> tuple[str, ...]:
     """Adjectives for what stands out in a measurement; none for what is ordinary."""
-    choices = (
-        (facts.brightness, DARK_HZ, BRIGHT_HZ, "dark", "bright"),
-        (facts.density, SPARSE, BUSY, "sparse", "busy"),
-        (facts.dynamics, EVEN_DB, WIDE_DB, "steady", "dynamic"),
-    )
-    words = []
-    for value, low, high, below, above in choices:
-        if value < low:
-            words.append(below)
-        elif value > high:
-            words.append(above)
-    return tuple(words)
+    texture = texture_moods(Texture(facts.brightness, facts.density))
+    return (*texture, *_outside(facts.dynamics, EVEN_DB, WIDE_DB, *DYNAMICS_WORDS))
+
+
+def texture_moods(texture: Texture) -> tuple[str, ...]:
+    """Those of `moods` that a stretch of music has, too."""
+    brightness, density = texture
+    shade = () if brightness is None else _outside(brightness, DARK_HZ, BRIGHT_HZ, "dark", "bright")
+    return (*shade, *_outside(density, SPARSE, BUSY, "sparse", "busy"))
+
+
+def _outside(value: float, low: float, high: float, below: str, above: str) -> tuple[str, ...]:
+    return (below,) if value < low else (above,) if value > high else ()
 
 
 def captions(about: Description) -> tuple[str, ...]:
@@ -88,11 +90,18 @@ def captions(about: Description) -> tuple[str, ...]:
 
 
 def passages(known: Description, heard: Heard) -> tuple[Passage, ...]:
-    """Captions of the passages of a track, from what is known of it without listening and what was heard in each."""
-    part = known.model_copy(update={"title": None, "sections": ()})
-    return tuple(
-        Passage(start=each.start, end=each.end, captions=captions(part.hearing(each.heard))) for each in heard.passages
-    )
+    """Captions of the passages of a track, from what is known of all of it and what was heard and measured in each.
+
+    How much its level moves is said of the whole: ten seconds hardly tell.
+    """
+
+    def part(each: HeardPassage) -> Description:
+        update: dict[str, object] = {"title": None, "sections": ()}
+        if each.texture is not None:
+            update["moods"] = (*texture_moods(each.texture), *(word for word in known.moods if word in DYNAMICS_WORDS))
+        return known.model_copy(update=update).hearing(each.heard)
+
+    return tuple(Passage(start=each.start, end=each.end, captions=captions(part(each))) for each in heard.passages)
 
 
 def some_tags(caption: str, share: float, rng: np.random.Generator) -> str:

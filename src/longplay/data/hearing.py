@@ -1,4 +1,7 @@
-"""What musicnn hears in prepared recordings, kept beside their facts: `facts/<id>.tags.json`, and `.passages.json`."""
+"""What musicnn hears in prepared recordings, kept beside their facts.
+
+`facts/<id>.tags.json` says it of the whole, `.passages.json` of each passage; `.textures.json` what was measured there.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,15 +11,25 @@ from typing import Any
 
 import torch
 
+from longplay.analysis.measure import Texture, textures
 from longplay.data.decode import read_mono
 from longplay.data.musicnn import Listener
 from longplay.data.store import Progress, Store
-from longplay.data.tags import NOTHING, Heard, HeardPassage, Wav, passage_probabilities, probabilities, words
+from longplay.data.tags import (
+    NOTHING,
+    Heard,
+    HeardPassage,
+    Wav,
+    passage_bounds,
+    passage_probabilities,
+    probabilities,
+    words,
+)
 from longplay.data.workers import run_jobs
 from longplay.errors import DownloadError, UserError
 from longplay.files import write_text
 
-Listen = Callable[[Listener, Wav, int], Any]
+Listen = Callable[[Wav, int], Any]
 
 
 def hear(store: Store, audio: Mapping[str, Path], workers: int, progress: Progress) -> None:
@@ -41,7 +54,16 @@ def heard(store: Store, name: str) -> Heard:
         UserError: a file of what was heard is damaged.
     """
     whole, parts = _read(store.tags(name)), _read(store.passages(name)) or ()
-    passages = tuple(HeardPassage(start, end, words(tags)) for start, end, tags in parts)
+    found = _read(store.textures(name))
+    measured = [None] * len(parts) if found is None else [Texture(*each) for each in found]
+    if len(measured) != len(parts):
+        raise UserError(
+            f"{store.textures(name)}: is not of the {len(parts)} passages; delete it and build the corpus again"
+        )
+    passages = tuple(
+        HeardPassage(start, end, words(tags), texture)
+        for (start, end, tags), texture in zip(parts, measured, strict=True)
+    )
     return (words(whole) if whole else NOTHING)._replace(passages=passages)
 
 
@@ -55,8 +77,9 @@ def _read(path: Path) -> Any:
 def _unheard(store: Store, name: str) -> list[tuple[Path, Listen]]:
     """The files that are not there, and what makes them."""
     files: tuple[tuple[Path, Listen], ...] = (
-        (store.tags(name), probabilities),
-        (store.passages(name), passage_probabilities),
+        (store.tags(name), lambda wav, rate: probabilities(_listener(), wav, rate)),
+        (store.passages(name), lambda wav, rate: passage_probabilities(_listener(), wav, rate)),
+        (store.textures(name), lambda wav, rate: textures(wav, rate, passage_bounds(wav, rate))),
     )
     return [each for each in files if not each[0].is_file()]
 
@@ -65,7 +88,7 @@ def _hear(store: Store, job: tuple[str, Path]) -> None:
     name, path = job
     wav, rate = read_mono(path)
     for file, listen in _unheard(store, name):
-        write_text(file, json.dumps(listen(_listener(), wav, rate)) + "\n")
+        write_text(file, json.dumps(listen(wav, rate)) + "\n")
 
 
 @cache

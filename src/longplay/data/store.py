@@ -87,7 +87,7 @@ class Store:
             wav = read_mono(audio)[0]
             made = old or Preparation(stamp=stamp)
         else:
-            for outdated in (self._facts(name), self.tags(name), self.passages(name)):
+            for outdated in (self._facts(name), self.tags(name), self.passages(name), self.textures(name)):
                 outdated.unlink(missing_ok=True)
             wav, made = self._decode(paths, stamp)
             if made.reason is None and not self.reference:
@@ -153,6 +153,10 @@ class Store:
     def passages(self, name: str) -> Path:
         """Where it is written what musicnn hears in each of its passages."""
         return self.root / "facts" / f"{name}.passages.json"
+
+    def textures(self, name: str) -> Path:
+        """Where it is written what was measured in each of its passages."""
+        return self.root / "facts" / f"{name}.textures.json"
 
     def _decode(self, paths: Sequence[Path], stamp: str) -> tuple[np.ndarray, Preparation]:
         try:

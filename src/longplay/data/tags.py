@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from longplay.analysis.measure import Texture
 from longplay.data.musicnn import HOP_LENGTH, PATCH_FRAMES, SAMPLE_RATE, Listener
 from longplay.data.musicnn_weights import tag_names
 
@@ -46,11 +47,12 @@ class Heard(NamedTuple):
 
 
 class HeardPassage(NamedTuple):
-    """The words for what stands out from `start` to `end` seconds."""
+    """The words for what stands out from `start` to `end` seconds, and what was measured there."""
 
     start: float
     end: float
     heard: Heard
+    texture: Texture | None = None
 
 
 NOTHING = Heard()
@@ -73,9 +75,7 @@ def passage_probabilities(listener: Listener, wav: Wav, rate: int) -> list[Passa
 
     A track that is shorter than two patches has none.
     """
-    length, whole, seconds = _length(PASSAGE_PATCHES, rate), round(PASSAGE_SECONDS * rate), len(wav) / rate
-    count = max(1, len(wav) // whole) if len(wav) >= length else 0
-    bounds = [*(PASSAGE_SECONDS * number for number in range(count)), seconds]
+    length, bounds = _length(PASSAGE_PATCHES, rate), passage_bounds(wav, rate)
     middles = [int((start + end) / 2 * rate) - length // 2 for start, end in pairwise(bounds)]
     excerpts = [wav[middle : middle + length] for middle in middles]
     found = listener.hear(excerpts, rate).tags if excerpts else ()
@@ -83,6 +83,14 @@ def passage_probabilities(listener: Listener, wav: Wav, rate: int) -> list[Passa
         PassageTags(round(start, 3), round(end, 3), _named(tags))
         for (start, end), tags in zip(pairwise(bounds), found, strict=True)
     ]
+
+
+def passage_bounds(wav: Wav, rate: int) -> list[float]:
+    """Where the passages of `passage_probabilities` begin, and the end of the last one, in seconds."""
+    if len(wav) < _length(PASSAGE_PATCHES, rate):
+        return []
+    count = max(1, len(wav) // round(PASSAGE_SECONDS * rate))
+    return [*(PASSAGE_SECONDS * number for number in range(count)), len(wav) / rate]
 
 
 def _length(patches: int, rate: int) -> int:
