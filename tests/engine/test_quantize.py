@@ -135,8 +135,8 @@ def nano(text: str) -> tuple[LM, list[int]]:
 def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     lm, ids = nano("calm piano")
     heard = [
-        listen(lm, [ids], 80),
-        *(listen(lm, [nano(text)[1]], 80) for text in ("rock, drums, 120 bpm", "ambient pads")),
+        listen(lm, [ids], 160),
+        *(listen(lm, [nano(text)[1]], 160) for text in ("rock, drums, 120 bpm", "ambient pads")),
     ]
     made = quantize(lm, heard[0].inputs)
     decoder = lm.decoder({name: value.projection() for name, value in made.items()})
@@ -149,13 +149,13 @@ def test_nano_in_int8_says_what_it_says_in_float32() -> None:
     kl = {name: fmean(piece[name].kl for piece in pieces) for name in forms}
     overlap = {name: fmean(piece[name].top_overlap for piece in pieces) for name in forms}
     wide = torch.cpu._is_vnni_supported()  # torch's inputs have 7 bits without
-    assert kl["int8"] < (0.03 if wide else 0.07)
-    assert overlap["int8"] > (0.9 if wide else 0.86)
+    assert kl["int8"] < (0.03 if wide else 0.06)
+    assert overlap["int8"] > (0.9 if wide else 0.87)
     assert kl["eight bits"] < 0.03
     assert overlap["eight bits"] > 0.92
     if "compiled" in forms:
-        assert kl["compiled"] < 0.02
-        assert overlap["compiled"] > 0.91
+        assert kl["compiled"] < 0.015
+        assert overlap["compiled"] > 0.93
     assert all(value.error <= ERROR_LIMIT for value in made.values())
 
 
