@@ -107,8 +107,7 @@ def analyse(wav: Array, rate: int) -> Analysis:
     facts = Facts(
         seconds=seconds,
         bpm=bpm,
-        brightness=round(float(np.median(centroids[sounding])), 1),
-        density=round(int(_peaks(onsets).sum()) / seconds, 2),
+        **_texture(centroids[sounding], _peaks(onsets), seconds)._asdict(),
         dynamics=round(float(loud_level - quiet_level), 2),
         bars=tuple(np.round(structure.bars, 3).tolist()) if bpm and len(structure.bars) > 1 else (),
         chords=find_chords(chroma, beats, seconds),
@@ -125,9 +124,7 @@ def textures(wav: Array, rate: int, bounds: Sequence[float]) -> list[Texture]:
 
     def texture(start: float, end: float) -> Texture:
         part = slice(round(start * RATE / HOP), round(end * RATE / HOP))
-        heard = centroids[part][sounding[part]]
-        brightness = round(float(np.median(heard)), 1) if len(heard) else None
-        return Texture(brightness, round(int(peaks[part].sum()) / (end - start), 2))
+        return _texture(centroids[part][sounding[part]], peaks[part], end - start)
 
     return [texture(start, end) for start, end in pairwise(bounds)]
 
@@ -192,6 +189,12 @@ def _spectrogram(wav: Array) -> Array:
         for start in range(0, len(windows), 2048)
     ]
     return np.concatenate(pieces)
+
+
+def _texture(centroids: Array, peaks: npt.NDArray[np.bool_], seconds: float) -> Texture:
+    """Of a stretch of so many seconds: centroids of the frames that sound, and at which frames an onset stands out."""
+    brightness = round(float(np.median(centroids)), 1) if len(centroids) else None
+    return Texture(brightness, round(int(peaks.sum()) / seconds, 2))
 
 
 def _bands(spectrum: Array) -> Array:

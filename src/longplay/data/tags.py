@@ -122,21 +122,15 @@ def words(found: dict[str, float]) -> Heard:
     )
 
 
-def excess(found: dict[str, float]) -> dict[str, float]:
-    """Log odds of each word of the vocabulary in the probabilities of `probabilities`, over the usual ones."""
-    most: dict[str, float] = {}
-    for name, entry in vocabulary().items():
-        most[entry.word] = max(_excess(found, name), most.get(entry.word, -np.inf))
-    return most
-
-
 def likeness(found: dict[str, float], words: Sequence[str]) -> float:
     """How much more likely than usual `words` are in the probabilities of `probabilities`, over all words: nats of log odds.
 
     Music that is likely to be anything is like nothing: of four takes of 96 prompts, the best ones by this were told apart
     by their tags in 50 %, those by the asked words alone in 48 %, and any in 42 % (docs/experiments.md).
     """
-    over = excess(found)
+    over: dict[str, float] = {}
+    for name, entry in vocabulary().items():
+        over[entry.word] = max(_excess(found, name), over.get(entry.word, -np.inf))
     return float(np.mean([over[word] for word in words]) - np.mean(list(over.values())))
 
 
