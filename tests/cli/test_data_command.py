@@ -30,6 +30,19 @@ def test_wrong_input_is_one_line_and_exit_code_2(run: Any, arguments: tuple[str,
     assert "Traceback" not in outcome.err
 
 
+def test_what_the_report_needs_is_asked_for_before_the_work(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 12 * RATE), RATE)
+    monkeypatch.setattr("longplay.cli.packages.find_spec", lambda name: None)
+    outcome = run("data", "build", ".", "out", "--no-tags", "--workers", "1")
+    assert outcome.code == 2
+    assert "report.png needs matplotlib; install it with: pip install 'longplay[train]', or do without: --no-plots" in (
+        " ".join(outcome.err.split())
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_structure_of_a_short_file(run: Any, tmp_path: Path) -> None:
     time = np.arange(3 * RATE) / RATE
     triad = np.sin(2 * np.pi * np.outer([220, 261.63, 329.63], time)).sum(0)

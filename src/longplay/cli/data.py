@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from longplay.cli.packages import need
 from longplay.cli.progress import stage_bars
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def build(
     """
     import os
 
+    if plots:
+        need(("matplotlib",), "report.png", "train", ", or do without: --no-plots")
     from longplay.data import build as building
     from longplay.data.report import write_report
 
