@@ -37,14 +37,24 @@ for model in tokenizer codec; do
   stage nano-$model-decoder "$manifest" held_out_crops=2 held_out_seconds=1 init="$out/nano-$model/model"
 done
 longplay train tokens "$manifest" "$out/tokens" --model "$out/nano-tokenizer/model" --codec "$out/nano-codec/model" --threads 1
-stage nano-lm "$out/tokens" tokenizer="$out/nano-tokenizer-decoder/model" lm.context_frames=128 held_out_windows=2 sample_seconds=1
-stage nano-lm-heeding "$out/tokens" init="$out/nano-lm/model" tokenizer="$out/nano-tokenizer-decoder/model" lm.context_frames=128 plain_steps=1 held_out_windows=2 sample_seconds=1
+tiny=(tokenizer="$out/nano-tokenizer-decoder/model" lm.context_frames=128 held_out_windows=2 sample_seconds=1)
+stage nano-lm-pretrain "$out/tokens" "${tiny[@]}"
+stage nano-lm "$out/tokens" "${tiny[@]}" init="$out/nano-lm-pretrain/model"
+"$python" - "$manifest" >"$out/labels.jsonl" <<'PYTHON'  # what `longplay data label` writes
+import json, sys
+ids = [json.loads(line)["id"] for line in open(sys.argv[1])]
+for id, rating in zip(ids, (5, 4, 1)):
+    print(json.dumps({"id": id, "rating": rating, "caption": "a slow, low chord"}))
+PYTHON
+longplay train tokens "$manifest" "$out/rated" --labels "$out/labels.jsonl" --model "$out/nano-tokenizer/model" --threads 1
+stage nano-lm-sft "$out/rated" "${tiny[@]}" init="$out/nano-lm/model"
+stage nano-lm-heeding "$out/tokens" "${tiny[@]}" init="$out/nano-lm/model" plain_steps=1
 stage nano-flow "$out/tokens" codec="$out/nano-codec-decoder/model" tokenizer="$out/nano-tokenizer/model" music="$manifest" crop_seconds=1 held_out_crops=2 flow.noise_reach=40
 stage nano-flow-reflow "$out/tokens" codec="$out/nano-codec-decoder/model" init="$out/nano-flow/model" crop_seconds=1 held_out_crops=2 flow.noise_reach=40
 longplay train status "$out/nano-lm"
 longplay train release "$out/model" --name smoke --licence CC0-1.0 --provenance "recipes/smoke.sh" --overwrite \
   --tokenizer "$out/nano-tokenizer-decoder/model" --codec "$out/nano-codec-decoder/model" --lm "$out/nano-lm-heeding/model" --flow "$out/nano-flow/model"
 longplay train takes "$manifest" "$out/takes" --model "$out/model" --prompts 4 --each 4 --seconds 4 --no-tags --threads 1
-stage nano-lm-preference "$out/tokens" init="$out/model" tokenizer="$out/model" lm.context_frames=128 preference.takes="$out/takes" preference.least=0.001 preference.pairs=1 loop.precision=float32 held_out_windows=2 sample_seconds=1
+stage nano-lm-preference "$out/tokens" "${tiny[@]}" init="$out/model" preference.takes="$out/takes" preference.least=0.001 preference.pairs=1 loop.precision=float32
 longplay generate "slow chord" --model "$out/model" --seconds 2 --seed 1 --output "$out/smoke.wav"
 echo "smoke: every stage ran; $out/smoke.wav"

@@ -14,7 +14,7 @@ def section(text: str, title: str) -> str:
     return text.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
-@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/training.md"])
 def test_every_path_exists(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     paths = re.findall(r"`((?:src|tests|docs|recipes)/[\w/.-]+|\w+\.(?:toml|md|txt))`", text)
@@ -40,6 +40,16 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
     assert promised
     assert done.stdout.strip() == promised[1]
     assert (tmp_path / "piece.flac").exists()
+
+
+def test_every_preset_of_the_training_guide_is_there() -> None:
+    from longplay.train.build import load_stage_config
+
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:nano|base|1\.5b)-[\w-]+)`|train run ([\w.-]+)", text))
+    assert len(named) >= 10
+    for name in {first or second for first, second in named}:
+        load_stage_config(name)
 
 
 def test_every_command_of_the_readme_is_there() -> None:

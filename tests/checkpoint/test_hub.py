@@ -21,11 +21,13 @@ FILES = {
 LONG = HubName("huggingface", "FunAudioLLM/InspireMusic-1.5B-Long")
 LONG_MODELSCOPE = HubName("modelscope", "iic/InspireMusic-1.5B-Long")
 
+QWEN = "Qwen/Qwen2.5-0.5B"
+
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub that both clients talk to, with empty caches."""
-    repositories = {LONG.repository: dict(FILES), LONG_MODELSCOPE.repository: dict(FILES)}
+    repositories = {name: dict(FILES) for name in (LONG.repository, LONG_MODELSCOPE.repository, QWEN)}
     with serve(FakeHub(repositories)) as fake:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", fake.url)
         template = fake.url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -87,6 +89,10 @@ class TestBothHubs:
 
     def test_base_weights_on_request(self, server: FakeHub, name: HubName) -> None:
         assert (download(name, complete=True) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+    def test_of_qwen_they_are_what_there_is(self, server: FakeHub, name: HubName) -> None:
+        theirs = HubName(name.hub, QWEN)
+        assert (download(theirs) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
     def test_a_second_download_transfers_nothing(self, server: FakeHub, name: HubName) -> None:
         download(name)

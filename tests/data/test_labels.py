@@ -75,6 +75,18 @@ def test_labels_filter_and_replace(listening: Listening) -> None:
         apply_labels(listening.tracks, labels, 5)
 
 
+def test_some_of_what_is_rated_is_held_out() -> None:
+    tracks = [track(f"t{number}") for number in range(30)]
+    labels = {each.id: TrackLabel(id=each.id, rating=4) for each in tracks}
+    splits = [each.split for each in apply_labels(tracks, labels, 3)]
+    assert 1 <= splits.count("valid") <= 8
+    assert set(splits) == {"train", "valid"}
+    assert splits == [each.split for each in apply_labels(tracks, labels, 3)], "the same ones every time"
+    assert sorted(each.split for each in apply_labels(tracks[:2], labels, 3)) == ["train", "valid"]
+    tracks[3] = tracks[3].model_copy(update={"split": "valid"})
+    assert [each.id for each in apply_labels(tracks, labels, 3) if each.split == "valid"] == ["t3"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

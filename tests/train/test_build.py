@@ -1,11 +1,14 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from longplay.checkpoint.store import save_tensors
 from longplay.data.token_windows import TokenTrack
 from longplay.errors import CheckpointError, ConfigError
+from longplay.models.lm import LM, LMConfig
 from longplay.text import TextTokenizer
 from longplay.train.build import CONFIGS, _start_from, build_stage, load_stage_config
 from longplay.train.flow_stage import FlowStageConfig
@@ -26,6 +29,8 @@ from systems import save_residual
         "nano-lm",
         "nano-lm-heeding",
         "nano-lm-preference",
+        "nano-lm-pretrain",
+        "nano-lm-sft",
         "nano-flow",
         "nano-flow-reflow",
         "base",
@@ -36,6 +41,71 @@ def test_presets_load(name: str) -> None:
     config = load_stage_config(name, ["loop.steps=7"])
     assert config.loop.steps == 7
     assert isinstance(config, CONFIGS[config.stage])
+
+
+@pytest.mark.parametrize("size", ["base", "1.5b"])
+def test_the_three_stages_go_on_from_one_another(size: str) -> None:
+    stages = [load_stage_config(f"{size}-{stage}") for stage in ("pretrain", "finetune", "sft")]
+    pretrain, finetune, sft = [stage for stage in stages if isinstance(stage, LMStageConfig)]
+    assert pretrain.init == Path(f"Qwen/Qwen2.5-{'0.5B' if size == 'base' else '1.5B'}")
+    assert finetune.init == Path(f"runs/{size}-pretrain/model")
+    assert sft.init == Path(f"runs/{size}-finetune/model")
+    assert [stage.lm.text_dropout for stage in (pretrain, finetune, sft)] == [1, 0.2, 0.2]
+    assert pretrain.lm.context_frames == 8 * 60 * 75
+    published = LMConfig.published("base" if size == "base" else "1.5b")
+    for stage in (pretrain, finetune, sft):
+        same = (
+            "dim",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "intermediate_dim",
+            "rope_theta",
+            "norm_eps",
+            "text_vocab_size",
+        )
+        assert [getattr(stage.lm, name) for name in same] == [getattr(published, name) for name in same]
+        assert stage.text == "init"
+
+
+def test_a_run_starts_from_qwen(tracks: list[TokenTrack], tmp_path: Path, monkeypatch: Any) -> None:
+    """Weights and text tokenizer of its layout; what a model lacks to fit is said before anything is trained."""
+    lm = LM(LMConfig(text_vocab_size=400, codebook_size=16, code_rate=20, num_labels=5, dim=16, num_layers=1, num_heads=2,
+                     num_kv_heads=1, intermediate_dim=24))  # fmt: skip
+    theirs = {"text_embedding.": "model.embed_tokens.", "layers.": "model.layers.", "norm.": "model.norm."}
+    tensors = {
+        old + name.removeprefix(new): value
+        for name, value in lm.state_dict().items()
+        for new, old in theirs.items()
+        if name.startswith(new)
+    }
+    save_tensors(tmp_path / "model.safetensors", tensors)
+    sizes = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+             "intermediate_size": 24, "rope_theta": 1e6, "rms_norm_eps": 1e-6, "model_type": "qwen2"}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    TextTokenizer.train(["slow piano", "fast drums"] * 4, 280).save(tmp_path / "tokenizer.json")
+    monkeypatch.setattr("longplay.train.build.read_token_tracks", lambda data, split: tracks)
+    monkeypatch.setattr("longplay.train.build.load_tokenizer", lambda name: None)
+    overrides = [
+        f"init={tmp_path}", "lm.text_vocab_size=400", "lm.codebook_size=16", "lm.code_rate=20", "lm.dim=16", "lm.num_layers=1",
+        "lm.num_heads=2", "lm.num_kv_heads=1", "lm.intermediate_dim=24", "lm.context_frames=20", "row_positions=null", "batch_size=4",
+    ]  # fmt: skip
+    config = load_stage_config("base-pretrain", overrides)
+    stage = build_stage(config, tmp_path, tmp_path / "run")
+    assert isinstance(stage, LMStage)
+    for name, value in lm.state_dict().items():
+        if name.startswith(tuple(theirs)):
+            assert torch.equal(stage.model.state_dict()[name], value), name
+    assert not stage.batch(0, slice(None))["id_lengths"].any(), "codes alone"
+    with pytest.raises(CheckpointError, match="has 284 ids, lm.text_vocab_size is 260; set it to the rows"):
+        build_stage(
+            load_stage_config("base-pretrain", [*overrides, "lm.text_vocab_size=260"]), tmp_path, tmp_path / "run"
+        )
+    with pytest.raises(CheckpointError, match="its num_layers is 1, the config's lm.num_layers 2; set lm.num_layers=1"):
+        build_stage(load_stage_config("base-pretrain", [*overrides, "lm.num_layers=2"]), tmp_path, tmp_path / "run")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="no such directory; give a model directory, 'nano' or a name on a hub"):
+        build_stage(load_stage_config("base-finetune"), tmp_path, tmp_path / "run")
 
 
 def test_a_flow_is_made_straight_along_more_steps_than_it_takes_afterwards() -> None:
@@ -49,7 +119,7 @@ def test_a_flow_is_made_straight_along_more_steps_than_it_takes_afterwards() -> 
 def test_wrong_configs_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match="neither a preset nor a file; presets are 1.5b, base, nano-codec, nano-codec-decoder, nano-flow",
+        match="neither a preset nor a file; presets are 1.5b, 1.5b-finetune, 1.5b-pretrain, 1.5b-sft, base, base-finetune, base-pretrain, base-sft, nano-codec",
     ):
         load_stage_config("mega")
     path = tmp_path / "a.yaml"

@@ -21,8 +21,10 @@ from typing import Literal
 from longplay.checkpoint import modelscope
 from longplay.errors import CheckpointError, DownloadError
 
-# The reference needs Qwen's own weights to build its module and then overwrites all of them (CHECKPOINTS.md 1).
+# The reference needs Qwen's own weights to build its module and then overwrites all of them (CHECKPOINTS.md 1). In a repository
+# of Qwen's they are what there is: a training run may start from them.
 BASE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+QWEN = "qwen/"
 BUNDLED = ("nano",)
 
 
@@ -115,12 +117,12 @@ def download(name: HubName, offline: bool = False, complete: bool = False) -> Pa
     Args:
         name: which.
         offline: use the cache only.
-        complete: also fetch Qwen's own base weights, which only the public code needs.
+        complete: also fetch the base weights of Qwen that lie beside music models, which only the public code needs.
 
     Raises:
         DownloadError: see `locate`.
     """
-    ignore = () if complete else BASE_WEIGHTS
+    ignore = () if complete or name.repository.lower().startswith(QWEN) else BASE_WEIGHTS
     if name.hub == "modelscope":
         return modelscope.download(name.repository, name.revision or "master", ignore, offline or _offline())
     return _download_huggingface(name, ignore, offline)

@@ -38,9 +38,7 @@ class _Section:
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.data:
-            raise CheckpointError(
-                f"{self.path}: key {self._full(key)!r} is missing; is it a published InspireMusic model?"
-            )
+            raise CheckpointError(f"{self.path}: key {self._full(key)!r} is missing; is it of a published model?")
         return self.data[key]
 
     def section(self, key: str) -> "_Section":
@@ -157,26 +155,42 @@ def lm_config(directory: Path, code_rate: float) -> LMConfig:
         CheckpointError: as for `tokenizer_config`.
     """
     path = directory / SYSTEM_FILE
-    lm, qwen = _Section(read_tagged_yaml(path), path).section("llm"), _read_json(directory / QWEN_FILE)
+    lm, sizes = _Section(read_tagged_yaml(path), path).section("llm"), qwen_sizes(directory / QWEN_FILE)
     lm.expect_class("LLM")
-    lm.expect("llm_input_size", qwen["hidden_size"])
-    lm.expect("llm_output_size", qwen["hidden_size"])
-    qwen.expect("hidden_act", "silu")
-    qwen.expect("use_sliding_window", False)
+    lm.expect("llm_input_size", sizes["dim"])
+    lm.expect("llm_output_size", sizes["dim"])
     changes = {
-        "text_vocab_size": qwen["vocab_size"],
+        **sizes,
         "codebook_size": lm["audio_token_size"],
         "code_rate": code_rate,
+        "text_dropout": lm["train_cfg_ratio"],
+    }
+    return lm.config(LMConfig, LMConfig.published("base"), changes)
+
+
+def qwen_sizes(path: Path) -> dict[str, Any]:
+    """What Qwen's `config.json` says of an lm, by the keys of `LMConfig`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or of a model that computes otherwise.
+    """
+    qwen = _read_json(path)
+    qwen.expect("model_type", "qwen2")
+    qwen.expect("hidden_act", "silu")
+    qwen.expect("use_sliding_window", False)
+    qwen.expect("rope_scaling", None)
+    turning = qwen.section("rope_parameters") if "rope_parameters" in qwen.data else qwen  # as newer files have it
+    turning.expect("rope_type", "default")
+    return {
+        "text_vocab_size": qwen["vocab_size"],
         "dim": qwen["hidden_size"],
         "num_layers": qwen["num_hidden_layers"],
         "num_heads": qwen["num_attention_heads"],
         "num_kv_heads": qwen["num_key_value_heads"],
         "intermediate_dim": qwen["intermediate_size"],
-        "rope_theta": qwen["rope_theta"],
+        "rope_theta": turning["rope_theta"],
         "norm_eps": qwen["rms_norm_eps"],
-        "text_dropout": lm["train_cfg_ratio"],
     }
-    return lm.config(LMConfig, LMConfig.published("base"), changes)
 
 
 def published_name(directory: Path) -> str:

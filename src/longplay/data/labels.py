@@ -7,11 +7,13 @@ from pydantic import Field, ValidationError
 
 from longplay.config import Config, describe
 from longplay.data.manifest import Track
+from longplay.data.recordings import hashed_splits
 from longplay.errors import ConfigError, UserError
 from longplay.files import write_text
 from longplay.prompt import Prompt, Section
 
 LABELS = "labels.jsonl"
+VALID_SHARE = 0.1  # of the rated tracks, where none of the validation split is among them
 
 
 class TrackLabel(Config):
@@ -60,6 +62,9 @@ def write_labels(path: Path, labels: Mapping[str, TrackLabel]) -> None:
 def apply_labels(tracks: Sequence[Track], labels: Mapping[str, TrackLabel], min_rating: int) -> list[Track]:
     """The tracks that are rated at least `min_rating`, with the captions and sections as they were corrected.
 
+    Where none of them is of the validation split, a tenth of those of the training split goes there, one at least: what is
+    learnt of a few tracks must be measured on others.
+
     Raises:
         ConfigError: no track is rated as well.
     """
@@ -74,6 +79,9 @@ def apply_labels(tracks: Sequence[Track], labels: Mapping[str, TrackLabel], min_
         if label.sections is not None:
             update["sections"] = label.sections
         chosen.append(track.model_copy(update=update))
+    if not any(track.split == "valid" for track in chosen):
+        splits = hashed_splits((track.id for track in chosen if track.split == "train"), VALID_SHARE, 0)
+        chosen = [track.model_copy(update={"split": splits.get(track.id, track.split)}) for track in chosen]
     if not chosen:
         raise ConfigError(
             f"none of {len(tracks)} tracks is rated {min_rating} or better by these {len(labels)} labels; "

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from longplay.checkpoint.adapter import AdapterConfig
+from longplay.checkpoint.hub import locate
 from longplay.checkpoint.store import TEXT_FILE
 from longplay.checkpoint.system import lm_digest, load_config, load_system, load_text_tokenizer, weight_files
 from longplay.config import merge, override, read_yaml
@@ -75,6 +76,7 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
 
     Raises:
         CheckpointError: a model that the stage stands on is missing.
+        DownloadError: `init` names one on a hub, which cannot be reached.
         ConfigError: the data cannot be read.
         TrainingError: the data holds nothing to train on.
     """
@@ -88,12 +90,15 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
             raise CheckpointError(f"{config.codec}: holds no codec; give the model directory of a codec run")
         return FlowStage(config, codec, train, held_out, begins=not (run / CHECKPOINT).exists())
     tokenizer = load_tokenizer(config.tokenizer)
-    text = _text_tokenizer(config, run, train)
+    init = None if config.init is None else locate(str(config.init))
+    text = _text_tokenizer(config, init, run, train)
     kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()
     rehearsed = read_token_tracks(config.keep, "train") if config.keep is not None and config.keep_share else ()
-    stage = LMStage(config, tokenizer, text, train, held_out, kept, rehearsed, _adapter(config), _reference(config))
-    if config.init is not None:
-        _start_from(stage, config.init)
+    stage = LMStage(
+        config, tokenizer, text, train, held_out, kept, rehearsed, _adapter(config, init), _reference(config, init)
+    )
+    if init is not None:
+        _start_from(stage, init)
     if config.lora is not None:
         add_lora(stage.model, config.lora)
     return stage
@@ -108,20 +113,20 @@ def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, fl
     ]
 
 
-def _reference(config: LMStageConfig) -> LM | None:
+def _reference(config: LMStageConfig, init: Path | None) -> LM | None:
     """What `preference` holds the model near: the one that it starts from."""
-    if config.preference is None or config.init is None:
+    if config.preference is None or init is None:
         return None
     reference = LM(config.lm)
-    start_from(reference, "lm", config.init)
+    start_from(reference, "lm", init)
     return reference
 
 
-def _adapter(config: LMStageConfig) -> AdapterConfig | None:
+def _adapter(config: LMStageConfig, init: Path | None) -> AdapterConfig | None:
     """What the adapter of a run says of itself."""
-    if config.lora is None or config.init is None:
+    if config.lora is None or init is None:
         return None
-    base = lm_digest(weight_files(config.init, load_config(config.init)))
+    base = lm_digest(weight_files(init, load_config(init)))
     return AdapterConfig(base=str(config.init), base_digest=base, rank=config.lora.rank, alpha=config.lora.alpha)
 
 
@@ -132,12 +137,17 @@ def _start_from(stage: LMStage, directory: Path) -> None:
     start_from(stage.model, "lm", directory, own=() if same_text else ("text_embedding.weight",))
 
 
-def _text_tokenizer(config: LMStageConfig, run: Path, tracks: list[TokenTrack]) -> TextTokenizer:
+def _text_tokenizer(config: LMStageConfig, init: Path | None, run: Path, tracks: list[TokenTrack]) -> TextTokenizer:
     """The run's text tokenizer, learnt once from the training captions, or that of the model it starts from."""
-    if config.text == "init" and config.init is not None:
-        text = load_text_tokenizer(config.init)
+    if config.text == "init" and init is not None:
+        text = load_text_tokenizer(init)
         if text is None:
-            raise CheckpointError(f"{config.init}: holds no text tokenizer; set text=own")
+            raise CheckpointError(f"{init}: holds no text tokenizer; set text=own")
+        if text.vocab_size > config.lm.text_vocab_size:
+            raise CheckpointError(
+                f"{init}: its text tokenizer has {text.vocab_size} ids, lm.text_vocab_size is {config.lm.text_vocab_size}; "
+                "set it to the rows of that model's text embedding"
+            )
         return text
     run.mkdir(parents=True, exist_ok=True)
     path = run / TEXT_FILE

@@ -1,4 +1,4 @@
-"""How a run starts from the weights of another."""
+"""How a run starts from the weights of another, or from those of a model of text."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longplay.checkpoint import qwen
 from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
+from longplay.models.lm import LM
 
 # They change nothing before they learn, so a model that lacks them can learn them.
 NEW = ("control_projection.weight", "text_projection.weight", "chord_projection.weight", "noise_taps", "noise_mix")
@@ -23,16 +25,23 @@ def start_from(model: nn.Module, stage: Literal["lm", "flow"], directory: Path, 
     Args:
         model: of the run.
         stage: whose weights to take.
-        directory: native or published model directory.
+        directory: native or published model directory; of an lm, also one of Qwen2.5 (`checkpoint/qwen.py`).
         own: names of the tensors that `model` keeps as they are.
 
     Raises:
         CheckpointError: the directory has no such weights, or they do not fit.
     """
-    weights = load_weights(directory, stage)
+    lacking: tuple[str, ...] = NEW
+    if isinstance(model, LM) and qwen.is_qwen(directory):
+        weights, lacking = qwen.read_weights(directory, model.config), NEW + qwen.AUDIO_SIDE
+    else:
+        weights = load_weights(directory, stage)
     _widen(weights, model)
-    new = [name for name in NEW if name not in weights]
-    kept = {name: value for name, value in model.state_dict().items() if name in own or name in new}
+    kept = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name in own or (name not in weights and name.startswith(lacking))
+    }
     try:
         model.load_state_dict(weights | kept)
     except RuntimeError as error:

@@ -43,7 +43,8 @@ class LMStageConfig(Config):
     Attributes:
         lm: the model; it trains on windows of `lm.context_frames` codes.
         tokenizer: the model directory that turns codes into samples to listen to.
-        init: a model directory whose lm this run starts from, e.g. that of the stage before.
+        init: a model whose lm this run starts from, e.g. that of the stage before: a directory, or a name on a hub; also one of
+            Qwen2.5, of whose weights those of text and layers are taken.
         text: whose text tokenizer: the run's `own`, learnt from the captions (the text embedding then starts afresh
             unless `init` holds the same one), or that of `init`.
         lora: train a low-rank change of `init`'s lm alone; `model/` is then an adapter.
