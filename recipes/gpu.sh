@@ -3,7 +3,7 @@
 #
 #   recipes/gpu.sh pack                        here: .gpu/ (ignored by git; under 64 MiB with the working tree)
 #   recipes/gpu.sh train [STAGE...] [--seconds N]   there: stages (tokenizer codec lm lm-heeding flow codec-decoder tokenizer-decoder) for N seconds in all
-#   recipes/gpu.sh check                       there: the tests marked gpu, and the benchmark
+#   recipes/gpu.sh check                       there: the tests marked gpu, and every benchmark of nano and of the published sizes, into $OUT
 #   recipes/gpu.sh                             there: train all stages for 480 seconds
 #   recipes/gpu.sh unpack FOLDER               here: what came back in FOLDER, into runs/
 #
@@ -117,7 +117,19 @@ train() {
 check() {
   prepare
   "$there" -m pytest -m gpu tests
-  if "$there" -m longplay bench --help >/dev/null 2>&1; then "$there" -m longplay bench lm; fi
+  local out=${OUT:-$work/out} device=${DEVICE:-cuda} model
+  mkdir -p "$out"
+  bench() { "$there" -m longplay bench "$@" --device "$device" --json "$out/$name.json" | tee "$out/$name.md"; }
+  for model in ${MODELS:-nano random:base random:1.5b}; do
+    for stage in lm flow codec pipeline serve; do
+      name=$stage-${model/:/-}
+      case $stage in
+        lm) bench lm --model "$model" --seconds "${SECONDS_OF_MUSIC:-30}" --baseline-seconds 2 ;;
+        serve) bench serve --model "$model" --pieces 32 --slots 32 --seconds "${SECONDS_OF_MUSIC:-30}" ;;
+        *) bench "$stage" --model "$model" --seconds "${SECONDS_OF_MUSIC:-30}" ;;
+      esac
+    done
+  done
 }
 
 unpack() {

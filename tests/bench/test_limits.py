@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from longplay.bench.limits import dtypes, machine, measure_limits
+from longplay.bench.limits import CPU, dtypes, machine, measure_limits
 
 
 def test_limits_are_those_of_a_machine() -> None:
-    limits = measure_limits()
+    limits = measure_limits(CPU)
     assert 1e8 < limits.bandwidth < 1e13
     assert set(limits.gemm) == set(dtypes(torch.device("cpu")))
     assert all(1e8 < rate < 1e15 for rate in limits.gemm.values())
@@ -20,6 +20,6 @@ def test_a_machine_without_instructions_for_bfloat16_is_spared_it(monkeypatch: p
 
 
 def test_the_machine_is_described() -> None:
-    setting = machine()
+    setting = machine(CPU)
     assert setting["threads"] == 1
     assert str(setting["device"]).startswith("cpu (")

@@ -5,7 +5,17 @@ import torch
 
 from longplay.bench import lm as bench
 from longplay.bench.baseline import transformers_loop
-from longplay.bench.lm import INT4_BYTES, LMBench, open_lm, step_bytes
+from longplay.bench.limits import CPU
+from longplay.bench.lm import (
+    ACCELERATED,
+    FORMS,
+    INT4_BYTES,
+    LMBench,
+    in_precision,
+    open_lm,
+    parse_precisions,
+    step_bytes,
+)
 from longplay.engine.listening import Quality, listen
 from longplay.engine.quantize import quantize
 from longplay.errors import CheckpointError, UserError
@@ -59,12 +69,28 @@ def test_int4_competes_and_says_how_close_it_is() -> None:
     assert 0 < eight["kl_nats"] < four["kl_nats"] < 0.1
 
 
+def test_the_default_forms_are_those_that_a_device_computes() -> None:
+    assert "float16" in FORMS
+    assert "float16" not in parse_precisions(None)
+    assert parse_precisions(None, torch.device("cuda")) == ACCELERATED
+    with pytest.raises(UserError, match="int8: computes on the CPU only, not on cuda"):
+        parse_precisions("bfloat16,int8", torch.device("cuda"))
+
+
+def test_each_form_is_a_model_of_its_own() -> None:
+    lm = tiny_lm()
+    wide, narrow = (in_precision(lm, form, {}, CPU) for form in ("float32", "bfloat16"))
+    assert lm.inference is None
+    assert wide.inference is not narrow.inference
+    assert wide.audio_head.weight is lm.audio_head.weight, "not copied"
+
+
 def test_published_base_has_the_body_that_is_published() -> None:
     assert step_bytes(LMConfig.published("base"), 1, 2, 0, 4) == pytest.approx(361.5e6, rel=0.01)
 
 
 def test_the_baseline_makes_codes() -> None:
-    loop = transformers_loop(tiny_config(codebook_size=400), rows=4, prefix=3, chunk=6, dtype=torch.float32)
+    loop = transformers_loop(tiny_config(codebook_size=400), rows=4, prefix=3, chunk=6, dtype=torch.float32, device=CPU)
     chunk = next(loop)
     assert chunk.shape == (2, 6)
     assert ((chunk >= 0) & (chunk <= 400)).all()
@@ -73,7 +99,7 @@ def test_the_baseline_makes_codes() -> None:
 def test_a_missing_baseline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="pip install transformers"):
-        transformers_loop(tiny_config(), 2, 3, 6, torch.float32)
+        transformers_loop(tiny_config(), 2, 3, 6, torch.float32, CPU)
 
 
 def test_an_unknown_random_size_is_refused() -> None:

@@ -31,6 +31,22 @@ def test_auto_takes_int8_only_where_it_is_measured_and_close(model: Path, monkey
     assert Pipeline.load(model, "cpu").precision == "float32"
 
 
+def test_a_large_lm_in_float32_says_what_would_be_faster(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Pipeline.load(model, "cpu")
+    assert not caplog.messages, "a small one is fast enough"
+    monkeypatch.setattr("longplay.pipeline.precision.LARGE", 0)
+    Pipeline.load(model, "cpu")
+    assert f"`longplay models quantize {model}` makes an int8 form" in caplog.text
+    caplog.clear()
+    Pipeline.load(model, "cpu", "float32")
+    assert not caplog.messages, "it was asked for"
+    quantize_model(model)
+    Pipeline.load(model, "cpu")
+    assert "models quantize" not in caplog.text, "it is there, and not close"
+
+
 def test_a_piece_in_int8_can_be_made_again(model: Path) -> None:
     first = Pipeline.load(model, "cpu", "int8").generate("x", OPTIONS)
     again = Pipeline.load(model, "cpu", "int8").generate("x", OPTIONS)

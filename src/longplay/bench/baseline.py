@@ -10,7 +10,9 @@ from longplay.models.lm import LMConfig
 from longplay.prompt import GenerationOptions
 
 
-def transformers_loop(config: LMConfig, rows: int, prefix: int, chunk: int, dtype: torch.dtype) -> Iterator[Tensor]:
+def transformers_loop(
+    config: LMConfig, rows: int, prefix: int, chunk: int, dtype: torch.dtype, device: torch.device
+) -> Iterator[Tensor]:
     """Codes of an eager loop over a Qwen2 of the same size with random weights and a head of the same width.
 
     It is a fair one: keys and values are cached, the rows of a guidance pair go together, and only the audio head
@@ -21,7 +23,7 @@ def transformers_loop(config: LMConfig, rows: int, prefix: int, chunk: int, dtyp
         rows: even; conditional and unconditional ones.
         prefix: positions before the first code.
         chunk: codes per item.
-        dtype: of weights and computation.
+        dtype, device: of weights and computation.
 
     Raises:
         UserError: `transformers` is not installed.
@@ -45,8 +47,8 @@ def transformers_loop(config: LMConfig, rows: int, prefix: int, chunk: int, dtyp
         parts = nn.ModuleList([Qwen2Model(sizes), nn.Linear(config.dim, config.codebook_size + 1)])
         embedding = nn.Embedding(config.codebook_size + 1, config.dim)
     rotary = type(parts[0].rotary_emb)(sizes)  # holds a table that is computed, not loaded
-    model, head = parts.append(embedding).to_empty(device="cpu").to(dtype).eval()[:2]
-    model.rotary_emb = rotary
+    model, head = parts.append(embedding).to_empty(device=device).to(dtype).eval()[:2]
+    model.rotary_emb = rotary.to(device)
     for parameter in parts.parameters():
         nn.init.normal_(parameter, std=0.02)
     return _loop(model, head, parts[2], DynamicCache(config=sizes), rows, prefix, chunk)
@@ -56,8 +58,8 @@ def transformers_loop(config: LMConfig, rows: int, prefix: int, chunk: int, dtyp
 def _loop(
     model: nn.Module, head: nn.Module, embedding: nn.Module, cache: object, rows: int, prefix: int, chunk: int
 ) -> Iterator[Tensor]:
-    options = GenerationOptions()
-    inputs = embedding(torch.zeros(rows, prefix, dtype=torch.long))
+    options, device = GenerationOptions(), next(embedding.parameters()).device
+    inputs = embedding(torch.zeros(rows, prefix, dtype=torch.long, device=device))
     while True:
         codes = []
         for _ in range(chunk):

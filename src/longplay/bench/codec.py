@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
-from longplay.bench.limits import dtypes, machine, measure_limits
+from longplay.bench.limits import CPU, dtypes, machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
@@ -22,6 +22,9 @@ from longplay.engine.memory import PeakMemory
 from longplay.errors import CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
+from longplay.pipeline.synthesis import use_kernels
+
+_KERNELS = ", own kernels"
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -34,11 +37,13 @@ class CodecBench:
         model: see `open_system`.
         seconds: of music.
         repeats: of every contender.
+        device: where.
     """
 
     model: str
     seconds: float = 10.0
     repeats: int = 3
+    device: torch.device = CPU
 
     def run(self) -> BenchReport:
         """Measure; the contenders take turns.
@@ -46,27 +51,30 @@ class CodecBench:
         Raises:
             CheckpointError: no such model, or one with neither codec nor tokenizer.
         """
-        system = open_system(self.model)
-        limits = measure_limits()
+        system = open_system(self.model, self.device)
+        limits = measure_limits(self.device)
         work: dict[str, tuple[Decode, Tensor]] = {}
         if system.codec is not None:
-            latents = _latents(system.codec, self.seconds)
+            latents = _latents(system.codec, self.seconds).to(self.device)
             work["codec, whole, float32"] = (system.codec.decode, latents)
-            for name, dtype in dtypes(torch.device("cpu")).items():
-                decoder = copy.deepcopy(system.codec).decode_in(dtype)
-                work[f"codec, windows, {name}"] = (_windowed(decoder), latents)
+            for name, dtype in dtypes(self.device).items():
+                codec = copy.deepcopy(system.codec).decode_in(dtype)
+                work[f"codec, windows, {name}"] = (_windowed(codec), latents)
+            if use_kernels(codec := copy.deepcopy(system.codec), self.device):
+                work[f"codec, windows{_KERNELS}, float32"] = (_windowed(codec), latents)
         if system.tokenizer is not None:
-            codes = _codes(system.tokenizer, self.seconds)
+            codes = _codes(system.tokenizer, self.seconds).to(self.device)
             work["tokenizer, whole, float32"] = (system.tokenizer.decode, codes)
             work["tokenizer, windows, float32"] = (_windowed(system.tokenizer), codes)
         if not work:
             raise CheckpointError(f"model {self.model!r}: has neither codec nor tokenizer")
-        with PeakMemory() as peak, torch.inference_mode():
+        with PeakMemory(self.device) as peak, torch.inference_mode():
             timings = in_turns({name: partial(decode, frames) for name, (decode, frames) in work.items()}, self.repeats)
         rows = []
         for name, (decode, frames) in work.items():
             whole, _ = work[f"{name.partition(',')[0]}, whole, float32"]
-            flops = count_flops(partial(decode, frames)) / self.seconds
+            counted, _ = work[name.replace(_KERNELS, "")]  # which are counted as what they stand for
+            flops = count_flops(partial(counted, frames)) / self.seconds
             cost = timings[name].median / self.seconds
             values = {
                 "s_per_s": cost,
@@ -78,7 +86,7 @@ class CodecBench:
             }
             rows.append(Row(name, values))
         curves = [self._curve(name, decode, frames) for name, (decode, frames) in work.items() if "float32" in name]
-        setting = {"seconds": self.seconds, **machine()}
+        setting = {"seconds": self.seconds, **machine(self.device)}
         found = limits.values() | {"peak_memory_gb": peak.bytes / 1e9}
         return BenchReport("codec", self.model, setting, found, rows, curves)
 

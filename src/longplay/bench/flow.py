@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
-from longplay.bench.limits import dtypes, machine, measure_limits
+from longplay.bench.limits import CPU, dtypes, machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
@@ -37,6 +37,7 @@ class FlowBench:
         repeats: of every contender.
         num_steps, solver: of the solver; None: the model's own.
         baseline_seconds: the longest piece that the baseline makes; 0 leaves it out.
+        device: where.
     """
 
     model: str
@@ -45,6 +46,7 @@ class FlowBench:
     num_steps: int | None = None
     solver: Method | None = None
     baseline_seconds: float = 10.0
+    device: torch.device = CPU
 
     def run(self) -> BenchReport:
         """Measure; the contenders take turns.
@@ -52,10 +54,10 @@ class FlowBench:
         Raises:
             CheckpointError: no such model, or one without a flow.
         """
-        flow = open_flow(self.model)
-        limits = measure_limits()
-        forms = {f"windows, {name}": form for name, form in flow_forms(flow).items()}
-        with PeakMemory() as peak:
+        flow = open_flow(self.model, self.device)
+        limits = measure_limits(self.device)
+        forms = {f"windows, {name}": form for name, form in flow_forms(flow, self.device).items()}
+        with PeakMemory(self.device) as peak:
             timings = in_turns({name: self._windows(form, self.seconds) for name, form in forms.items()}, self.repeats)
         rows = []
         for name, timing in timings.items():
@@ -79,7 +81,7 @@ class FlowBench:
             "seconds": self.seconds,
             "solver": solver,
             "evaluations": evaluations(solver, num_steps),
-            **machine(),
+            **machine(self.device),
         }
         return BenchReport(
             "flow", self.model, setting, limits.values() | {"peak_memory_gb": peak.bytes / 1e9}, rows, curves
@@ -107,23 +109,23 @@ class FlowBench:
         return partial(whole_piece, flow, codes, num_steps=self.num_steps, solver=self.solver)
 
 
-def flow_forms(flow: Flow) -> dict[str, Flow]:
-    """Copies of a flow that compute in each of `dtypes` and, where the machine can, in the last of them and int8."""
-    forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in dtypes(torch.device("cpu")).items()}
-    if processor.can_compile():
+def flow_forms(flow: Flow, device: torch.device) -> dict[str, Flow]:
+    """Copies of a flow that compute in each of `dtypes` and, where a CPU can, in the last of them and int8."""
+    forms = {name: copy.deepcopy(flow).compute_in(dtype) for name, dtype in dtypes(device).items()}
+    if device.type == "cpu" and processor.can_compile():
         name, fastest = list(forms.items())[-1]
         forms[name + _INT8] = copy.deepcopy(fastest)
         forms[name + _INT8].estimator.use_int8()
     return forms
 
 
-def open_flow(model: str) -> Flow:
+def open_flow(model: str, device: torch.device) -> Flow:
     """The flow of a model.
 
     Raises:
         CheckpointError: no such model, or one without a flow.
     """
-    system = open_system(model)
+    system = open_system(model, device)
     if system.flow is None:
         raise CheckpointError(f"model {model!r}: has no flow, only {', '.join(system.config.present)}")
     return system.flow
@@ -132,9 +134,9 @@ def open_flow(model: str) -> Flow:
 def some_codes(flow: Flow, seconds: float) -> Tensor:
     """Codes [1, T] drawn evenly: for time, not for quality."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(
-        flow.config.codebook_size, (1, max(2, round(seconds * flow.config.code_rate))), generator=generator
-    )
+    shape = (1, max(2, round(seconds * flow.config.code_rate)))
+    codes = torch.randint(flow.config.codebook_size, shape, generator=generator)
+    return codes.to(flow.input_embedding.weight.device)
 
 
 @torch.inference_mode()

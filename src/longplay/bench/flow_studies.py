@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.flow import flow_forms, whole_piece
-from longplay.bench.limits import dtypes, machine
+from longplay.bench.limits import CPU, dtypes, machine
 from longplay.bench.lm import RANDOM
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.report import BenchReport, Row
@@ -34,7 +34,7 @@ Study = Literal["solver", "windows", "precision"]
 PROMPT = "calm piano music"
 REFERENCE_STEPS = 100
 METHODS: tuple[Method, ...] = ("euler", "midpoint", "heun", "ab2")
-EVALUATIONS = (2, 4, 6, 10, 20)
+EVALUATIONS = (1, 2, 4, 6, 10, 20)
 WINDOWS = tuple((step, context) for step in (1.0, 2.5, 5.0, 10.0) for context in (0.0, 0.125, 0.25, 0.5, 1.0, 2.0))
 FADE_SECONDS = 0.25
 _FFT, _HOP, _FLOOR_DB = 2048, 512, 60.0
@@ -70,13 +70,16 @@ class FlowStudy:
             raise CheckpointError(f"model {self.model!r}: a study needs lm, flow and codec")
         codes = _codes(system, self.model, self.seconds, self.seed)
         rows = list(getattr(self, f"_{self.study}")(system.flow, system.codec, codes))
-        return BenchReport(f"flow ({self.study})", self.model, {"seconds": self.seconds, **machine()}, {}, rows)
+        setting = {"seconds": self.seconds, **machine(system.device)}
+        return BenchReport(f"flow ({self.study})", self.model, setting, {}, rows)
 
     def _solver(self, flow: Flow, codec: Codec, codes: Tensor) -> Iterator[Row]:
         exact = whole_piece(flow, codes, REFERENCE_STEPS, "euler", self.seed)
         for count in EVALUATIONS:
             for method in METHODS:
                 steps = count // evaluations(method, 1)
+                if not steps:
+                    continue
                 made = whole_piece(flow, codes, steps, method, self.seed)
                 yield Row(f"{count} evaluations, {method}", _differences(flow, codec, made, exact))
 
@@ -95,8 +98,8 @@ class FlowStudy:
             yield Row(f"step {step:g} s, context {context:g} s", values)
 
     def _precision(self, flow: Flow, codec: Codec, codes: Tensor) -> Iterator[Row]:
-        forms = flow_forms(flow)
-        decoders = {name: copy.deepcopy(codec).decode_in(dtype) for name, dtype in dtypes(torch.device("cpu")).items()}
+        forms = flow_forms(flow, CPU)
+        decoders = {name: copy.deepcopy(codec).decode_in(dtype) for name, dtype in dtypes(CPU).items()}
         flows = in_turns({name: lambda form=form: whole_piece(form, codes) for name, form in forms.items()})  # type: ignore[misc]
         exact = whole_piece(forms["float32"], codes)
         for name, form in forms.items():

@@ -13,8 +13,10 @@ from longplay import __version__
 from longplay.bench.measure import in_turns
 from longplay.nn.processor import has_bfloat16
 
+CPU = torch.device("cpu")
 _STREAM_BYTES = 256 * 2**20  # larger than any cache
 _GEMM = 1024
+_ACCELERATED = 8  # times as much, where less is over before it is measured: bytes, and the sides of a product
 
 
 @dataclass(frozen=True)
@@ -35,23 +37,20 @@ class Limits:
         return {"read_gb_per_s": self.bandwidth / 1e9, **rates}
 
 
-def measure_limits(device: torch.device | None = None) -> Limits:
-    """Take a second or two to measure.
-
-    Args:
-        device: default the CPU.
-    """
-    place = device or torch.device("cpu")
-    stream = torch.ones(_STREAM_BYTES // 4, device=place)
+def measure_limits(place: torch.device) -> Limits:
+    """Take a second or two to measure what a device can do."""
+    times = 1 if place.type == "cpu" else _ACCELERATED
+    size, side = times * _STREAM_BYTES, times * _GEMM
+    stream = torch.ones(size // 4, device=place)
     # The fastest of several ways to read is the nearest to what the memory can do.
     reads: dict[str, Callable[[], object]] = {"sum": stream.sum, "dot": lambda: torch.dot(stream, stream)}
     if place.type == "cpu":
         reads["product"] = _reading_product(stream)
-    work = reads | _products(place)
+    work = reads | _products(place, side)
     with torch.inference_mode():
         timings = {name: min(timing.seconds) for name, timing in in_turns(work, repeats=5, warmup=1).items()}
-    gemm = {name: 2 * _GEMM**3 / seconds for name, seconds in timings.items() if name not in reads}
-    return Limits(_STREAM_BYTES / min(timings[name] for name in reads), gemm)
+    gemm = {name: 2 * side**3 / seconds for name, seconds in timings.items() if name not in reads}
+    return Limits(size / min(timings[name] for name in reads), gemm)
 
 
 def _reading_product(stream: torch.Tensor) -> Callable[[], object]:
@@ -59,8 +58,8 @@ def _reading_product(stream: torch.Tensor) -> Callable[[], object]:
     return lambda: torch.mv(matrix, vector)
 
 
-def _products(device: torch.device) -> dict[str, Callable[[], object]]:
-    factors = {name: torch.ones(_GEMM, _GEMM, dtype=dtype, device=device) for name, dtype in dtypes(device).items()}
+def _products(device: torch.device, side: int) -> dict[str, Callable[[], object]]:
+    factors = {name: torch.ones(side, side, dtype=dtype, device=device) for name, dtype in dtypes(device).items()}
     return {name: partial(torch.mm, factor, factor) for name, factor in factors.items()}
 
 
@@ -71,9 +70,8 @@ def dtypes(device: torch.device) -> dict[str, torch.dtype]:
     return dict(list(known.items())[:count])
 
 
-def machine(device: torch.device | None = None) -> dict[str, str | int | float]:
+def machine(place: torch.device) -> dict[str, str | int | float]:
     """What ran the bench, for a report; a load above the number of threads says that something else ran too."""
-    place = device or torch.device("cpu")
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else _processor()
     setting: dict[str, str | int | float] = {
         "device": f"{place.type} ({name})",

@@ -4,6 +4,7 @@ Making one code reads every weight once, whatever the batch; so bytes of weights
 time that a step can take, and the share of it that is reached says what is left to gain.
 """
 
+import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import cast
 import torch
 
 from longplay.bench.baseline import transformers_loop
-from longplay.bench.limits import Limits, machine, measure_limits
+from longplay.bench.limits import CPU, Limits, machine, measure_limits
 from longplay.bench.measure import Timing, step_in_turns
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.checkpoint.system import load_system
@@ -27,11 +28,12 @@ from longplay.nn import compiled, processor
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
 from longplay.nn.quantized import input_bits
-from longplay.pipeline.precision import COMPILED, QUANTIZED, Precision, kind_of
+from longplay.pipeline.precision import COMPILED, QUANTIZED, Precision, kind_of, load_dtype
 from longplay.pipeline.quantized import Kind, Quantized, load_quantized, quantize_lm
 from longplay.prompt import Cache, GenerationOptions
 
-FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "int8-compiled", "int4")
+FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "float16", "int8", "int8-compiled", "int4")
+ACCELERATED: tuple[Precision, ...] = ("float32", "bfloat16")
 RANDOM = "random:"
 TEXT_IDS = 24
 INT4_BYTES = 4 / 8 + 1 / 32
@@ -51,6 +53,7 @@ class LMBench:
         precisions: forms of the model that compete.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
         cache: as of `GenerationOptions`.
+        device: where.
     """
 
     model: str
@@ -59,6 +62,7 @@ class LMBench:
     precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
     baseline_seconds: float = 5.0
     cache: Cache | None = None
+    device: torch.device = CPU
 
     def run(self) -> BenchReport:
         """Measure; the contenders make their chunks in turns.
@@ -67,21 +71,20 @@ class LMBench:
             CheckpointError: no such model, or one without an lm.
             UserError: `transformers` is not installed, but a baseline is asked for; or no int8 on this machine.
         """
-        limits = measure_limits()
+        limits = measure_limits(self.device)
         lm, quantized = open_lm(self.model, self.precisions)
         chunk = lm.config.code_rate  # a second of music
         ours: dict[str, Iterator[torch.Tensor]] = {}
         for precision in self.precisions:
-            lm.inference = decoder(lm, precision, quantized)
-            ours[precision] = chunks(lm, self._pieces(chunk), chunk, self.cache)
-        lm.inference = None
+            form = in_precision(lm, precision, quantized, self.device)
+            ours[precision] = chunks(form, self._pieces(chunk), chunk, self.cache)
         baselines = dict(self._baselines(lm.config, chunk))
-        with PeakMemory() as peak:
+        with PeakMemory(self.device) as peak:
             taken = step_in_turns(ours | baselines)
         rows = [self._row(name, taken[name], lm.config, limits) for name in taken]
         rows = [_compared(row, [other for other in rows if other.name in baselines], quantized) for row in rows]
         curves = [Curve(name, *_cumulative(taken[name])) for name in ours]
-        setting = {"seconds": self.seconds, "batch": self.batch, "cache": str(self.cache), **machine()}
+        setting = {"seconds": self.seconds, "batch": self.batch, "cache": str(self.cache), **machine(self.device)}
         if "int8" in self.precisions:  # quality is that of 8 bits
             setting["int8_input_bits"] = input_bits()
         values = limits.values() | {"peak_memory_gb": peak.bytes / 1e9}
@@ -96,7 +99,7 @@ class LMBench:
             return
         dtypes = [torch.float32] * ("float32" in self.precisions) + [torch.bfloat16] * (self.precisions != ("float32",))
         for dtype in dtypes:
-            loop = transformers_loop(config, 2 * self.batch, TEXT_IDS, chunk, dtype)
+            loop = transformers_loop(config, 2 * self.batch, TEXT_IDS, chunk, dtype, self.device)
             name = f"transformers {str(dtype).removeprefix('torch.')}"
             yield name, itertools.islice(loop, max(2, round(self.baseline_seconds)))
 
@@ -121,23 +124,28 @@ class LMBench:
         if name.startswith("transformers"):
             return 4 if name.endswith("float32") else 2
         if self.cache is None:
+            if self.device.type != "cpu":
+                return getattr(torch, name).itemsize
             return compiled.CACHE_DTYPE.itemsize if name in COMPILED else 4
         return getattr(torch, self.cache).itemsize
 
 
-def parse_precisions(text: str | None) -> tuple[Precision, ...]:
-    """Read `float32,int8`; None is all that this machine can compute.
+def parse_precisions(text: str | None, device: torch.device = CPU) -> tuple[Precision, ...]:
+    """Read `float32,int8`; None is all that this machine can compute on a device.
 
     Raises:
-        UserError: an unknown one, none, or one that this machine cannot compute.
+        UserError: an unknown one, none, or one that this machine cannot compute there.
     """
+    if text is None and device.type != "cpu":
+        return ACCELERATED
     if text is None:
-        return FORMS if processor.can_compile() else tuple(name for name in FORMS if name not in COMPILED)
+        return tuple(name for name in FORMS if name != "float16" and (processor.can_compile() or name not in COMPILED))
     names = tuple(name.strip() for name in text.split(","))
     unknown = [name for name in names if name not in FORMS]
     if unknown:
         raise UserError(f"precision {unknown[0]!r}: unknown; use some of {','.join(FORMS)}")
     for name in names:
+        load_dtype(name, device)
         if name in COMPILED:
             compiled.require(name)
     return cast(tuple[Precision, ...], names)
@@ -153,6 +161,13 @@ def _compared(row: Row, baselines: Sequence[Row], quantized: Mapping[Kind, Quant
     if quality is not None:
         values |= {"kl_nats": quality.kl, "top_350_shared": quality.top_overlap}
     return Row(row.name, values)
+
+
+def in_precision(lm: LM, precision: Precision, quantized: Mapping[Kind, Quantized], device: torch.device) -> LM:
+    """A copy of the lm that computes in one precision: on the CPU its projections do, elsewhere all of it."""
+    form = copy.copy(lm) if device.type == "cpu" else copy.deepcopy(lm).to(device, getattr(torch, precision))
+    form.inference = decoder(lm, precision, quantized) if device.type == "cpu" else form.decoder()
+    return form
 
 
 def decoder(lm: LM, precision: Precision, quantized: Mapping[Kind, Quantized]) -> Decoder:

@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import torch
+
 from longplay.audio.file import Wav
-from longplay.bench.limits import machine, measure_limits
+from longplay.bench.limits import CPU, machine, measure_limits
 from longplay.bench.lm import RANDOM
 from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Curve, Row
@@ -35,6 +37,7 @@ class PipelineBench:
         precision: of the lm.
         options: of every piece, but for the seconds.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
+        device: where.
     """
 
     model: str
@@ -42,6 +45,7 @@ class PipelineBench:
     precision: str = AUTO
     options: GenerationOptions = field(default_factory=lambda: GenerationOptions(seed=0))
     baseline_seconds: float = 10.0
+    device: torch.device = CPU
 
     def run(self) -> BenchReport:
         """Measure, the shortest piece first: memory that was once used is seldom given back.
@@ -50,19 +54,19 @@ class PipelineBench:
             CheckpointError: no such model, or one that lacks a part.
             UserError: the command itself fails.
         """
-        pipeline = open_pipeline(self.model, self.precision)
+        pipeline = open_pipeline(self.model, self.precision, self.device)
         _consume(pipeline.stream(PROMPT, self._options(2.0)))  # warms up
-        limits = measure_limits()
+        limits = measure_limits(self.device)
         rows, costs = [], []
         for seconds in self.lengths:
-            with PeakMemory() as peak:
+            with PeakMemory(self.device) as peak:
                 made = _consume(pipeline.stream(PROMPT, self._options(seconds)))
             costs.append(made.seconds)
             rows.append(Row(f"{seconds:g} s", _values(made, seconds, peak.bytes)))
         if self.baseline_seconds:
             options = self._options(self.baseline_seconds).settle(PROMPT)
             steps = Steps(pipeline.system, self.model, options, silent)
-            with PeakMemory() as peak:
+            with PeakMemory(self.device) as peak:
                 made = _consume(_in_sequence(steps))
             values = _values(made, self.baseline_seconds, peak.bytes)
             rows.append(Row(f"{self.baseline_seconds:g} s, one stage after the other", values))
@@ -71,7 +75,7 @@ class PipelineBench:
         given = {
             name: value for name, value in self.options.dump().items() if value != GenerationOptions().dump()[name]
         }
-        setting = {"precision": str(pipeline.precision), **given, **machine()}
+        setting = {"precision": str(pipeline.precision), **given, **machine(self.device)}
         curve = Curve("all stages at the same time", self.lengths, costs)
         return BenchReport("pipeline", self.model, setting, limits.values(), rows, [curve])
 
@@ -80,7 +84,18 @@ class PipelineBench:
 
     def _from_command(self) -> float:
         command = [sys.executable, "-m", "longplay", "generate", PROMPT.text, "--output", "-", "--fade", "0"]
-        command += ["--seconds", "10", "--seed", "0", "--model", self.model, "--precision", self.precision]
+        command += [
+            "--seconds",
+            "10",
+            "--seed",
+            "0",
+            "--model",
+            self.model,
+            "--precision",
+            self.precision,
+            "--device",
+            str(self.device),
+        ]
         command += [*(["--fast"] if self.options.fast else [])]
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from longplay.bench.limits import machine, measure_limits
+from longplay.bench.limits import CPU, machine, measure_limits
 from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Row
 from longplay.engine.batch import CHUNK_FRAMES
@@ -49,6 +50,7 @@ class ServeBench:
         slots: how many run at once.
         every: seconds between two requests; 0: all come at the start.
         precision: of the lm.
+        device: where.
     """
 
     model: str
@@ -57,6 +59,7 @@ class ServeBench:
     slots: int = 8
     every: float = 0.0
     precision: str = AUTO
+    device: torch.device = CPU
 
     def run(self) -> BenchReport:
         """Measure.
@@ -65,16 +68,16 @@ class ServeBench:
             CheckpointError: no such model, or one without an lm.
             UserError: an unknown precision.
         """
-        pipeline = open_pipeline(self.model, self.precision)
+        pipeline = open_pipeline(self.model, self.precision, self.device)
         lm = pipeline.system.lm
         if lm is None:
             raise CheckpointError(f"model {self.model!r}: has no lm")
-        limits, requests = measure_limits(), self._requests(lm.config.code_rate)
+        limits, requests = measure_limits(self.device), self._requests(lm.config.code_rate)
         services = {
             f"{self.slots} at once": Service(lm, requests, self.slots),
             "one after the other": Service(lm, requests, 1),
         }
-        with PeakMemory() as peak:
+        with PeakMemory(self.device) as peak:
             serve(list(services.values()))
         rows = [Row(name, service.values(lm.config.code_rate)) for name, service in services.items()]
         gain = rows[0].values["codes_per_s"] / rows[1].values["codes_per_s"]
@@ -85,7 +88,7 @@ class ServeBench:
             "slots": self.slots,
             "every": self.every,
             "precision": str(pipeline.precision),
-            **machine(),
+            **machine(self.device),
         }
         return BenchReport("serve", self.model, setting, limits.values() | {"peak_memory_gb": peak.bytes / 1e9}, rows)
 

@@ -8,13 +8,18 @@ import typer
 from longplay.cli import options
 
 if TYPE_CHECKING:
+    import torch
+
     from longplay.bench.report import BenchReport
 
 app = typer.Typer(help="Measure speed against the machine's limits and a baseline.", no_args_is_help=True)
 
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here, and a picture beside it.")]
-
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the figures here, and a picture of the cost over length beside it."),
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto: a GPU where there is one.")]
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="random:base, random:1.5b, nano, a model directory or a name on a hub.")
@@ -37,16 +42,17 @@ def lm(
     baseline_seconds: Annotated[
         float, typer.Option(min=0, help="Of music for the transformers loop to make; 0 leaves it out.")
     ] = 5.0,
+    device: Device = "cpu",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Codes per second of the language model, guidance included."""
-    prepare(threads, json)
+    place = prepare(threads, json, device)
 
     from longplay.bench.lm import LMBench, parse_precisions
 
-    bench = LMBench(model, seconds, batch, parse_precisions(precision), baseline_seconds, cache)
-    show(bench.run(), json)
+    forms = parse_precisions(precision, place)
+    show(LMBench(model, seconds, batch, forms, baseline_seconds, cache, place).run(), json)
 
 
 @app.command()
@@ -63,19 +69,24 @@ def flow(
         Literal["solver", "windows", "precision"] | None,
         typer.Option(help="Instead of the speed: what cheaper settings cost in quality, on trained weights."),
     ] = None,
+    device: Device = "cpu",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Seconds per second of music of the flow, in windows and whole; or one of three studies of its settings."""
-    prepare(threads, json)
+    place = prepare(threads, json, device)
     if study is not None:
+        if num_steps is not None or solver is not None or place.type != "cpu":
+            raise typer.BadParameter(
+                f"--study {study} has settings of its own, on the CPU; leave out --num-steps, --solver and --device"
+            )
         from longplay.bench.flow_studies import FlowStudy
 
         show(FlowStudy(model, study, seconds).run(), json)
         return
     from longplay.bench.flow import FlowBench
 
-    show(FlowBench(model, seconds, repeats, num_steps, solver, baseline_seconds).run(), json)
+    show(FlowBench(model, seconds, repeats, num_steps, solver, baseline_seconds, place).run(), json)
 
 
 @app.command()
@@ -83,14 +94,15 @@ def codec(
     model: Model = "nano",
     seconds: Annotated[float, typer.Option(min=2, help="Of music to decode.")] = 10.0,
     repeats: Repeats = 3,
+    device: Device = "cpu",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Seconds per second of music of the codec's and the tokenizer's decoders, in windows and whole."""
-    prepare(threads, json)
+    place = prepare(threads, json, device)
     from longplay.bench.codec import CodecBench
 
-    show(CodecBench(model, seconds, repeats).run(), json)
+    show(CodecBench(model, seconds, repeats, place).run(), json)
 
 
 @app.command()
@@ -112,11 +124,12 @@ def pipeline(
     solver: options.SolverOption = None,
     cache: options.CacheOption = None,
     history_seconds: options.HistorySecondsOption = None,
+    device: Device = "cpu",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Prompt to sound: speed, first sound, memory."""
-    prepare(threads, json)
+    place = prepare(threads, json, device)
     from longplay.bench.pipeline import PipelineBench
     from longplay.prompt import GenerationOptions
 
@@ -124,7 +137,7 @@ def pipeline(
         seed=0, fast=fast, num_steps=num_steps, solver=solver, cache=cache, history_seconds=history_seconds
     )
     lengths = (seconds / 4, seconds / 2, seconds) if shortest is None else (shortest, seconds)
-    show(PipelineBench(model, lengths, precision, given, baseline_seconds).run(), json)
+    show(PipelineBench(model, lengths, precision, given, baseline_seconds, place).run(), json)
 
 
 @app.command()
@@ -137,26 +150,29 @@ def serve(
     precision: Annotated[
         str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8, int8-compiled or int4.")
     ] = "auto",
+    device: Device = "cpu",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Codes of many pieces that join and leave one batch, against one piece after the other."""
-    prepare(threads, json)
+    place = prepare(threads, json, device)
     from longplay.bench.serve import ServeBench
 
-    show(ServeBench(model, seconds, pieces, slots, every, precision).run(), json)
+    show(ServeBench(model, seconds, pieces, slots, every, precision, place).run(), json)
 
 
-def prepare(threads: int | None, json: Path | None) -> None:
-    """Before a bench: the number of threads, and whether its picture can be drawn."""
+def prepare(threads: int | None, json: Path | None, device: str) -> "torch.device":
+    """Before a bench: the number of threads, whether its picture can be drawn, and the device."""
     import torch
 
+    from longplay.pipeline.device import resolve_device
     from longplay.report import check_plotting
 
     if threads:
         torch.set_num_threads(threads)
     if json is not None:
         check_plotting()
+    return resolve_device(device)
 
 
 def show(report: "BenchReport", json: Path | None) -> None:

@@ -10,21 +10,27 @@ class PeakMemory:
     """The most memory that a block needed, in bytes: `with PeakMemory() as peak: ...; peak.bytes`.
 
     On Linux it counts from the start of the block; elsewhere the process's peak so far is all that the system tells.
-    With CUDA it is the device's.
+
+    Args:
+        device: where the work is done: on a GPU, its memory is meant; else that of the process.
     """
 
     bytes: int
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
     def __enter__(self) -> "PeakMemory":
         self.bytes = 0
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
         else:
             _reset_peak()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak()
+        on_gpu = self._device.type == "cuda"
+        self.bytes = torch.cuda.max_memory_allocated(self._device) if on_gpu else _peak()
 
 
 def _reset_peak() -> None:

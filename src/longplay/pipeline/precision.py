@@ -1,5 +1,6 @@
 """In which precision the lm computes."""
 
+import logging
 from typing import Literal, cast, get_args
 
 import torch
@@ -16,7 +17,11 @@ AUTO = "auto"
 COMPILED = frozenset({"int8-compiled", "int4"})
 """By kernels of our own (`nn/compiled.py`)."""
 QUANTIZED = COMPILED | {"int8"}
+LARGE = 100_000_000
+"""Parameters from which on an lm without an int8 form deserves a word."""
 PRECISIONS: tuple[str, ...] = (AUTO, *get_args(Precision))
+
+logger = logging.getLogger(__name__)
 
 
 def check_precision(name: str) -> str:
@@ -79,6 +84,12 @@ def settle(system: System, name: str, precision: str) -> Precision:
         compiles = processor.can_compile() and compiled.fits(lm.config.head_dim)
         close = found is not None and found.is_close(compiles)
         precision = ("int8-compiled" if compiles else "int8") if close else "float32"
+        if known and found is None and sum(weights.numel() for weights in lm.parameters()) > LARGE:
+            logger.warning(
+                "%s: its language model computes in float32; `longplay models quantize %s` makes an int8 form once, which is several times faster",
+                name,
+                name,
+            )
     if precision in QUANTIZED:
         found = found or quantize_and_keep(system, name, kind_of(precision))
         lm.prepare(found.decoder(lm, precision in COMPILED))

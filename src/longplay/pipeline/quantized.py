@@ -179,12 +179,17 @@ def quantize_model(name_or_path: str | Path, kind: Kind = "int8", offline: bool 
 def quantize_and_keep(system: System, name: str, kind: Kind = "int8") -> Quantized:
     """As `quantize_model`, for a system that is open, which messages call `name`; a form that cannot be kept is used all the same."""
     assert system.lm is not None
-    logger.info("quantizing the lm of %s, once", name)
+    logger.warning("%s: its language model is made %s, once; a large one takes minutes", name, kind)
     made = quantize_lm(system.lm, system.text_tokenizer, kind)
     try:
         save_quantized(system, made, kind)
     except OSError as error:
-        logger.info("%s: cannot be kept (%s)", system.lm_directory / file_of(kind), error.strerror)
+        place = system.lm_directory / file_of(kind)
+        logger.warning(
+            "%s: cannot be kept (%s), so it is made again each time; copy the model to where it can",
+            place,
+            error.strerror,
+        )
     return made
 
 

@@ -5,6 +5,7 @@ import logging
 import torch
 
 from longplay.checkpoint.system import System
+from longplay.models.codec import Codec
 from longplay.models.flow import Flow
 from longplay.nn import processor
 from longplay.nn.hifigan import HifiganGenerator
@@ -35,16 +36,27 @@ def speed_up(system: System) -> None:
         LongplayError: a kernel cannot be compiled.
     """
     dtype = synthesis_dtype(system.device)
-    kernels = system.device.type == "cpu" and processor.can_compile()
     if system.codec is not None:
         system.codec.decode_in(dtype)
-        decoder = system.codec.decoder
-        if kernels and dtype == torch.float32 and isinstance(decoder, HifiganGenerator):
-            decoder.use_kernels()
+        if dtype == torch.float32:
+            use_kernels(system.codec, system.device)
     if system.flow is not None:
         system.flow.compute_in(dtype)
-        if kernels:
+        if system.device.type == "cpu" and processor.can_compile():
             use_int8(system.flow)
+
+
+def use_kernels(codec: Codec, device: torch.device) -> bool:
+    """Let kernels of our own decode, of a published codec in float32 on a CPU; says whether they do.
+
+    Raises:
+        LongplayError: a kernel cannot be compiled.
+    """
+    decoder = codec.decoder
+    if device.type != "cpu" or not processor.can_compile() or not isinstance(decoder, HifiganGenerator):
+        return False
+    decoder.use_kernels()
+    return True
 
 
 @torch.inference_mode()

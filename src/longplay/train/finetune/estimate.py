@@ -48,7 +48,7 @@ def estimate(stage: LMStage, loop: LoopConfig, run: Path) -> Estimate:
     parallel = Parallel(loop.model_copy(update={"trackers": ()}), run)
     device = parallel.device
     free = _free(device)
-    with PeakMemory() as peak:
+    with PeakMemory(device) as peak:
         updater = Updater(stage, loop, parallel)
         for step in (0, 1):  # whatever happens only once happens here
             updater.update(step)
