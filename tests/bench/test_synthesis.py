@@ -30,6 +30,9 @@ def test_the_flow_in_windows_is_measured_beside_the_whole(tiny: str) -> None:
     assert [row.name for row in report.rows] == [*(f"windows, {form}" for form in forms), "whole piece of 2 s, float32"]
     assert report.setting["evaluations"] == 6
     assert [list(curve.seconds) for curve in report.curves] == [[1, 2, 4]] * len(forms) + [[0.5, 1, 2]]
+    whole = report.rows[-1].values["s_per_s"]
+    for row in report.rows[:-1]:
+        assert row.values["times_baseline"] == pytest.approx(whole / row.values["s_per_s"])
     for row in report.rows:
         assert row.values["times_real_time"] == pytest.approx(1 / row.values["s_per_s"])
         assert row.values["gflop_per_s_of_music"] > 0
@@ -60,7 +63,7 @@ def test_a_decoder_of_several_codebooks_is_measured_too(tmp_path: Path) -> None:
 
 def test_the_pipeline_s_time_first_sound_and_memory(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PipelineBench, "_from_command", lambda self: 1.5)
-    report = PipelineBench(tiny, (1, 2, 4), baseline_seconds=1).run()
+    report = PipelineBench(tiny, (1, 2, 4), baseline_seconds=1, repeats=2).run()
     assert [row.name for row in report.rows] == [
         "1 s",
         "2 s",
@@ -71,6 +74,9 @@ def test_the_pipeline_s_time_first_sound_and_memory(tiny: str, monkeypatch: pyte
     for row in report.rows[:4]:
         assert 0 < row.values["first_sound_s"] <= row.values["s_per_s"] * 4
         assert row.values["peak_memory_gb"] > 0
+        assert row.values["spread"] >= 0
+    baseline = report.rows[3].values["s_per_s"]
+    assert report.rows[2].values["times_baseline"] == pytest.approx(baseline / report.rows[2].values["s_per_s"])
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ Also how long the first sound takes, in this process and from the command on, an
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,10 +15,12 @@ import torch
 from longplay.audio.file import Wav
 from longplay.bench.limits import CPU, machine, measure_limits
 from longplay.bench.lm import RANDOM
+from longplay.bench.measure import Timing
 from longplay.bench.models import open_pipeline
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.engine.memory import PeakMemory
 from longplay.errors import UserError
+from longplay.pipeline import Pipeline
 from longplay.pipeline.precision import AUTO
 from longplay.pipeline.steps import Steps
 from longplay.pipeline.stream import silent
@@ -25,6 +28,8 @@ from longplay.prompt import GenerationOptions, Prompt
 
 PROMPT = Prompt(text="calm piano music")
 _HEADER_BYTES = 44
+_BASELINE = 0.0
+"""Stands for its length among the others."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class PipelineBench:
         options: of every piece, but for the seconds.
         baseline_seconds: of music that the baseline makes; 0 leaves it out.
         device: where.
+        repeats: rounds of all lengths and the baseline, of which the medians count.
     """
 
     model: str
@@ -46,6 +52,7 @@ class PipelineBench:
     options: GenerationOptions = field(default_factory=lambda: GenerationOptions(seed=0))
     baseline_seconds: float = 10.0
     device: torch.device = CPU
+    repeats: int = 1
 
     def run(self) -> BenchReport:
         """Measure, the shortest piece first: memory that was once used is seldom given back.
@@ -57,27 +64,37 @@ class PipelineBench:
         pipeline = open_pipeline(self.model, self.precision, self.device)
         _consume(pipeline.stream(PROMPT, self._options(2.0)))  # warms up
         limits = measure_limits(self.device)
-        rows, costs = [], []
-        for seconds in self.lengths:
-            with PeakMemory(self.device) as peak:
-                made = _consume(pipeline.stream(PROMPT, self._options(seconds)))
-            costs.append(made.seconds)
-            rows.append(Row(f"{seconds:g} s", _values(made, seconds, peak.bytes)))
+        made, peaks = self._rounds(pipeline)
+        rows = [Row(f"{seconds:g} s", _values(made[seconds], seconds, peaks[seconds])) for seconds in self.lengths]
         if self.baseline_seconds:
-            options = self._options(self.baseline_seconds).settle(PROMPT)
-            steps = Steps(pipeline.system, self.model, options, silent)
-            with PeakMemory(self.device) as peak:
-                made = _consume(_in_sequence(steps))
-            values = _values(made, self.baseline_seconds, peak.bytes)
+            values = _values(made[_BASELINE], self.baseline_seconds, peaks[_BASELINE])
+            rows = [Row(row.name, _compared(row.values, values["s_per_s"])) for row in rows]
             rows.append(Row(f"{self.baseline_seconds:g} s, one stage after the other", values))
         if not self.model.startswith(RANDOM):
             rows.append(Row("from the command on", {"first_sound_s": self._from_command()}))
         given = {
             name: value for name, value in self.options.dump().items() if value != GenerationOptions().dump()[name]
         }
-        setting = {"precision": str(pipeline.precision), **given, **machine(self.device)}
+        setting = {"precision": str(pipeline.precision), "repeats": self.repeats, **given, **machine(self.device)}
+        costs = [Timing(tuple(each.seconds for each in made[seconds])).median for seconds in self.lengths]
         curve = Curve("all stages at the same time", self.lengths, costs)
         return BenchReport("pipeline", self.model, setting, limits.values(), rows, [curve])
+
+    def _rounds(self, pipeline: Pipeline) -> tuple[dict[float, list["_Made"]], dict[float, int]]:
+        """Every length, and the baseline, in each of the rounds; the memory that each needed in the first."""
+        made: dict[float, list[_Made]] = defaultdict(list)
+        peaks: dict[float, int] = {}
+        for _ in range(self.repeats):
+            for seconds in self.lengths:
+                with PeakMemory(self.device) as peak:
+                    made[seconds].append(_consume(pipeline.stream(PROMPT, self._options(seconds))))
+                peaks.setdefault(seconds, peak.bytes)
+            if self.baseline_seconds:
+                options = self._options(self.baseline_seconds).settle(PROMPT)
+                with PeakMemory(self.device) as peak:
+                    made[_BASELINE].append(_consume(_in_sequence(Steps(pipeline.system, self.model, options, silent))))
+                peaks.setdefault(_BASELINE, peak.bytes)
+        return made, peaks
 
     def _options(self, seconds: float) -> GenerationOptions:
         return self.options.model_copy(update={"seconds": seconds})
@@ -131,10 +148,17 @@ def _consume(chunks: Iterable[Wav]) -> _Made:
     return _Made(first, time.perf_counter() - start)
 
 
-def _values(made: _Made, seconds: float, peak: int) -> dict[str, float]:
+def _values(made: Sequence[_Made], seconds: float, peak: int) -> dict[str, float]:
+    timing = Timing(tuple(each.seconds for each in made))
     return {
-        "s_per_s": made.seconds / seconds,
-        "times_real_time": seconds / made.seconds,
-        "first_sound_s": made.first,
+        "s_per_s": timing.median / seconds,
+        "spread": timing.spread,
+        "times_real_time": seconds / timing.median,
+        "first_sound_s": Timing(tuple(each.first for each in made)).median,
         "peak_memory_gb": peak / 1e9,
     }
+
+
+def _compared(values: Mapping[str, float], baseline: float) -> dict[str, float]:
+    """With the speed relative to that of the baseline, by its cost per second of music."""
+    return {**values, "times_baseline": baseline / values["s_per_s"]}

@@ -124,6 +124,7 @@ def pipeline(
     solver: options.SolverOption = None,
     cache: options.CacheOption = None,
     history_seconds: options.HistorySecondsOption = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds of all lengths, of which the medians count.")] = 3,
     device: Device = "cpu",
     threads: Threads = None,
     json: Json = None,
@@ -137,7 +138,7 @@ def pipeline(
         seed=0, fast=fast, num_steps=num_steps, solver=solver, cache=cache, history_seconds=history_seconds
     )
     lengths = (seconds / 4, seconds / 2, seconds) if shortest is None else (shortest, seconds)
-    show(PipelineBench(model, lengths, precision, given, baseline_seconds, place).run(), json)
+    show(PipelineBench(model, lengths, precision, given, baseline_seconds, place, repeats).run(), json)
 
 
 @app.command()
