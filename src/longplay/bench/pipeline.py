@@ -101,19 +101,8 @@ class PipelineBench:
 
     def _from_command(self) -> float:
         command = [sys.executable, "-m", "longplay", "generate", PROMPT.text, "--output", "-", "--fade", "0"]
-        command += [
-            "--seconds",
-            "10",
-            "--seed",
-            "0",
-            "--model",
-            self.model,
-            "--precision",
-            self.precision,
-            "--device",
-            str(self.device),
-        ]
-        command += [*(["--fast"] if self.options.fast else [])]
+        given = f"--seconds 10 --seed 0 --precision {self.precision} --device {self.device}"
+        command += ["--model", self.model, *given.split(), *(["--fast"] if self.options.fast else [])]
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
