@@ -1,5 +1,6 @@
 """`longplay train` from its real entry point."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -67,6 +68,23 @@ def test_a_run_logs_to_stderr_and_records_where_it_comes_from(folder: Path) -> N
     assert failed.returncode == 2, failed.stderr
     assert "error: manifest nothing.jsonl" in failed.stderr
     assert yaml.safe_load((folder / "run/run.yaml").read_text())["loop"]["steps"] == 2
+
+
+def test_a_start_that_is_refused_leaves_what_was_there(folder: Path) -> None:
+    assert longplay(folder, *RUN).returncode == 0
+    before = {path: path.read_bytes() for path in (folder / "run").glob("*.*")}
+    done = longplay(folder, *RUN, "--set", "tokenizer.latent_dim=8")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert {path: path.read_bytes() for path in (folder / "run").glob("*.*")} == before
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is not None, reason="trackio is installed")
+def test_a_tracker_that_is_not_installed_is_named(folder: Path) -> None:
+    done = longplay(folder, *RUN, "--set", "loop.trackers=[trackio]")
+    assert done.returncode == 2
+    assert "error: loop.trackers: trackio is not installed; `pip install trackio`, or leave it out" in done.stderr
+    assert not (folder / "run").exists()
 
 
 @pytest.mark.slow

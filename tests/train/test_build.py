@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from longplay.checkpoint.store import save_tensors
 from longplay.data.token_windows import TokenTrack
-from longplay.errors import CheckpointError, ConfigError
+from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.lm import LM, LMConfig
 from longplay.text import TextTokenizer
 from longplay.train.build import CONFIGS, _start_from, build_stage, load_stage_config
@@ -85,7 +86,8 @@ def test_a_run_starts_from_qwen(tracks: list[TokenTrack], tmp_path: Path, monkey
     (tmp_path / "config.json").write_text(json.dumps(sizes))
     TextTokenizer.train(["slow piano", "fast drums"] * 4, 280).save(tmp_path / "tokenizer.json")
     monkeypatch.setattr("longplay.train.build.read_token_tracks", lambda data, split: tracks)
-    monkeypatch.setattr("longplay.train.build.load_tokenizer", lambda name: None)
+    same_rate = SimpleNamespace(config=SimpleNamespace(frame_rate=20.0))
+    monkeypatch.setattr("longplay.train.build.load_tokenizer", lambda name: same_rate)
     overrides = [
         f"init={tmp_path}", "lm.text_vocab_size=400", "lm.codebook_size=16", "lm.code_rate=20", "lm.dim=16", "lm.num_layers=1",
         "lm.num_heads=2", "lm.num_kv_heads=1", "lm.intermediate_dim=24", "lm.context_frames=20", "row_positions=null", "batch_size=4",
@@ -103,7 +105,17 @@ def test_a_run_starts_from_qwen(tracks: list[TokenTrack], tmp_path: Path, monkey
         )
     with pytest.raises(CheckpointError, match="its num_layers is 1, the config's lm.num_layers 2; set lm.num_layers=1"):
         build_stage(load_stage_config("base-pretrain", [*overrides, "lm.num_layers=2"]), tmp_path, tmp_path / "run")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        ConfigError, match="lm.code_rate = 75: of the tokenizer's codes a second there are 20; set lm.code_rate=20"
+    ):
+        build_stage(load_stage_config("base-pretrain", [*overrides, "lm.code_rate=75"]), tmp_path, tmp_path / "run")
+    same_rate.config.frame_rate = 86.1328125
+    with pytest.raises(ConfigError, match="there are 86.1328; train one with a whole number"):
+        build_stage(config, tmp_path, tmp_path / "run")
+    same_rate.config.frame_rate = 20.0
+    with pytest.raises(TrainingError, match="t0: has code 1[0-9], and lm.codebook_size is 8; set it to the size"):
+        build_stage(load_stage_config("base-pretrain", [*overrides, "lm.codebook_size=8"]), tmp_path, tmp_path / "run")
+    same_rate.config.frame_rate = 75.0
     with pytest.raises(CheckpointError, match="no such directory; give a model directory, 'nano' or a name on a hub"):
         build_stage(load_stage_config("base-finetune"), tmp_path, tmp_path / "run")
 

@@ -25,7 +25,12 @@ def run(
         ),
     ],
     directory: Annotated[Path, typer.Option("--run", help="Run directory; a run that is there is resumed.")],
-    data: Annotated[Path, typer.Option(help="Manifest (tokenizer, codec) or folder of token shards (lm, flow).")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Manifest (tokenizer, codec), or folder of token shards (lm, flow), also an address such as s3://..."
+        ),
+    ],
     override: Annotated[list[str] | None, typer.Option("--set", help="Config override, e.g. loop.steps=2000.")] = None,
     budget_seconds: Annotated[float | None, typer.Option(help="Stop, resumably, after this time.")] = None,
     threads: Annotated[

@@ -21,6 +21,7 @@ from longplay.prompt import MAX_SECONDS, Section, parse_sections
 
 REQUIRED = ("utt", "text", "semantic_token")
 PUBLISHED_VALID_SHARE = 0.05
+SHARDS = (".parquet", ".tar")
 
 
 class ShardKind(NamedTuple):
@@ -108,7 +109,7 @@ def read_tables(folder: Path | str, split: Split, kind: ShardKind = TOKENS) -> d
         TrainingError: there is no shard, or one has other columns or another version.
     """
     shards = open_folder(folder)
-    tables = {name: _read_table(shards, name, split, kind) for name in shards.files(".parquet", ".tar")}
+    tables = {name: _read_table(shards, name, split, kind) for name in shards.files(*SHARDS)}
     if not tables:
         raise TrainingError(f"{folder}: holds no {kind.several}; make them with `{kind.command}`")
     return tables

@@ -15,7 +15,7 @@ from longplay.checkpoint.system import lm_digest, load_config, load_system, load
 from longplay.config import merge, override, read_yaml
 from longplay.data.manifest import Split, read_manifest
 from longplay.data.token_windows import TokenTrack, read_token_tracks
-from longplay.errors import CheckpointError, ConfigError
+from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.lm import LM
 from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
@@ -66,12 +66,12 @@ def _read(name: str, changing: tuple[str, ...] = ()) -> dict[str, Any]:
     return data if like is None else merge(_read(str(like), (*changing, name)), data)
 
 
-def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
+def build_stage(config: StageConfig, data: Path | str, run: Path) -> Stage:
     """The stage of `config` over `data`; a new text tokenizer is written to `run`.
 
     Args:
         config: of any stage.
-        data: a manifest (tokenizer, codec) or a folder of token shards (lm, flow).
+        data: a manifest (tokenizer, codec) or a folder of token shards (lm, flow), by path or address.
         run: the run directory.
 
     Raises:
@@ -82,14 +82,29 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
     """
     torch.manual_seed(config.loop.seed)
     if isinstance(config, AudioStageConfig):
-        return AudioStage(config, audio_files(data, "train", config.stage), audio_files(data, "valid", config.stage))
+        manifest = Path(data)
+        return AudioStage(
+            config, audio_files(manifest, "train", config.stage), audio_files(manifest, "valid", config.stage)
+        )
     train, held_out = read_token_tracks(data, "train"), read_token_tracks(data, "valid")
     if isinstance(config, FlowStageConfig):
         codec = load_system(config.codec).codec
         if codec is None:
             raise CheckpointError(f"{config.codec}: holds no codec; give the model directory of a codec run")
+        _check_fit("flow.latent_dim", config.flow.latent_dim, codec.config.latent_dim, "the codec's latents have")
+        _check_fit(
+            "flow.frame_rate",
+            config.flow.frame_rate,
+            codec.config.frame_rate,
+            "of the codec's latents a second there are",
+        )
+        _check_codes("flow", config.flow.codebook_size, (*train, *held_out))
         return FlowStage(config, codec, train, held_out, begins=not (run / CHECKPOINT).exists())
     tokenizer = load_tokenizer(config.tokenizer)
+    _check_fit(
+        "lm.code_rate", config.lm.code_rate, tokenizer.config.frame_rate, "of the tokenizer's codes a second there are"
+    )
+    _check_codes("lm", config.lm.codebook_size, (*train, *held_out))
     init = None if config.init is None else locate(str(config.init))
     text = _text_tokenizer(config, init, run, train)
     kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()
@@ -102,6 +117,31 @@ def build_stage(config: StageConfig, data: Path, run: Path) -> Stage:
     if config.lora is not None:
         add_lora(stage.model, config.lora)
     return stage
+
+
+def _check_fit(key: str, given: float, needed: float, what: str) -> None:
+    """Refuse a config that is about other codes or latents than there are.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if given != needed:
+        remedy = f"set {key}={needed:g}" if needed == int(needed) else "train one with a whole number"
+        raise ConfigError(f"{key} = {given:g}: {what} {needed:g}; {remedy}")
+
+
+def _check_codes(stage: str, size: int, tracks: Sequence[TokenTrack]) -> None:
+    """Refuse shards of a tokenizer with more codes.
+
+    Raises:
+        TrainingError: naming the piece.
+    """
+    for track in tracks:
+        largest = int(track.semantic.max(initial=0))
+        if largest >= size:
+            raise TrainingError(
+                f"{track.utt}: has code {largest}, and {stage}.codebook_size is {size}; set it to the size of the tokenizer's codebook"
+            )
 
 
 def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, float]]:

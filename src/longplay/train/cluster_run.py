@@ -55,7 +55,7 @@ class _Mailbox:
 
 def train_on_ray(
     config: StageConfig,
-    data: Path,
+    data: Path | str,
     run: Path,
     workers: int,
     budget_seconds: float,
@@ -91,7 +91,7 @@ def train_on_ray(
     trainer = TorchTrainer(
         _work,
         train_loop_config={
-            "call": (config, data.resolve(), run, budget_seconds),
+            "call": (config, data if "://" in str(data) else Path(data).resolve(), run, budget_seconds),
             "folder": Path.cwd(),
             "threads": threads or max(1, (os.cpu_count() or 1) // workers),
             "mailbox": mailbox,

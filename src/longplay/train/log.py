@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from longplay.errors import ConfigError
 from longplay.report import save_figure
 from longplay.train.parallel import Parallel
 
@@ -29,10 +28,7 @@ class Log:
             return
         run.mkdir(parents=True, exist_ok=True)
         _end_torn_line(run / METRICS)
-        try:
-            self.accelerator.init_trackers(f"longplay-{name}")
-        except ImportError as error:
-            raise ConfigError(f"loop.trackers: {error}; install the package, or leave the tracker out") from None
+        self.accelerator.init_trackers(f"longplay-{name}")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics after `step` updates."""

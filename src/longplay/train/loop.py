@@ -20,6 +20,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -44,6 +45,7 @@ def train(
     run: Path,
     budget_seconds: float = math.inf,
     parallel: Parallel | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> int:
     """Train `stage` in the directory `run` until `config.steps`, the budget, or SIGINT/SIGTERM; resume what is there.
 
@@ -53,6 +55,7 @@ def train(
         run: its directory.
         budget_seconds: stop, resumably, after this time.
         parallel: the processes; default those that this one was started among.
+        begun: called once what is there has been resumed, before the first step.
 
     Returns:
         The number of steps done in total.
@@ -65,19 +68,28 @@ def train(
     parallel = parallel or Parallel(config, run)
     with parallel.loss_of_a_process(run):
         try:
-            return _train(stage, config, run, budget_seconds, parallel)
+            return _train(stage, config, run, budget_seconds, parallel, begun)
         except OSError as error:
             name = error.filename or run
             raise TrainingError(f"{name}: {error.strerror}; the last checkpoint in {run} is intact") from None
 
 
-def _train(stage: Stage, config: LoopConfig, run: Path, budget_seconds: float, parallel: Parallel) -> int:
+def _train(
+    stage: Stage,
+    config: LoopConfig,
+    run: Path,
+    budget_seconds: float,
+    parallel: Parallel,
+    begun: Callable[[], None] | None,
+) -> int:
     stage.model.to(parallel.device)
     average = Average(stage.model, config.ema_decay, keep=parallel.is_main)
     updater = Updater(stage, config, parallel)
     if parallel.sharded:
         average.shard(stage.model)
     first = resume(stage, updater, average, run)
+    if begun is not None:
+        begun()
     with _StopFlag() as stop:
         started = time.monotonic()
         log = Log(run, stage.name, parallel)

@@ -7,6 +7,7 @@ in `accumulate` parts. So a run gives the same weights, up to rounding, however 
 import contextlib
 import datetime
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class Parallel:
             raise ConfigError(
                 "training needs the package accelerate; install it with: pip install 'longplay[train]'"
             ) from None
+        for name in config.trackers:  # Accelerate goes on without
+            if importlib.util.find_spec(name) is None:
+                raise ConfigError(f"loop.trackers: {name} is not installed; `pip install {name}`, or leave it out")
         self.config = config
         self._ddp = DistributedDataParallelKwargs()
         try:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import logging
 import math
+import os
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 import yaml
 
 import longplay
+from longplay.data.storage import open_folder
+from longplay.data.token_windows import SHARDS
 from longplay.files import write_text
 from longplay.train.build import StageConfig, build_stage
 from longplay.train.loop import train
@@ -26,14 +30,14 @@ STARTS = "starts.jsonl"
 _TAIL = 1 << 16
 
 
-def train_run(config: StageConfig, data: Path, run: Path, budget_seconds: float = math.inf) -> int:
+def train_run(config: StageConfig, data: Path | str, run: Path, budget_seconds: float = math.inf) -> int:
     """Train the stage of `config` on `data` in `run`, or go on with it; returns the number of steps done in total.
 
-    The config is written once the data has been read, so that a start that fails leaves what was there.
+    The config is written once the data has been read and the run fits it, so that a start that fails leaves what was there.
 
     Args:
         config: of any stage.
-        data: a manifest (tokenizer, codec) or a folder of token shards (lm, flow).
+        data: a manifest (tokenizer, codec) or a folder of token shards (lm, flow), which may be an address as `s3://...`.
         run: the run directory.
         budget_seconds: stop, resumably, after this time.
 
@@ -46,15 +50,14 @@ def train_run(config: StageConfig, data: Path, run: Path, budget_seconds: float 
     try:
         with parallel.accelerator.main_process_first():  # a new text tokenizer is learnt once
             stage = build_stage(config, data, run)
-        if parallel.is_main:
-            _record_start(config, data, run, parallel)
-        return train(stage, config.loop, run, budget_seconds, parallel)
+        begun = partial(_record_start, config, data, run, parallel) if parallel.is_main else None
+        return train(stage, config.loop, run, budget_seconds, parallel, begun)
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
-def _record_start(config: StageConfig, data: Path, run: Path, parallel: Parallel) -> None:
+def _record_start(config: StageConfig, data: Path | str, run: Path, parallel: Parallel) -> None:
     write_text(run / CONFIG, yaml.safe_dump(config.dump(), sort_keys=False))
     start: dict[str, Any] = {
         "time": round(time.time(), 1),
@@ -80,15 +83,15 @@ def read_starts(run: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def data_digest(data: Path) -> str:
+def data_digest(data: Path | str) -> str:
     """SHA-256 of a manifest, or over name, size and last 64 KiB (parquet's footer) of every token shard."""
-    if data.is_file():
-        return hashlib.sha256(data.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    for path in sorted(data.glob("*.parquet")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
+    if Path(data).is_file():
+        return hashlib.sha256(Path(data).read_bytes()).hexdigest()
+    digest, shards = hashlib.sha256(), open_folder(data)
+    for name in shards.files(*SHARDS):
+        with shards.open(name) as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(f"{name} {size}\n".encode())
             file.seek(max(0, size - _TAIL))
             digest.update(file.read())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Sample audio and spectrogram pictures of a run."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def write_sample(stem: Path, original: Tensor | None, made: Tensor, sample_rate:
     wavs = {title: signal.float().clamp(-1, 1).numpy() for title, signal in signals.items()}
     for title, wav in wavs.items():
         name = stem.with_name(stem.name + (".original.wav" if title == "original" else ".wav"))
-        sf.write(name, wav, sample_rate, subtype="PCM_16")
+        try:
+            sf.write(name, wav, sample_rate, subtype="PCM_16")
+        except sf.LibsndfileError as error:  # a full disk, as the rest of a run hears of it
+            raise OSError(errno.EIO, error.error_string, str(name)) from None
     draw_spectrograms(wavs, sample_rate, stem.with_name(stem.name + ".png"))
 
 
