@@ -9,6 +9,7 @@ Every file appears complete or not at all. A build that was stopped goes on; one
 changed, and nothing else.
 """
 
+import math
 import os
 from collections.abc import Collection
 from functools import partial
@@ -20,7 +21,7 @@ from longplay.data.captions import Description, captions, moods, passages
 from longplay.data.hearing import hear, heard
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Split, Track
-from longplay.data.quality import LIMITS, Quality
+from longplay.data.quality import LIMITS, Quality, flags
 from longplay.data.recordings import Given, GroupBy, Recording, splits
 from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
 from longplay.data.tags import Heard
@@ -30,6 +31,7 @@ from longplay.prompt import Section
 
 MIN_CODEC_RATE, MIN_CODEC_BAND = 44100, 15000
 MIN_SECTION_SECONDS = 0.5
+LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
 
 
 class Built(NamedTuple):
@@ -98,12 +100,14 @@ def _assemble(
 ) -> Built:
     ordered = sorted(recordings, key=lambda each: (SPLIT_ORDER.index(split[each.id]), each.id))
     by_id = {each.id: each for each in ordered if each.id not in dropped}
-    kept = store.select(by_id, drop)
     prepared = {name: store.preparation(name) for name in by_id}
+    kept = store.select(
+        sorted(by_id, key=lambda name: (SPLIT_ORDER.index(split[name]), *_worse(by_id[name], prepared[name]))), drop
+    )
     quality = {name: made.quality for name, made in prepared.items() if made and made.quality}
     tracks = []
-    for name, facts in kept.facts.items():
-        made = prepared[name]
+    for name in (name for name in by_id if name in kept.facts):
+        facts, made = kept.facts[name], prepared[name]
         assert made is not None
         path = by_id[name].path if store.reference else store.audio(name)
         tracks.append(_track(by_id[name], facts, made, heard(store, name), split[name], _relative(path, store.root)))
@@ -114,6 +118,15 @@ def _assemble(
             f"none of {len(recordings)} recordings can be used ({', '.join(reasons)}); see {store.root / 'dropped.jsonl'}"
         )
     return Built(corpus, quality)
+
+
+def _worse(recording: Recording, made: Preparation | None) -> tuple[float, ...]:
+    """Of two copies the one with the lesser numbers stays: fewer flags, more of the treble, longer, not coded with loss."""
+    if made is None or made.quality is None:
+        return (math.inf,)
+    found = made.quality
+    treble, seconds = found.bandwidth // 1000, round(found.seconds)
+    return len(flags(found)), -treble, -seconds, recording.path.suffix.lower() not in LOSSLESS
 
 
 def _relative(path: Path, root: Path) -> str:
