@@ -17,8 +17,9 @@ from longplay.errors import ConfigError, PromptError, UserError
 from longplay.prompt import LABELS, Label, Section
 
 DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
-# To be reported, not overlooked.
-NOT_DECODED = tuple(f".{name}" for name in "m4a aac wma ape wv webm mp4 mka mov mp2 tta mid midi".split())
+NOT_DECODED = (  # to be reported, not overlooked
+    ".m4a", ".aac", ".wma", ".ape", ".wv", ".webm", ".mp4", ".mka", ".mov", ".mp2", ".tta", ".mid", ".midi",
+)  # fmt: skip
 AUDIO = frozenset((*DECODED, *NOT_DECODED))
 NAMES = {"caption": "captions", "text": "captions", "artist": "author", "license": "licence", "utt": "id"}
 PATHS = ("path", "audio", "audio_filepath", "file")
