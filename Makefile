@@ -10,7 +10,7 @@ demo: $(VENV)/runtime  ## install and write demo.wav: 20 s of 48 kHz music from 
 	$(BIN)/longplay generate "calm ambient piano with soft strings" --seconds 20 --seed 8 --output demo.wav
 
 test: $(VENV)/dev  ## the whole test suite, a file on each core at a time
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/dev  ## lint, format, types, import layers
 	$(BIN)/ruff check .

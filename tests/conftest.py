@@ -10,6 +10,12 @@ from golden_fixtures import GOLDEN, Golden
 install_import_hook(["longplay.nn", "longplay.models"], "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: nothing is left to do beside the last one of a parallel run, so that should be short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def golden_directory() -> Path:
     """The golden fixtures; tests that need them are skipped where they are absent."""
