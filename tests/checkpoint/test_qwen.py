@@ -1,7 +1,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,12 +8,12 @@ import torch
 from longplay.checkpoint.qwen import AUDIO_SIDE, INDEX_FILE, WEIGHTS_FILE, is_qwen, read_weights
 from longplay.checkpoint.store import load_tensors, save_tensors
 from longplay.errors import CheckpointError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
 from longplay.text import TextTokenizer
 from longplay.train.init import start_from
+from tiny_lm import tiny_config
 
-SIZES: dict[str, Any] = {"dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_dim": 48}
-CONFIG = LMConfig(text_vocab_size=320, codebook_size=16, code_rate=20, num_labels=5, **SIZES)
+CONFIG = tiny_config(text_vocab_size=320)
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,14 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = transformers.Qwen2ForCausalLM(
         transformers.Qwen2Config(
-            vocab_size=320,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=48,
-            rope_theta=1e6,
-            rms_norm_eps=1e-6,
+            vocab_size=CONFIG.text_vocab_size,
+            hidden_size=CONFIG.dim,
+            num_hidden_layers=CONFIG.num_layers,
+            num_attention_heads=CONFIG.num_heads,
+            num_key_value_heads=CONFIG.num_kv_heads,
+            intermediate_size=CONFIG.intermediate_dim,
+            rope_theta=CONFIG.rope_theta,
+            rms_norm_eps=CONFIG.norm_eps,
             tie_word_embeddings=False,
         )
     )

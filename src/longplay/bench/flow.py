@@ -72,7 +72,7 @@ class FlowBench:
             curve = Curve("whole piece, float32", *self._curve(partial(self._whole, flow), length))
             flops = count_flops(self._whole(flow, length)) / length
             cost = curve.cost[-1] / length
-            rows = [Row(row.name, {**row.values, "times_baseline": cost / row.values["s_per_s"]}) for row in rows]
+            rows = [row.against(cost) for row in rows]
             rows.append(
                 Row(f"whole piece of {length:g} s, float32", self._row(cost, 0.0, flops, limits.gemm["float32"]))
             )

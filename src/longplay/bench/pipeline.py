@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -68,7 +69,7 @@ class PipelineBench:
         rows = [Row(f"{seconds:g} s", _values(made[seconds], seconds, peaks[seconds])) for seconds in self.lengths]
         if self.baseline_seconds:
             values = _values(made[_BASELINE], self.baseline_seconds, peaks[_BASELINE])
-            rows = [Row(row.name, _compared(row.values, values["s_per_s"])) for row in rows]
+            rows = [row.against(values["s_per_s"]) for row in rows]
             rows.append(Row(f"{self.baseline_seconds:g} s, one stage after the other", values))
         if not self.model.startswith(RANDOM):
             rows.append(Row("from the command on", {"first_sound_s": self._from_command()}))
@@ -82,18 +83,19 @@ class PipelineBench:
 
     def _rounds(self, pipeline: Pipeline) -> tuple[dict[float, list["_Made"]], dict[float, int]]:
         """Every length, and the baseline, in each of the rounds; the memory that each needed in the first."""
+        work: dict[float, Callable[[], Iterable[Wav]]] = {
+            seconds: partial(pipeline.stream, PROMPT, self._options(seconds)) for seconds in self.lengths
+        }
+        if self.baseline_seconds:
+            options = self._options(self.baseline_seconds).settle(PROMPT)
+            work[_BASELINE] = partial(_in_sequence, Steps(pipeline.system, self.model, options, silent))
         made: dict[float, list[_Made]] = defaultdict(list)
         peaks: dict[float, int] = {}
         for _ in range(self.repeats):
-            for seconds in self.lengths:
+            for length, begin in work.items():
                 with PeakMemory(self.device) as peak:
-                    made[seconds].append(_consume(pipeline.stream(PROMPT, self._options(seconds))))
-                peaks.setdefault(seconds, peak.bytes)
-            if self.baseline_seconds:
-                options = self._options(self.baseline_seconds).settle(PROMPT)
-                with PeakMemory(self.device) as peak:
-                    made[_BASELINE].append(_consume(_in_sequence(Steps(pipeline.system, self.model, options, silent))))
-                peaks.setdefault(_BASELINE, peak.bytes)
+                    made[length].append(_consume(begin()))
+                peaks.setdefault(length, peak.bytes)
         return made, peaks
 
     def _options(self, seconds: float) -> GenerationOptions:
@@ -146,8 +148,3 @@ def _values(made: Sequence[_Made], seconds: float, peak: int) -> dict[str, float
         "first_sound_s": Timing(tuple(each.first for each in made)).median,
         "peak_memory_gb": peak / 1e9,
     }
-
-
-def _compared(values: Mapping[str, float], baseline: float) -> dict[str, float]:
-    """With the speed relative to that of the baseline, by its cost per second of music."""
-    return {**values, "times_baseline": baseline / values["s_per_s"]}

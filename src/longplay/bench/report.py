@@ -22,6 +22,10 @@ class Row:
     name: str
     values: Mapping[str, float]
 
+    def against(self, cost: float) -> "Row":
+        """With its speed relative to that of a baseline which takes `cost` seconds per second of music."""
+        return Row(self.name, {**self.values, "times_baseline": cost / self.values["s_per_s"]})
+
 
 @dataclass(frozen=True)
 class Curve:
