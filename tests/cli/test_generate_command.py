@@ -99,6 +99,32 @@ def test_count_numbers_files_and_counts_seeds_up(generate, tmp_path: Path) -> No
     assert not np.array_equal(Audio.load("x-1.flac").wav, Audio.load("x-2.flac").wav)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 8])
+def test_pieces_that_are_made_at_once_are_those_of_their_seeds(
+    generate, run, song: Path, tiny: Path, monkeypatch, at_once: int
+) -> None:
+    monkeypatch.setattr("longplay.cli.produce.AT_ONCE", at_once)
+    outcome = generate("x", "-o", "x.flac", "--seed", "5", "--count", "3")
+    assert outcome.code == 0
+    assert ("made in" in outcome.err, "beside 2 more" in outcome.err) == (True, at_once == 8)
+    for number in (1, 2, 3):
+        generate("x", "-o", "alone.flac", "--seed", str(4 + number))
+        assert np.array_equal(Audio.load(f"x-{number}.flac").wav, Audio.load("alone.flac").wav)
+    words = ("continue", song, "x", "--seconds", "1", "--num-steps", "1", "--model", tiny)
+    assert run(*words, "--seed", "5", "--count", "2", "-o", "y.flac").code == 0
+    run(*words, "--seed", "6", "-o", "alone.flac")
+    assert np.array_equal(Audio.load("y-2.flac").wav, Audio.load("alone.flac").wav)
+
+
+def test_ctrl_c_keeps_what_is_finished_of_all_pieces(run, tiny: Path, monkeypatch) -> None:
+    monkeypatch.setattr("longplay.pipeline.stream.Stream.__iter__", interrupted(after=1))
+    words = ("--seconds", "3", "--fast", "--seed", "1", "--count", "2", "-o", "x.wav", "--model", tiny)
+    outcome = run("generate", "x", *words)
+    assert outcome.code == 130
+    assert outcome.err == "".join(f"stopped: x-{n}.wav keeps the 0.4 s that were finished\n" for n in (1, 2))
+    assert [Audio.load(f"x-{n}.wav").seconds for n in (1, 2)] == pytest.approx([0.4, 0.4], abs=1 / 75)
+
+
 def test_without_output_the_file_is_named_by_its_seed(generate, tmp_path: Path) -> None:
     assert generate("x", "--seed", "9", "--fast").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["longplay-9.wav"]
@@ -143,7 +169,7 @@ def test_ctrl_c_keeps_what_is_finished(run, tiny: Path, monkeypatch) -> None:
 def test_ctrl_c_before_anything_is_finished(generate, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("longplay.pipeline.stream.Stream.__iter__", interrupted(after=0))
     outcome = generate("x", "-o", "x.wav")
-    assert (outcome.code, outcome.err) == (130, "stopped: nothing was finished yet\n")
+    assert (outcome.code, outcome.err) == (130, "stopped: nothing of x.wav was finished yet\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,9 +14,12 @@ def shown(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     console = Console(file=screen, force_terminal=terminal, width=120, color_system=None)
     monkeypatch.setattr(progress, "Console", lambda stderr: console)
     with Bar(("lm", "flow", "codec"), 10.0) as bar:
-        bar.update("lm", 4.0)
-        bar.update("flow", 3.0)
-        bar.update("codec", 2.0)
+        update, other = bar.of("a.wav"), bar.of("b.wav")
+        update("lm", 4.0)
+        update("flow", 3.0)
+        other("codec", 0.5)
+        update("codec", 1.0)
+        update("codec", 1.5)
     assert bar.elapsed > 0
     return screen.getvalue()
 

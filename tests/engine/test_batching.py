@@ -41,6 +41,18 @@ class Schedules(RuleBasedStateMachine):
             self.waiting = [item for item in self.waiting if item[0] != admission.key]
         assert not self.waiting or len(self.running) == self.SLOTS, "no slot idles while a piece waits"
 
+    @rule()
+    def close_gap(self) -> None:
+        change = self.scheduler.close_gap()
+        taken = set(self.running.values())
+        if taken and max(taken) >= len(taken):
+            old, new = change or (-1, -1)
+            assert old == max(taken)
+            assert new == min(set(range(self.SLOTS)) - taken)
+            self.running = {key: new if slot == old else slot for key, slot in self.running.items()}
+        else:
+            assert change is None
+
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         if self.running:
@@ -108,11 +120,14 @@ PIECES = {
 }
 
 
+@pytest.mark.parametrize(("slots", "prefill_positions"), [(2, 512), (3, 4), (5, 1)])
 @pytest.mark.parametrize("context_frames", [None, 8])
-def test_a_piece_in_a_running_batch_is_the_piece_alone(context_frames: int | None) -> None:
+def test_a_piece_in_a_running_batch_is_the_piece_alone(
+    context_frames: int | None, slots: int, prefill_positions: int
+) -> None:
     lm = tiny_lm(context_frames=context_frames)
     options = {key: GenerationOptions(top_k=10, guidance=3.0 if key != "b" else 1.5) for key in PIECES}
-    runner = Runner(lm, slots=2, positions=60, chunk_frames=4)
+    runner = Runner(lm, slots, positions=60, chunk_frames=4, prefill_positions=prefill_positions)
     codes: dict[str, list[int]] = {key: [] for key in PIECES}
     ended = []
     for key in "abc":
@@ -130,6 +145,40 @@ def test_a_piece_in_a_running_batch_is_the_piece_alone(context_frames: int | Non
     for key, piece in PIECES.items():
         alone = torch.cat(list(generate(lm, [piece], options[key])), dim=1)[0].tolist()
         assert codes[key] == alone, key
+
+
+def test_a_long_prompt_is_read_beside_pieces_that_go_on() -> None:
+    lm, options = tiny_lm(), GenerationOptions(top_k=10)
+    runner = Runner(lm, slots=2, positions=90, chunk_frames=2, prefill_positions=10)
+    runner.submit("going", Piece((1,), 30, seed=1, min_frames=30), options)
+    runner.round()
+    runner.submit("long", Piece((2,), 4, seed=2, prompt=torch.arange(64) % 20), options)
+    rounds = [{made.key for made in runner.round()} for _ in range(8)]
+    assert rounds == [{"going"}] * 6 + [{"going", "long"}] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_rows_are_closed_up_when_pieces_leave(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    lm, options = tiny_lm(dim=64, num_heads=4, num_kv_heads=2), GenerationOptions(top_k=10)
+
+    def made(gaps: bool) -> tuple[list[int], list[int]]:
+        with monkeypatch.context() as patched:
+            if gaps:
+                patched.setattr(Runner, "_close_gaps", lambda self: None)
+            runner = Runner(lm, slots=3, positions=310, chunk_frames=4, cache_dtype=dtype)
+            for number, frames in enumerate((4, 8, 40)):
+                prompt = torch.arange(260) % 20
+                runner.submit(str(number), Piece((1,), frames, number, min_frames=frames, prompt=prompt), options)
+            codes, rows = [], []
+            while not runner.idle:
+                codes += [code for made in runner.round() if made.key == "2" for code in made.codes.tolist()]
+                rows.append(len(runner._batch._rows.lengths))
+        return codes, rows
+
+    closed, left = made(gaps=False), made(gaps=True)
+    assert closed[0] == left[0]
+    assert closed[1][:4] == [6, 2, 2, 2]
+    assert left[1][:4] == [6, 6, 6, 6]
 
 
 def test_cancelled_pieces_free_their_slot_and_disturb_nobody() -> None:
@@ -150,7 +199,7 @@ def test_cancelled_pieces_free_their_slot_and_disturb_nobody() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     runner = Runner(tiny_lm(), slots=1, positions=20, guided=False)
-    with pytest.raises(ValueError, match="needs 38 positions, rows hold 20"):
+    with pytest.raises(ValueError, match="is too long for rows of 20 positions"):
         runner.submit("a", Piece((1,), 32, 0), GenerationOptions(guidance=1.0))
     with pytest.raises(ValueError, match="guidance 3 needs a guided batch"):
         runner.submit("a", Piece((1,), 3, 0), GenerationOptions())

@@ -11,9 +11,10 @@ from golden_fixtures import Golden
 from longplay.checkpoint.system import load_system
 from longplay.control import Control
 from longplay.engine import batch, piece
-from longplay.engine.batch import NO_CODE, prefill
+from longplay.engine.batch import NO_CODE
 from longplay.engine.decode import Decoding, generate
 from longplay.engine.piece import Piece, RowBuilder
+from longplay.engine.prefill import prefill
 from longplay.keys import Key
 from longplay.models.lm import LM
 from longplay.prompt import GenerationOptions, Section

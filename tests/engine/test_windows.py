@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from longplay.control import CHORD_WIDTH
+from longplay.engine.flow_windows import FlowRow, FlowSettings, flow_plan, flow_window, run_flow
 from longplay.engine.noise import FrameNoise
 from longplay.engine.windows import (
     WindowPlan,
     WindowStream,
-    flow_plan,
-    flow_window,
     run_windows,
     stateless,
     stream_windows,
@@ -99,10 +98,24 @@ def test_streamed_equals_offline_exactly_however_the_frames_arrive(
 
 
 def test_a_window_comes_as_soon_as_its_frames_are_there() -> None:
-    stream = WindowStream(lambda frames, _: frames, WindowPlan(step=10, context=2, fade=1, ratio=1, first_step=4))
-    arrived = [sum(out.shape[-1] for out in stream.push(torch.zeros(1, 1))) for _ in range(30)]
+    stream = WindowStream(WindowPlan(step=10, context=2, fade=1, ratio=1, first_step=4))
+    arrived = [pushed(stream, 1) for _ in range(30)]
     assert [index + 1 for index, count in enumerate(arrived) if count] == [4 + 3, 10 + 3, 19 + 3]
-    assert sum(arrived) + sum(out.shape[-1] for out in stream.finish()) == 30
+    assert not stream.finished
+    stream.end()
+    assert sum(arrived) + pushed(stream, 0) == 30
+    assert stream.finished
+    assert not stream.ready
+
+
+def pushed(stream: WindowStream, count: int) -> int:
+    """How many frames are made, by a run that changes nothing, after so many more."""
+    stream.push(torch.zeros(1, count))
+    made = 0
+    while stream.ready:
+        assert stream.size == stream.window().frames.shape[-1]
+        made += stream.take(stream.window().frames).shape[-1]
+    return made
 
 
 def test_steps_grow_by_half_on_the_grid_until_they_are_full() -> None:
@@ -114,11 +127,11 @@ def test_steps_grow_by_half_on_the_grid_until_they_are_full() -> None:
 def test_a_lagging_plan_keeps_up_with_the_steps_of_the_one_before() -> None:
     first = WindowPlan(step=50, context=5, fade=2, ratio=1, first_step=10)
     second = WindowPlan(step=50, context=4, fade=0, ratio=1, first_step=10, lag=4)
-    stream = WindowStream(lambda frames, _: frames, second)
+    stream = WindowStream(second)
     received = made = 0
     for step in islice(first.steps(), 8):
         received += step
-        made += sum(out.shape[-1] for out in stream.push(torch.zeros(1, step)))
+        made += pushed(stream, step)
         assert made == received - 4
 
 
@@ -236,6 +249,16 @@ def test_each_window_of_a_flow_is_told_the_chords_of_its_own_codes(flow: Flow) -
     own = plan.context + plan.fade
     start = (first + own) * 2
     torch.testing.assert_close(windowed[..., start : start + 4], part[..., own * 2 : own * 2 + 4])
+
+
+def test_rows_of_one_batch_are_windows_of_pieces_of_their_own(flow: Flow) -> None:
+    codes, settings = torch.randint(16, (2, 12)), FlowSettings(num_steps=2)
+    rows = [FlowRow(7), FlowRow(9)]
+    both = run_flow(flow, rows, codes, (30, 4), settings)
+    for number, (row, start) in enumerate(zip(rows, (30, 4), strict=True)):
+        alone = run_flow(flow, [row], codes[number : number + 1], [start], settings)
+        torch.testing.assert_close(both[number : number + 1], alone, rtol=0, atol=1e-5)
+    assert not torch.allclose(both[:1], run_flow(flow, rows[:1], codes[:1], [4], settings), atol=1e-2)
 
 
 def test_flow_windows_halve_their_rate_at_the_same_frames(flow: Flow) -> None:

@@ -17,8 +17,9 @@ from longplay.bench.limits import CPU, dtypes, machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
 from longplay.bench.report import BenchReport, Curve, Row
+from longplay.engine.flow_windows import FlowSettings, flow_plan, flow_window
 from longplay.engine.memory import PeakMemory
-from longplay.engine.windows import flow_plan, flow_window, run_windows
+from longplay.engine.windows import run_windows
 from longplay.errors import CheckpointError
 from longplay.models.flow import Flow
 from longplay.nn import processor
@@ -102,7 +103,7 @@ class FlowBench:
         return lengths, [timed(work(length)) for length in lengths]
 
     def _windows(self, flow: Flow, seconds: float) -> Callable[[], Tensor]:
-        run = flow_window(flow, (0,), num_steps=self.num_steps, solver=self.solver)
+        run = flow_window(flow, (0,), FlowSettings(self.num_steps, solver=self.solver))
         return partial(run_windows, run, some_codes(flow, seconds), flow_plan(flow.config))
 
     def _whole(self, flow: Flow, seconds: float) -> Callable[[], Tensor]:
@@ -145,4 +146,4 @@ def whole_piece(
     flow: Flow, codes: Tensor, num_steps: int | None = None, solver: Method | None = None, seed: int = 0
 ) -> Tensor:
     """Latents by one solution over all frames, with the noise that windows of the same seed see."""
-    return flow_window(flow, (seed,), num_steps=num_steps, solver=solver)(codes, 0)
+    return flow_window(flow, (seed,), FlowSettings(num_steps, solver=solver))(codes, 0)

@@ -20,7 +20,8 @@ from longplay.bench.lm import RANDOM
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.report import BenchReport, Row
 from longplay.checkpoint.system import System, load_system
-from longplay.engine.windows import flow_plan, flow_window, run_windows
+from longplay.engine.flow_windows import flow_plan, flow_window
+from longplay.engine.windows import run_windows
 from longplay.errors import CheckpointError, UserError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow

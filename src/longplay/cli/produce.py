@@ -1,23 +1,26 @@
 """Run a request to its files, or to a player on stdout; what is finished survives Ctrl-C."""
 
 import sys
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import typer
 
 from longplay.audio import Audio, Finish
-from longplay.audio.file import check_output, write
+from longplay.audio.file import Wav, check_output, write
 from longplay.audio.finish import fade_stream
 from longplay.audio.spool import Spool
 from longplay.cli.player import write_wav_stream
 from longplay.cli.progress import Bar, status
 from longplay.cli.request import Request
 from longplay.errors import CheckpointError, PromptError
-from longplay.pipeline import Pipeline, Stream, stages
+from longplay.pipeline import Pipeline, Session, Stream, stages
 from longplay.prompt import Prompt, SettledOptions
 
 STDOUT = "-"
+AT_ONCE = 8
+"""Pieces that are made at once, where that changes none of them (`Pipeline.exact_together`)."""
 
 
 def produce(
@@ -36,8 +39,7 @@ def produce(
         PromptError, AudioError, CheckpointError, DownloadError: see `Pipeline.load`, `Pipeline.stream` and
             `find_candidates`.
     """
-    prompt_seconds = audio.seconds if audio else 0.0
-    first = request.options.settle(request.prompt, after=prompt_seconds)
+    first = request.options.settle(request.prompt, after=audio.seconds if audio else 0.0)
     pieces = [first.with_seed(first.seed + number) for number in range(count)]
     if output == STDOUT:
         _check_streamable(request, count)
@@ -52,18 +54,63 @@ def produce(
     if candidates is not None:
         pieces = _best(pipeline, request.prompt, first, count, candidates)
         paths = _paths(output, pieces)
-    for options, path in zip(pieces, paths, strict=True):
-        bar = Bar(stages(options.fast), options.seconds)
-        with bar, closing(pipeline.stream(request.prompt, options, audio, progress=bar.update)) as stream:
-            if path is None:
-                chunks = fade_stream(stream, stream.sample_rate, request.finish.fade)
-                write_wav_stream(sys.stdout.buffer, chunks, stream.sample_rate)
+    if output == STDOUT:
+        bar = Bar(stages(first.fast), first.seconds)
+        with bar, closing(pipeline.stream(request.prompt, pieces[0], audio, bar.of(STDOUT))) as stream:
+            chunks = fade_stream(stream, stream.sample_rate, request.finish.fade)
+            write_wav_stream(sys.stdout.buffer, chunks, stream.sample_rate)
+        return
+    size = AT_ONCE if pipeline.exact_together else 1
+    for start in range(0, count, size):
+        group = dict(zip(paths[start : start + size], pieces[start : start + size], strict=True))
+        _make(pipeline, request, group, audio)
+
+
+def _make(pipeline: Pipeline, request: Request, pieces: Mapping[Path, SettledOptions], audio: Audio | None) -> None:
+    """Make some pieces at once and save each; on Ctrl-C, as much of each as is finished."""
+    first, protect = next(iter(pieces.values())), audio.seconds if audio else 0.0
+    bar = Bar(stages(first.fast), len(pieces) * first.seconds)
+    with ExitStack() as stack:
+        session: Session | None = None
+        if len(pieces) > 1:
+            seconds = first.seconds + min(protect, first.prompt_seconds)
+            session = stack.enter_context(pipeline.session(len(pieces), seconds, first.guidance != 1.0, first.cache))
+        stack.enter_context(bar)
+        streams = {
+            path: stack.enter_context(
+                closing(pipeline.stream(request.prompt, options, audio, bar.of(str(path)), session))
+            )
+            for path, options in pieces.items()
+        }
+        spools = {path: stack.enter_context(Spool()) for path in pieces}
+        try:
+            for path, chunk in _in_turn(streams):
+                spools[path].append(chunk)
+        except KeyboardInterrupt:
+            for path, stream in streams.items():
+                _save_begun(stream, spools[path], path, request.finish, protect)
+            raise
+        for path, stream in streams.items():
+            stream.check_begun(spools[path].samples)
+            finished = request.finish.finished(spools[path], stream.sample_rate, protect)
+            write(path, finished, stream.sample_rate, stream.tags(request.finish))
+    for path, options in pieces.items():
+        held = None if audio else pipeline.held_to(request.prompt, options)
+        about = f"; {held}" if held else ""
+        beside = f" beside {len(pieces) - 1} more" if len(pieces) > 1 else ""
+        say(f"{path}: {options.seconds:g} s made in {bar.elapsed:.1f} s{beside}, seed {options.seed}{about}")
+
+
+def _in_turn(streams: Mapping[Path, Stream]) -> Iterator[tuple[Path, Wav]]:
+    """A chunk of each after the other: pieces that are made at once grow alike, and none waits in memory."""
+    left = {path: iter(stream) for path, stream in streams.items()}
+    while left:
+        for path in list(left):
+            chunk = next(left[path], None)
+            if chunk is None:
+                del left[path]
             else:
-                _save(stream, path, request.finish, protect=prompt_seconds)
-        if path is not None:
-            held = None if audio else pipeline.held_to(request.prompt, options)
-            about = f"; {held}" if held else ""
-            say(f"{path}: {options.seconds:g} s made in {bar.elapsed:.1f} s, seed {options.seed}{about}")
+                yield path, chunk
 
 
 def _best(
@@ -83,26 +130,19 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _save(stream: Stream, path: Path, finish: Finish, protect: float) -> None:
-    with Spool() as spool:
-        try:
-            for chunk in stream:
-                spool.append(chunk)
-        except KeyboardInterrupt:
-            if not spool.samples:
-                say("stopped: nothing was finished yet")
-                raise
-            made = finish.finished(spool, stream.sample_rate, protect)
-            write(path, made, stream.sample_rate, stream.tags(finish))
-            say(f"stopped: {path} keeps the {made.end / stream.sample_rate:.1f} s that were finished")
-            raise
-        stream.check_begun(spool.samples)
-        write(path, finish.finished(spool, stream.sample_rate, protect), stream.sample_rate, stream.tags(finish))
+def _save_begun(stream: Stream, spool: Spool, path: Path, finish: Finish, protect: float) -> None:
+    if not spool.samples:
+        say(f"stopped: nothing of {path} was finished yet")
+        return
+    made = finish.finished(spool, stream.sample_rate, protect)
+    write(path, made, stream.sample_rate, stream.tags(finish))
+    say(f"stopped: {path} keeps the {made.end / stream.sample_rate:.1f} s that were finished")
 
 
-def _paths(output: str | None, pieces: list[SettledOptions]) -> list[Path | None]:
+def _paths(output: str | None, pieces: list[SettledOptions]) -> list[Path]:
+    """Of each piece; none where all goes to stdout."""
     if output == STDOUT:
-        return [None]
+        return []
     if output is None:
         return [check_output(f"longplay-{options.seed}.wav") for options in pieces]
     path = Path(output)

@@ -1,7 +1,8 @@
 """What a command shows while it works, on stderr: bars, and the log of training."""
 
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -41,13 +42,14 @@ def stage_bars(*names: str) -> "Iterator[Hears]":
 
 
 class Bar:
-    """The progress of a piece: stage, seconds made, speed against real time, time left; only on a terminal.
+    """The progress of pieces: stage, seconds made, speed against real time, time left; only on a terminal.
 
-    A context manager whose `update` is the progress callback of the pipeline."""
+    A context manager; `of` gives the progress callback of each piece."""
 
     def __init__(self, stages: Sequence[str], seconds: float) -> None:
         console = Console(stderr=True)
-        self._made = dict.fromkeys(stages, 0.0)
+        self._made: dict[str, dict[str, float]] = {stage: {} for stage in stages}
+        self._lock = threading.Lock()  # stages tell of themselves
         self._last = stages[-1]
         self._seconds = seconds
         self._progress = Progress(
@@ -74,11 +76,16 @@ class Bar:
         self.elapsed = time.monotonic() - self._started
         self._progress.stop()
 
-    def update(self, stage: str, seconds: float) -> None:
-        """`stage` has made `seconds` in all; the piece is as far as its stages are on average."""
-        self._made[stage] = seconds
+    def of(self, piece: str = "") -> "Callable[[str, float], None]":
+        """What hears that a stage has made so many seconds of a piece in all."""
+        return lambda stage, seconds: self._update(piece, stage, seconds)
+
+    def _update(self, piece: str, stage: str, seconds: float) -> None:
+        """The pieces are as far as their stages are on average."""
+        with self._lock:
+            self._made[stage][piece] = seconds
+            made = {stage: sum(of_pieces.values()) for stage, of_pieces in self._made.items()}
         self.elapsed = time.monotonic() - self._started
-        made = self._made[self._last]
-        done = min(sum(self._made.values()) / len(self._made), self._seconds)
+        done = min(sum(made.values()) / len(made), self._seconds)
         speed = done / self.elapsed if self.elapsed else 0.0
-        self._progress.update(self._task, description=stage, completed=done, made=made, speed=speed)
+        self._progress.update(self._task, description=stage, completed=done, made=made[self._last], speed=speed)

@@ -39,8 +39,8 @@ def transform(
     stages: dict[Through, tuple[str, ...]] = {"both": ("flow", "codec")}
     with Bar(stages.get(through, (through,)), audio.seconds * audio.wav.shape[0]) as bar:
         if upscaling:
-            made = pipeline.upscale(audio, options, bar.update)
+            made = pipeline.upscale(audio, options, bar.of())
         else:
-            made = pipeline.reconstruct(audio, through, options, bar.update)
+            made = pipeline.reconstruct(audio, through, options, bar.of())
     made.save(output)
     say(f"{output}: {made.seconds:.1f} s at {made.sample_rate} Hz, made in {bar.elapsed:.1f} s")

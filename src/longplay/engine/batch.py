@@ -10,26 +10,23 @@ per code stay the same at any length.
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from longplay.engine.piece import Piece, RowBuilder
+from longplay.engine.prefill import PREFILL_POSITIONS, Prefill
 from longplay.engine.sampling import RECENT_CODES, UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
 from longplay.models.lm import LM
 from longplay.nn.cache import KVCache
 from longplay.nn.compiled import Drawing
-from longplay.nn.decoder import Decoder
 from longplay.nn.graphed import GraphedStep, step
 from longplay.prompt import GenerationOptions
 
 NO_CODE = -1
 CHUNK_FRAMES = 15
 """Codes between two looks at the device, unless told otherwise."""
-PREFILL_POSITIONS = 512
 SAID_BLOCK = 64
 """Codes of which is computed at a time what is said of them."""
 
@@ -45,6 +42,7 @@ class _Seat:
         first: code of prompt and piece where the history that the model hears starts.
         length: codes of prompt and piece so far.
         held: positions of its longest row.
+        reading: what is left to be read before codes can be made; None once all is.
     """
 
     builder: RowBuilder
@@ -53,6 +51,7 @@ class _Seat:
     first: int
     length: int
     held: int
+    reading: Prefill | None = None
 
     @property
     def done(self) -> bool:
@@ -96,6 +95,7 @@ class Batch:
         self._step = GraphedStep(self._decoder) if on_cuda else functools.partial(step, self._decoder)
         self.cache = lm.cache(slots * self._width, positions, cache_dtype)
         self.logits = torch.zeros(slots, self._width, lm.config.codebook_size + 1, device=device)
+        self._views: dict[int, KVCache] = {}
         self._seats: list[_Seat | None] = [None] * slots
         self._history = torch.zeros(slots, positions, dtype=torch.long, device=device)
         counters = torch.zeros(5, slots, dtype=torch.long, device=device)
@@ -111,7 +111,14 @@ class Batch:
 
     @torch.inference_mode()
     def join(self, slot: int, piece: Piece, options: GenerationOptions) -> None:
-        """Put a piece into a free slot and read its prompt.
+        """Put a piece into a free slot and read its prompt: `begin` and `read` in one."""
+        self.begin(slot, piece, options)
+        while not self.read(slot):
+            pass
+
+    @torch.inference_mode()
+    def begin(self, slot: int, piece: Piece, options: GenerationOptions) -> None:
+        """Put a piece into a free slot; it makes codes once its prompt is `read`.
 
         Args:
             slot: number of a free one.
@@ -131,16 +138,59 @@ class Batch:
         prompt = builder.prompt.to(self.logits.device)
         seat = _Seat(builder, options, 0, _window_start(builder.context, 0, len(prompt)), len(prompt), 0)
         self._seats[slot] = seat
-        self._steps[slot], self._frames[slot], self._first_eos[slot] = 0, piece.frames, piece.first_eos
-        self._ended[slot], self._active[slot] = False, 1
-        self._read(slot, prompt[seat.first :])
+        seat.reading = self._reading(slot, prompt[seat.first :])
         self._settle()
+
+    @torch.inference_mode()
+    def read(self, slot: int, positions: int = PREFILL_POSITIONS) -> bool:
+        """Read so many more positions of the prompt of a piece that has begun; says whether it makes codes now."""
+        seat = self._seats[slot]
+        assert seat is not None
+        if seat.reading is not None:
+            seat.reading.read(positions)
+            seat.held = seat.reading.held
+            self._set_longest()
+            if seat.reading.done:
+                self._finish_reading(slot)
+                piece = seat.builder.piece
+                self._steps[slot], self._frames[slot], self._first_eos[slot] = 0, piece.frames, piece.first_eos
+                self._ended[slot], self._active[slot] = False, 1
+                self._settle()
+        return seat.reading is None
+
+    @torch.inference_mode()
+    def move(self, slot: int, free: int) -> None:
+        """Let the piece of a slot go on in a free one.
+
+        Raises:
+            ValueError: `free` is taken, or the piece of `slot` is still being read.
+        """
+        seat = self._seats[slot]
+        if self._seats[free] is not None or seat is None or seat.reading is not None:
+            raise ValueError(
+                f"slot {slot} cannot move to slot {free}: it must hold a piece that was read, and {free} none"
+            )
+        self._seats[free] = seat
+        old, new = (slice(each * self._width, (each + 1) * self._width) for each in (slot, free))
+        self.cache.copy_rows(old, new, seat.held)
+        self.logits[free] = self.logits[slot]
+        self._history[free] = self._history[slot]
+        for state in (self._steps, self._frames, self._first_eos, self._active, self._heard, self._ended):
+            state[free] = state[slot]
+        self._uniforms[:, free] = self._uniforms[:, slot]
+        if self._said is not None:
+            self._said[free] = self._said[slot]
+        self._free(slot)
 
     @torch.inference_mode()
     def leave(self, slot: int) -> None:
         """Free a slot, whether or not its piece is finished."""
+        self._free(slot)
+
+    def _free(self, slot: int) -> None:
         self._seats[slot] = None
         self._ended[slot], self._active[slot] = True, 0
+        self.cache.lengths[slot * self._width : (slot + 1) * self._width] = 0
         self._settle()
 
     @torch.inference_mode()
@@ -155,7 +205,11 @@ class Batch:
 
     def _going(self) -> list[tuple[int, _Seat]]:
         """The slots whose pieces want more codes."""
-        return [(slot, seat) for slot, seat in enumerate(self._seats) if seat is not None and not seat.done]
+        return [(slot, seat) for slot, seat in self._read_ones() if not seat.done]
+
+    def _read_ones(self) -> list[tuple[int, _Seat]]:
+        """The slots whose pieces have been read."""
+        return [(slot, seat) for slot, seat in enumerate(self._seats) if seat is not None and seat.reading is None]
 
     def _undisturbed(self, count: int) -> int:
         """How many of the next codes a compiled step can draw by itself, until the host has something to do; 0 if none."""
@@ -189,20 +243,20 @@ class Batch:
 
     def _settle(self) -> None:
         """After a change of who is there: the rows that run, and the pieces that are sampled alike."""
-        self._top = max((slot for slot, seat in enumerate(self._seats) if seat), default=-1) + 1
+        self._top = max((slot for slot, _ in self._read_ones()), default=-1) + 1
+        # Views are kept: graphs and compiled steps have buffers of their own in them.
         rows = self._top * self._width
-        self._rows = self.cache if rows == self.cache.data.shape[1] else self.cache.rows(0, rows)
+        if rows not in self._views:
+            self._views[rows] = self.cache.rows(0, rows)
+        self._rows = self._views[rows]
         self._set_longest()
         self._counts = self._active[: self._top].repeat_interleave(self._width)
         alike: dict[GenerationOptions, list[int]] = {}
-        for slot, seat in enumerate(self._seats[: self._top]):
-            if seat is not None:
-                asked = seat.options
-                if self._drawing is not None:
-                    self._drawing.set(
-                        slot, asked.guidance, asked.temperature, asked.top_k, asked.top_p, asked.max_repeat
-                    )
-                alike.setdefault(seat.options, []).append(slot)
+        for slot, seat in self._read_ones():
+            asked = seat.options
+            if self._drawing is not None:
+                self._drawing.set(slot, asked.guidance, asked.temperature, asked.top_k, asked.top_p, asked.max_repeat)
+            alike.setdefault(asked, []).append(slot)
         self._alike = [
             (options, None if len(slots) == self._top else torch.tensor(slots, device=self.logits.device))
             for options, slots in alike.items()
@@ -261,8 +315,8 @@ class Batch:
         return codes
 
     def _renew_uniforms(self) -> None:
-        for slot, seat in enumerate(self._seats):
-            if seat is not None and seat.step % UNIFORM_BLOCK == 0:
+        for slot, seat in self._read_ones():
+            if seat.step % UNIFORM_BLOCK == 0:
                 seed, block = seat.builder.piece.seed, seat.step // UNIFORM_BLOCK
                 self._uniforms[0, slot] = uniform_block(seed, block)
                 if seat.options.max_repeat is not None:
@@ -305,20 +359,28 @@ class Batch:
         start = _window_start(seat.builder.context, seat.first, seat.length)
         kept = self._history[slot, start - seat.first : seat.length - seat.first].clone()
         seat.first = start
-        self._read(slot, kept)
+        seat.reading = self._reading(slot, kept)
+        while not seat.reading.done:
+            seat.reading.read(PREFILL_POSITIONS)
+        self._finish_reading(slot)
         self._set_longest()
 
-    def _read(self, slot: int, history: Tensor) -> None:
-        """Read the rows of a piece afresh."""
+    def _reading(self, slot: int, history: Tensor) -> Prefill:
+        """The rows of a piece, to be read afresh behind this history."""
         seat = self._seats[slot]
         assert seat is not None
         self._history[slot, : len(history)] = history
         self._heard[slot] = len(history)
-        inputs = seat.builder.rows(history, seat.first, self._width == 2)
         cache = self.cache.rows(slot * self._width, (slot + 1) * self._width)
         cache.clear()
-        self.logits[slot] = prefill(self._decoder, inputs, cache)
-        seat.held = max(map(len, inputs))
+        return Prefill(self._decoder, seat.builder.rows(history, seat.first, self._width == 2), cache)
+
+    def _finish_reading(self, slot: int) -> None:
+        seat = self._seats[slot]
+        assert seat is not None
+        assert seat.reading is not None
+        self.logits[slot] = seat.reading.logits()
+        seat.held, seat.reading = seat.reading.held, None
 
 
 def _window_start(context: int | None, first: int, length: int) -> int:
@@ -326,29 +388,3 @@ def _window_start(context: int | None, first: int, length: int) -> int:
     while context is not None and length - first >= context:
         first += context // 2
     return first
-
-
-@torch.inference_mode()
-def prefill(decoder: Decoder, rows: Sequence[Tensor], cache: KVCache, positions: int = PREFILL_POSITIONS) -> Tensor:
-    """Read whole rows into an empty cache.
-
-    Args:
-        decoder: of the model.
-        rows: inputs [N, D], of different lengths.
-        cache: with a row for each.
-        positions: read at a time, which bounds the memory that a long prompt takes.
-
-    Returns:
-        logits [B, V] after the last position of each row.
-    """
-    lengths = [len(row) for row in rows]
-    inputs = pad_sequence(list(rows), batch_first=True)
-    last = inputs.new_zeros(len(rows), inputs.shape[2])
-    for start in range(0, max(lengths), positions):
-        chunk = inputs[:, start : start + positions]
-        counts = [min(max(length - start, 0), chunk.shape[1]) for length in lengths]
-        hidden = decoder(chunk, cache, torch.tensor(counts, device=inputs.device))
-        for row, length in enumerate(lengths):
-            if start < length <= start + chunk.shape[1]:
-                last[row] = hidden[row, length - 1 - start]
-    return decoder.head(last)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from longplay.engine.batch import CHUNK_FRAMES, NO_CODE, Batch
 from longplay.engine.piece import Piece, RowBuilder
+from longplay.engine.prefill import PREFILL_POSITIONS
 from longplay.models.lm import LM
 from longplay.prompt import GenerationOptions
 
@@ -80,6 +81,21 @@ class Scheduler:
             admitted.append(Admission(key, slot))
         return admitted
 
+    def close_gap(self) -> tuple[int, int] | None:
+        """Let the piece of the highest slot have a lower one that is free.
+
+        Returns:
+            the slot that it leaves and the one that it has now; None where no slot below it is free.
+        """
+        key = max(self._running, key=self._running.__getitem__, default=None)
+        if key is None or not self._free or min(self._free) > self._running[key]:
+            return None
+        old, new = self._running[key], min(self._free)
+        self._free.remove(new)
+        self._free.add(old)
+        self._running[key] = new
+        return old, new
+
     def remove(self, key: str) -> int | None:
         """Forget a piece that is finished or cancelled.
 
@@ -131,6 +147,7 @@ class Runner:
         guided: bool = True,
         cache_dtype: torch.dtype | None = None,
         chunk_frames: int = CHUNK_FRAMES,
+        prefill_positions: int = PREFILL_POSITIONS,
     ) -> None:
         """Reserve all memory.
 
@@ -141,12 +158,15 @@ class Runner:
             guided: whether slots have an unconditional row; without one, guidance must be 1.
             cache_dtype: of keys and values.
             chunk_frames: codes of a round; pieces join and leave between rounds.
+            prefill_positions: of the prompt of each piece that joins, read in a round: a long one does not hold up the rest.
         """
-        self._lm, self._guided, self._chunk_frames = lm, guided, chunk_frames
+        self._lm, self._guided = lm, guided
+        self._chunk_frames, self._prefill_positions = chunk_frames, prefill_positions
         self._batch = Batch(lm, slots, positions, guided, cache_dtype)
         self._scheduler = Scheduler(slots)
         self._asked: dict[str, tuple[Piece, GenerationOptions]] = {}
         self._made: dict[str, int] = {}
+        self._joining: set[str] = set()
 
     @property
     def idle(self) -> bool:
@@ -165,13 +185,17 @@ class Runner:
         Raises:
             ValueError: the key is taken, the piece is too long for a row, or it needs guidance and there is none.
         """
-        needed = RowBuilder(self._lm, piece, options.compatibility).max_positions(piece.frames)
-        if needed > self._batch.cache.capacity:
-            raise ValueError(f"piece {key!r}: needs {needed} positions, rows hold {self._batch.cache.capacity}")
+        if not self.holds(piece, options):
+            raise ValueError(f"piece {key!r}: is too long for rows of {self._batch.cache.capacity} positions")
         if options.guidance != 1.0 and not self._guided:
             raise ValueError(f"piece {key!r}: guidance {options.guidance:g} needs a guided batch")
         self._scheduler.submit(key, owner)
         self._asked[key] = piece, options
+
+    def holds(self, piece: Piece, options: GenerationOptions) -> bool:
+        """Whether a row is long enough for a piece."""
+        needed = RowBuilder(self._lm, piece, options.compatibility).max_positions(piece.frames)
+        return needed <= self._batch.cache.capacity
 
     def cancel(self, key: str) -> None:
         """Stop a piece between rounds; one that is not known is no error, since it may just have ended."""
@@ -180,13 +204,19 @@ class Runner:
             self._batch.leave(slot)
         self._asked.pop(key, None)
         self._made.pop(key, None)
+        self._joining.discard(key)
 
     def round(self) -> list[Made]:
         """Let waiting pieces join, make a chunk of each running piece, and let finished ones leave."""
         for admission in self._scheduler.admit():
-            self._batch.join(admission.slot, *self._asked[admission.key])
+            self._batch.begin(admission.slot, *self._asked[admission.key])
             self._made[admission.key] = 0
-        running = self._scheduler.running
+            self._joining.add(admission.key)
+        for key in sorted(self._joining):
+            if self._batch.read(self._scheduler.running[key], self._prefill_positions):
+                self._joining.remove(key)
+        self._close_gaps()
+        running = {key: slot for key, slot in self._scheduler.running.items() if key not in self._joining}
         if not running:
             return []
         codes = self._batch.chunk(self._chunk_frames).cpu()
@@ -199,6 +229,11 @@ class Runner:
             if ended:
                 self.cancel(key)
         return made
+
+    def _close_gaps(self) -> None:
+        """Rows up to the highest are computed: none of them is to be empty. What is being read stays where it is."""
+        while not self._joining and (change := self._scheduler.close_gap()):
+            self._batch.move(*change)
 
     def run(self) -> Iterator[Made]:
         """Rounds until nothing is left; pieces may be submitted and cancelled meanwhile."""

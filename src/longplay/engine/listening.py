@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.control import MIDDLE_BPM, Control
-from longplay.engine.batch import prefill
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece, RowBuilder
+from longplay.engine.prefill import prefill
 from longplay.engine.sampling import mix
 from longplay.models.lm import LM
 from longplay.nn.decoder import Decoder, Projection

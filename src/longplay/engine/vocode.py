@@ -1,12 +1,11 @@
 """Codes or latents to sound, in windows, whole or as they come: the decoders of `tokenizer` and `codec`."""
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from longplay.engine.windows import WindowPlan, stateless, stream_windows
+from longplay.engine.windows import WindowPlan, WindowStream, run_stream, stateless
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
 from longplay.nn.spectral import SpectralDecoder
@@ -32,15 +31,9 @@ def stream_decode(
         lag_seconds: see `WindowPlan`.
     """
     plan = decode_plan(model, first_seconds, lag_seconds)
-    if not isinstance(model.decoder, SpectralDecoder):
-        yield from stream_windows(stateless(model.decode), frames, plan)
-        return
-    synthesis = model.decoder.synthesis()
-    for part in chain(stream_windows(stateless(model.decode_frames), frames, plan), [None]):
-        with torch.inference_mode():
-            wav = synthesis.finish() if part is None else synthesis.push(part)
+    for wav in run_stream(stateless(windows_of(model)), frames, DecodeStream(model, plan)):
         if wav.shape[-1]:
-            yield wav.unsqueeze(1)
+            yield wav
 
 
 def decode(model: Tokenizer | Codec, frames: Tensor) -> Tensor:
@@ -58,3 +51,27 @@ def decode_plan(model: Tokenizer | Codec, first_seconds: float | None = None, la
         context, fade = round(UNBOUNDED_SECONDS * rate), round(FADE_SECONDS * rate)
     ratio = 1 if isinstance(model.decoder, SpectralDecoder) else model.config.hop_length
     return WindowPlan(step, context, fade, ratio, first_step, lag=lag)
+
+
+def windows_of(model: Tokenizer | Codec) -> Callable[[Tensor], Tensor]:
+    """What is run over the windows of `decode_plan`: sound [B, 1, S], or what `DecodeStream` makes sound of."""
+    return model.decode_frames if isinstance(model.decoder, SpectralDecoder) else model.decode
+
+
+class DecodeStream(WindowStream):
+    """Windows of `decode_plan`, and the sound [B, 1, S] that is made of them: phases run on from one to the next."""
+
+    def __init__(self, model: Tokenizer | Codec, plan: WindowPlan) -> None:
+        super().__init__(plan)
+        self._synthesis = model.decoder.synthesis() if isinstance(model.decoder, SpectralDecoder) else None
+
+    @torch.inference_mode()
+    def take(self, made: Tensor) -> Tensor:
+        """What is final of the sound, now that `windows_of` made this of the frames of `window`."""
+        part = super().take(made)
+        return part if self._synthesis is None else self._synthesis.push(part).unsqueeze(1)
+
+    @torch.inference_mode()
+    def rest(self) -> Tensor | None:
+        """What the last frames still hold, if the piece had any."""
+        return None if self._synthesis is None or not self.begun else self._synthesis.finish().unsqueeze(1)

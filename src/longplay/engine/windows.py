@@ -18,13 +18,10 @@ an offline one exactly. Memory and time per window do not grow with the piece.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from longplay.engine.noise import FrameNoise
-from longplay.models.flow import Flow, FlowConfig
-from longplay.nn.ode import Method
 
 Run = Callable[[Tensor, int], Tensor]
 """Takes frames [..., T] and the absolute position of the first; gives [..., T * ratio]."""
@@ -71,71 +68,113 @@ class WindowPlan:
             yield step
 
 
-class WindowStream:
-    """Runs windows as soon as their frames are there.
+class Window(NamedTuple):
+    """Frames [..., T] to run over, and the absolute position of the first."""
 
-    Holds at most one window of frames that went in and one fade of what came out.
+    frames: Tensor
+    first: int
+
+
+class WindowStream:
+    """Cuts frames into windows as they come, and joins what was made of them.
+
+    Holds at most one window of frames that went in, beyond what one push brings, and one fade of what came out.
     """
 
-    def __init__(self, run: Run, plan: WindowPlan) -> None:
-        self._run = run
+    def __init__(self, plan: WindowPlan) -> None:
         self._plan = plan
         self._frames: Tensor | None = None  # received, from position _offset
         self._offset = 0
+        self._ended = False
         self._steps = plan.steps()
         self._start = 0  # where the next window's own frames begin
         self._stop = next(self._steps)  # and where they end
         self._tail: Tensor | None = None  # what the last window made beyond its end
 
-    def push(self, frames: Tensor) -> list[Tensor]:
-        """Take frames [..., T], T of any size; give what is final now, in order, [..., n * ratio] each."""
-        self._frames = frames if self._frames is None else torch.cat((self._frames, frames), dim=-1)
-        done = []
-        while self._received >= self._stop + self._plan.fade + self._plan.context:
-            done.append(self._next())
-        return done
+    @property
+    def begun(self) -> bool:
+        """Whether a window has been run."""
+        return self._start > 0
 
-    def finish(self) -> list[Tensor]:
-        """Give the rest: no more frames will come."""
-        done = []
-        while self._start < self._received:
-            more = self._received > self._stop + self._plan.fade
-            done.append(self._next() if more else self._last())
-        return done
+    @property
+    def finished(self) -> bool:
+        """Whether all frames have come and have been run."""
+        return self._ended and self._start >= self._received
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a window to run."""
+        if self._ended:
+            return self._start < self._received
+        return self._received >= self._stop + self._plan.fade + self._plan.context
+
+    @property
+    def ended(self) -> bool:
+        """Whether all frames have come."""
+        return self._ended
+
+    @property
+    def size(self) -> int:
+        """How many frames the window of now has."""
+        return min(self._reach + self._plan.context, self._received) - max(0, self._start - self._plan.context)
+
+    def push(self, frames: Tensor) -> None:
+        """Take frames [..., T], T of any size."""
+        self._frames = frames if self._frames is None else torch.cat((self._frames, frames), dim=-1)
+
+    def end(self) -> None:
+        """No more frames will come."""
+        self._ended = True
+
+    def window(self) -> Window:
+        """The window to run now, if `ready`."""
+        assert self._frames is not None
+        first = max(0, self._start - self._plan.context)
+        # A copy with a layout of its own: sums over a view may round differently, by how the frames arrived.
+        frames = self._frames[..., first - self._offset : self._reach + self._plan.context - self._offset].clone(
+            memory_format=torch.contiguous_format
+        )
+        return Window(frames, first)
+
+    def take(self, made: Tensor) -> Tensor:
+        """What is final, [..., n * ratio], now that [..., T * ratio] was made of the frames of `window`.
+
+        Raises:
+            ValueError: `made` has another length.
+        """
+        plan, reach = self._plan, self._reach
+        first = max(0, self._start - plan.context)
+        if made.shape[-1] != self.size * plan.ratio:
+            raise ValueError(f"a window of {self.size} frames gave {made.shape[-1]}, not {plan.ratio} for each")
+        made = made[..., (self._start - first) * plan.ratio : (reach - first) * plan.ratio]
+        made = made if self._tail is None else _cross_fade(self._tail, made)
+        if self._last:
+            self._start, self._tail = self._received, None
+            return made
+        core = (self._stop - self._start) * plan.ratio
+        self._tail = made[..., core:].clone()
+        self._start = self._stop
+        self._stop += next(self._steps)
+        self._forget(self._start - plan.context)
+        return made[..., :core].clone()  # no view, which would keep the whole window in memory
+
+    def rest(self) -> Tensor | None:
+        """What is left once the stream is `finished`, if anything."""
+        return None
 
     @property
     def _received(self) -> int:
         return self._offset + (0 if self._frames is None else self._frames.shape[-1])
 
-    def _next(self) -> Tensor:
-        out = self._window(self._stop + self._plan.fade)
-        core = (self._stop - self._start) * self._plan.ratio
-        self._tail = out[..., core:].clone()
-        self._start = self._stop
-        self._stop += next(self._steps)
-        self._forget(self._start - self._plan.context)
-        return out[..., :core].clone()  # no view, which would keep the whole window in memory
+    @property
+    def _last(self) -> bool:
+        """Whether the window of now is the last one."""
+        return self._ended and self._received <= self._stop + self._plan.fade
 
-    def _last(self) -> Tensor:
-        out = self._window(self._received)
-        self._start = self._received
-        self._tail = None
-        return out
-
-    def _window(self, reach: int) -> Tensor:
-        assert self._frames is not None
-        plan = self._plan
-        first = max(0, self._start - plan.context)
-        # A copy with a layout of its own: sums over a view may round differently, by how the frames arrived.
-        frames = self._frames[..., first - self._offset : reach + plan.context - self._offset].clone(
-            memory_format=torch.contiguous_format
-        )
-        with torch.inference_mode():
-            out = self._run(frames, first)
-        if out.shape[-1] != frames.shape[-1] * plan.ratio:
-            raise ValueError(f"a window of {frames.shape[-1]} frames gave {out.shape[-1]}, not {plan.ratio} for each")
-        out = out[..., (self._start - first) * plan.ratio : (reach - first) * plan.ratio]
-        return out if self._tail is None else _cross_fade(self._tail, out)
+    @property
+    def _reach(self) -> int:
+        """Up to where the window of now makes frames."""
+        return self._received if self._last else self._stop + self._plan.fade
 
     def _forget(self, position: int) -> None:
         assert self._frames is not None
@@ -153,10 +192,25 @@ def _cross_fade(old: Tensor, new: Tensor) -> Tensor:
 
 def stream_windows(run: Run, pieces: Iterable[Tensor], plan: WindowPlan) -> Iterator[Tensor]:
     """Run over frames as they come; streams can feed one another."""
-    stream = WindowStream(run, plan)
+    return run_stream(run, pieces, WindowStream(plan))
+
+
+def run_stream(run: Run, pieces: Iterable[Tensor], stream: WindowStream) -> Iterator[Tensor]:
+    """`stream_windows` with a stream that is made already."""
+
+    def made() -> Iterator[Tensor]:
+        while stream.ready:
+            with torch.inference_mode():
+                out = run(*stream.window())
+            yield stream.take(out)
+
     for piece in pieces:
-        yield from stream.push(piece)
-    yield from stream.finish()
+        stream.push(piece)
+        yield from made()
+    stream.end()
+    yield from made()
+    if (rest := stream.rest()) is not None:
+        yield rest
 
 
 def run_windows(run: Run, frames: Tensor, plan: WindowPlan) -> Tensor:
@@ -168,65 +222,6 @@ def run_windows(run: Run, frames: Tensor, plan: WindowPlan) -> Tensor:
     if frames.shape[-1] == 0:
         raise ValueError("no frames to run over")
     return torch.cat(list(stream_windows(run, [frames], plan)), dim=-1)
-
-
-def flow_plan(
-    config: FlowConfig,
-    seconds: float = 5.0,
-    context_seconds: float = 0.5,
-    fade_seconds: float = 0.25,
-    first_seconds: float | None = None,
-) -> WindowPlan:
-    """Windows for the flow, whose attention and norms see all there is: context and a fade keep the joints smooth.
-
-    Args:
-        config: of the flow.
-        seconds: step between windows.
-        context_seconds: seen on either side.
-        fade_seconds: cross-faded.
-        first_seconds: step of the first window, see `WindowPlan`; `seconds` if None.
-    """
-    grid = 2 ** (len(config.estimator.channels) - 1)  # all windows halve their rate at the same frames
-
-    def frames(duration: float) -> int:
-        return -(-round(duration * config.code_rate) // grid) * grid
-
-    first_step = frames(seconds if first_seconds is None else first_seconds)
-    return WindowPlan(frames(seconds), frames(context_seconds), frames(fade_seconds), config.ratio, first_step, grid)
-
-
-def flow_window(
-    flow: Flow,
-    seeds: tuple[int, ...],
-    *,
-    num_steps: int | None = None,
-    guidance: float | None = None,
-    solver: Method | None = None,
-    temperature: float | None = None,
-    chords: Callable[[int, int], Tensor] | None = None,
-) -> Run:
-    """The flow as something to run in windows: codes [B, T] -> latents [B, D, T * ratio].
-
-    Args:
-        flow: in evaluation mode.
-        seeds: of the noise, one per row.
-        num_steps: as of `Flow.sample`.
-        guidance: as of `Flow.sample`.
-        solver: as of `Flow.sample`.
-        temperature: as of `Flow.sample`.
-        chords: features [T, C] of the chords at so many codes from one on, for all rows; None: the flow is told of none.
-    """
-    noise = FrameNoise(seeds, flow.config.latent_dim)
-    ratio, reach = flow.config.ratio, flow.config.noise_reach
-
-    def run(codes: Tensor, start: int) -> Tensor:
-        white = noise(start * ratio - reach, (start + codes.shape[-1]) * ratio + reach, codes.device)
-        told = None if chords is None else chords(start, codes.shape[-1]).to(codes.device).expand(len(codes), -1, -1)
-        return flow.sample(
-            codes, white, num_steps=num_steps, guidance=guidance, solver=solver, temperature=temperature, chords=told
-        )
-
-    return run
 
 
 def stateless(run: Callable[[Tensor], Tensor]) -> Run:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from longplay.engine.encode import encode
+from longplay.engine.flow_windows import flow_plan, flow_window
 from longplay.engine.vocode import decode
-from longplay.engine.windows import flow_plan, flow_window, run_windows
+from longplay.engine.windows import run_windows
 from longplay.evaluate.report import Row
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer

@@ -148,6 +148,14 @@ class KVCache:
         self.lengths.zero_()
         self.longest = 0
 
+    def copy_rows(self, old: slice, new: slice, count: int) -> None:
+        """Let some rows hold what others hold, of which the longest has `count` positions."""
+        slots = min(count + -count % TILE, self.capacity)  # whole tiles
+        self.data[:, new, :, :slots] = self.data[:, old, :, :slots]
+        if self.scales is not None:
+            self.scales[:, new, :, :slots] = self.scales[:, old, :, :slots]
+        self.lengths[new] = self.lengths[old]
+
     def rows(self, start: int, stop: int) -> "KVCache":
         """A cache over the memory of some rows; what it appends and advances, this one holds too, but for `longest`."""
         scales = None if self.scales is None else self.scales[:, start:stop]

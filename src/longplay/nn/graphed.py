@@ -20,9 +20,10 @@ _WARMUPS = 2
 
 @dataclass(frozen=True, eq=False)
 class _Captured:
-    """A graph, the buffers that it reads, and the one that it writes."""
+    """A graph, the buffers that it reads, the one that it writes, and the cache whose own buffers it reads too."""
 
     graph: torch.cuda.CUDAGraph
+    cache: KVCache
     inputs: Tensor
     counts: Tensor
     logits: Tensor
@@ -69,7 +70,7 @@ class GraphedStep:
         with torch.cuda.graph(graph):
             logits = step(self._decoder, buffer, cache, counts)
         cache.longest = longest
-        return _Captured(graph, buffer, counts, logits)
+        return _Captured(graph, cache, buffer, counts, logits)
 
 
 def step(decoder: Decoder, inputs: Tensor, cache: KVCache, counts: Tensor | None = None) -> Tensor:

@@ -28,14 +28,15 @@ from longplay.pipeline.device import resolve_device
 from longplay.pipeline.highs import add_highs
 from longplay.pipeline.precision import AUTO, COMPILED, Precision, check_precision, load_dtype, settle
 from longplay.pipeline.recipe import Recipe, Task, Through, UsedAdapter, read_recipe
+from longplay.pipeline.session import Making, Session, SessionClosed
 from longplay.pipeline.steps import Steps
-from longplay.pipeline.stream import Progress, Stage, Stream, one_at_a_time, silent
+from longplay.pipeline.stream import Progress, Stage, Stream, do_nothing, one_at_a_time, silent
 from longplay.pipeline.synthesis import speed_up
 from longplay.prompt import GenerationOptions, Prompt, SettledOptions
 
 SKETCHES_AT_ONCE = 8
 
-__all__ = ["Pipeline", "Progress", "Recipe", "Stream", "Take", "Through", "read_recipe"]
+__all__ = ["Pipeline", "Progress", "Recipe", "Session", "SessionClosed", "Stream", "Take", "Through", "read_recipe"]
 
 
 class Take(NamedTuple):
@@ -133,12 +134,20 @@ class Pipeline:
         options: GenerationOptions | None = None,
         audio: Audio | None = None,
         progress: Progress = silent,
+        session: Session | None = None,
+        owner: str = "",
     ) -> Stream:
         """What `generate`, or `continue_` if there is `audio`, returns, in chunks as they are made.
 
+        Args:
+            prompt, options, audio, progress: as of `generate` and `continue_`.
+            session: make it beside others, from now on; None: alone, as it is iterated over.
+            owner: in a session, whom to be fair to.
+
         Raises:
-            PromptError, CheckpointError: at once, as for `generate` and `continue_`.
+            PromptError, CheckpointError: at once, as for `generate` and `continue_`; the piece does not fit into the session.
             AudioError: while iterating, if the model makes NaN.
+            SessionClosed: while iterating, if the session is closed.
         """
         prompt = Prompt(text=prompt) if isinstance(prompt, str) else prompt
         if audio is None:
@@ -149,10 +158,28 @@ class Pipeline:
         settled = self._settle(options or GenerationOptions(), prompt, after=audio.seconds if audio else 0.0)
         steps = Steps(self.system, self.name, settled, one_at_a_time(progress))
         recipe = partial(self._recipe, "continue" if audio else "generate", prompt, settled, audio)
-        if audio is None:
-            return Stream(steps.sample_rate, steps.make(prompt), recipe)
-        heard = hear(audio, steps.heard_seconds, steps.tokenizer.config)
-        return Stream(audio.sample_rate, go_on(audio, heard, steps.make(prompt, heard), steps.sample_rate), recipe)
+        heard = None if audio is None else hear(audio, steps.heard_seconds, steps.tokenizer.config)
+        if session is None:
+            made = Making(steps.make(prompt, heard), do_nothing)
+        else:
+            made = session.make(steps, prompt, heard, owner)
+        if audio is None or heard is None:
+            return Stream(steps.sample_rate, made.chunks, recipe, made.cancel)
+        return Stream(audio.sample_rate, go_on(audio, heard, made.chunks, steps.sample_rate), recipe, made.cancel)
+
+    @property
+    def exact_together(self) -> bool:
+        """Whether codes of pieces made at once are those of each made alone: sums of other shapes do not round otherwise."""
+        return self.system.device.type == "cpu" and (self.precision == "float32" or self.precision in COMPILED)
+
+    def session(self, slots: int = 8, seconds: float = 60.0, guided: bool = True, cache: str | None = None) -> Session:
+        """What makes up to `slots` pieces at once, which may come and go: see `Session`, and `stream`.
+
+        Raises:
+            CheckpointError: the model has no lm.
+        """
+        lm = Steps(self.system, self.name, GenerationOptions(seed=0).settle(Prompt()), silent).lm
+        return Session(self.system, lm, slots, seconds, guided, cache)
 
     def held_to(self, prompt: Prompt, options: SettledOptions) -> Control | None:
         """Tempo, key and chords that `generate` holds a piece to, asked for or drawn by its seed; None where the model hears words alone."""
@@ -197,8 +224,7 @@ class Pipeline:
         self._check_held(prompt)
         settled = self._settle(options or GenerationOptions(), prompt)
         steps = Steps(self.system, self.name, settled, silent)
-        together = self.system.device.type == "cpu" and (self.precision == "float32" or self.precision in COMPILED)
-        size = SKETCHES_AT_ONCE if together else 1
+        size = SKETCHES_AT_ONCE if self.exact_together else 1
         groups = [seeds[first : first + size] for first in range(0, len(seeds), size)]
         return [
             Take(codes.cpu().numpy(), Audio(wav, steps.sample_rate))

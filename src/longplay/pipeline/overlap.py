@@ -90,7 +90,7 @@ def overlapped(items: Iterator[T], threads: int, capacity: int, cores: Cores) ->
         stage.join()
 
 
-class _Unwanted(Exception):
+class Unwanted(Exception):
     """Nobody waits for the results of this thread any more."""
 
 
@@ -114,13 +114,13 @@ class _Stage(threading.Thread, Generic[T]):
         self._begun.wait()
 
     def made(self) -> Iterator[T]:
-        item = _patiently(self._queue.get)
+        item = patiently(self._queue.get)
         # A stage's number of threads is its own, but torch also keeps the last one that was set, for threads to come.
         # Here, where all stages have begun, it becomes again what the caller has.
         torch.set_num_threads(torch.get_num_threads())
         while not isinstance(item, _End):
             yield item
-            item = _patiently(self._queue.get)
+            item = patiently(self._queue.get)
         if item.error is not None:
             raise item.error
 
@@ -129,9 +129,9 @@ class _Stage(threading.Thread, Generic[T]):
         torch.set_num_threads(self._threads)
         borrow(self._cores.spare)
         self._begun.set()
-        with suppress(_Unwanted), self._cores.taken(self._threads):
+        with suppress(Unwanted), self._cores.taken(self._threads):
             error = self._make()
-            _patiently(partial(self._queue.put, _End(error)))
+            patiently(partial(self._queue.put, _End(error)))
 
     def waits(self) -> AbstractContextManager[None]:
         """In here, others may use this stage's cores."""
@@ -140,8 +140,8 @@ class _Stage(threading.Thread, Generic[T]):
     def _make(self) -> BaseException | None:
         try:
             for item in self._items:
-                _patiently(partial(self._queue.put, item))
-        except _Unwanted:
+                patiently(partial(self._queue.put, item))
+        except Unwanted:
             raise
         except BaseException as error:  # whatever it is, it belongs to the one who waits for the items
             clear_frames(error.__traceback__)  # which hold the stages before this one
@@ -149,8 +149,8 @@ class _Stage(threading.Thread, Generic[T]):
         return None
 
 
-def _patiently(operation: Callable[..., R]) -> R:
-    """Wait for room or for an item, unless this thread's work is unwanted, or the main thread has ended."""
+def patiently(operation: Callable[..., R]) -> R:
+    """Do what takes a `timeout` and raises `queue.Full` or `queue.Empty` then. Wait for room or for an item, unless this thread's work is unwanted, or the main thread has ended."""
     thread = threading.current_thread()
     with thread.waits() if isinstance(thread, _Stage) else nullcontext():
         while threading.main_thread().is_alive() and not (isinstance(thread, _Stage) and thread.unwanted.is_set()):
@@ -158,4 +158,4 @@ def _patiently(operation: Callable[..., R]) -> R:
                 return operation(timeout=_POLL_SECONDS)
             except (queue.Full, queue.Empty):
                 continue
-    raise _Unwanted
+    raise Unwanted

@@ -21,9 +21,10 @@ from longplay.control import Control
 from longplay.engine.batch import NO_CODE
 from longplay.engine.decode import generate
 from longplay.engine.encode import encode
+from longplay.engine.flow_windows import FlowRow, FlowSettings, flow_plan, run_flow
 from longplay.engine.piece import REFERENCE_PROMPT_SECONDS, Piece
-from longplay.engine.vocode import stream_decode
-from longplay.engine.windows import flow_plan, flow_window, stream_windows
+from longplay.engine.vocode import DecodeStream, decode_plan, windows_of
+from longplay.engine.windows import WindowStream, run_stream, stateless
 from longplay.errors import AudioError, CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
@@ -236,32 +237,44 @@ class Steps:
         return np.concatenate(list(chunks), axis=1)
 
     def _latents(self, codes: Iterable[Tensor], piece: Piece | None, skip: float) -> Iterator[Tensor]:
-        options, flow = self.options, self.flow
-        rate = flow.config.code_rate
+        flow, row, settings = self.flow, self.flow_row(piece), self.flow_settings
+
+        def run(codes: Tensor, start: int) -> Tensor:
+            return run_flow(flow, [row], codes, [start], settings)
+
+        return self.metered(run_stream(run, codes, self.flow_stream()), "flow", flow.config.frame_rate, skip)
+
+    def flow_row(self, piece: Piece | None) -> FlowRow:
+        """What the flow is told of a piece besides its codes."""
+        rate = self.flow.config.code_rate
+        control = None if piece is None or not self.flow.config.chords else piece.control
+        if piece is None or control is None:
+            return FlowRow(self.options.seed)
 
         def chords(first: int, count: int) -> Tensor:
-            assert piece is not None
-            assert piece.control is not None
-            return torch.from_numpy(piece.control.chord_features(piece.offset + first / rate, count, rate))
+            return torch.from_numpy(control.chord_features(piece.offset + first / rate, count, rate))
 
-        told = flow.config.chords and piece is not None and piece.control is not None
-        run = flow_window(
-            flow,
-            (options.seed,),
-            num_steps=options.num_steps,
-            guidance=options.flow_guidance,
-            temperature=options.flow_temperature,
-            solver=options.solver,
-            chords=chords if told else None,
-        )
-        latents = stream_windows(run, codes, flow_plan(flow.config, first_seconds=FIRST_SECONDS))
-        return self.metered(latents, "flow", flow.config.frame_rate, skip)
+        return FlowRow(self.options.seed, chords)
+
+    @property
+    def flow_settings(self) -> FlowSettings:
+        """How latents are sampled."""
+        asked = self.options
+        return FlowSettings(asked.num_steps, asked.flow_guidance, asked.solver, asked.flow_temperature)
+
+    def flow_stream(self) -> WindowStream:
+        """The windows of the flow."""
+        return WindowStream(flow_plan(self.flow.config, first_seconds=FIRST_SECONDS))
+
+    def decode_stream(self) -> DecodeStream:
+        """The windows of the decoder."""
+        return DecodeStream(self.decoder, decode_plan(self.decoder, FIRST_SECONDS, LAG_SECONDS))
 
     def _audio(self, frames: Iterable[Tensor], skip: float) -> Generator[Wav, None, None]:
-        wav = stream_decode(self.decoder, frames, FIRST_SECONDS, LAG_SECONDS)
+        wav = run_stream(stateless(windows_of(self.decoder)), frames, self.decode_stream())
         stage: Stage = "tokenizer" if self.options.fast else "codec"
         made = self.metered(wav, stage, self.decoder.config.sample_rate, skip)
-        return (_numpy(chunk) for chunk in made)
+        return (as_wav(chunk) for chunk in made if chunk.shape[-1])
 
     def metered(self, tensors: Iterable[Tensor], stage: Stage, rate: float, skip: float = 0.0) -> Iterator[Tensor]:
         """The same tensors [..., T] at `rate`, telling `progress` how many seconds beyond `skip` have passed."""
@@ -278,7 +291,12 @@ class Steps:
         return model
 
 
-def _numpy(wav: Tensor) -> Wav:
+def as_wav(wav: Tensor) -> Wav:
+    """Samples [1, S] of [1, 1, S].
+
+    Raises:
+        AudioError: one is not a number.
+    """
     made = wav[0].float().cpu().numpy()
     if not np.isfinite(made).all():
         raise AudioError("the model made NaN or infinite samples; load it with dtype float32, or check it")

@@ -33,6 +33,10 @@ def one_at_a_time(progress: Progress) -> Progress:
     return locked
 
 
+def do_nothing() -> None:
+    """There is nothing to be given up."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """Iterate once over wav chunks [C, S]; each is final. Close it to stop early.
@@ -41,11 +45,13 @@ class Stream:
         sample_rate: of the chunks, in Hz.
         chunks: what iterating gives.
         describe: makes the recipe.
+        cancel: gives up what has not been made, where it is made whether or not anybody iterates.
     """
 
     sample_rate: int
     chunks: Generator[Wav, None, None]
     describe: Callable[[], Recipe]
+    cancel: Callable[[], None] = do_nothing
 
     @functools.cached_property
     def recipe(self) -> Recipe:
@@ -58,6 +64,7 @@ class Stream:
     def close(self) -> None:
         """Stop making the piece; returns when nothing of it runs any more."""
         self.chunks.close()
+        self.cancel()
 
     def tags(self, finish: Finish) -> dict[str, Any]:
         """The recipe for a file of the piece with these settings."""
