@@ -40,3 +40,15 @@ def test_codes_in_float32_are_those_of_the_cpu() -> None:
         for device in ("cuda", "cpu")
     )
     assert there.tolist() == here.tolist()
+
+
+def test_a_session_makes_the_codes_of_each_piece() -> None:
+    pipeline = Pipeline.load("nano", "cuda", "float32")
+    asked = [GenerationOptions(seconds=4 + seed, seed=seed) for seed in range(3)]
+    with pipeline.session(slots=2, seconds=8.0) as session:
+        streams = [pipeline.stream("slow piano", options, session=session) for options in asked]
+        together = [stream.join(list(stream)).wav for stream in streams]
+    for options, wav in zip(asked, together, strict=True):
+        alone = pipeline.generate("slow piano", options).wav
+        assert wav.shape == alone.shape
+        assert abs(wav - alone).max() < 0.01

@@ -1,42 +1,47 @@
-"""Many pieces through one running batch that they join and leave (`engine/batching.py`), against one after the other.
+"""Many pieces that come and go in one session (`pipeline/session.py`), against one after the other: from prompt to sound.
 
-Both sides run in turns, round by round, and each has a clock that only its own rounds advance: what one waits for the
-other does not count, and a busy machine slows both.
+Each piece has a listener who asks for it at its time and takes its sound as it comes. Both sides run in turns, whole.
 """
 
 import random
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from longplay.bench.limits import CPU, machine, measure_limits
+from longplay.bench.measure import Timing
 from longplay.bench.models import open_pipeline
+from longplay.bench.pipeline import PROMPT
 from longplay.bench.report import BenchReport, Row
-from longplay.engine.batch import CHUNK_FRAMES
-from longplay.engine.batching import Runner
 from longplay.engine.memory import PeakMemory
-from longplay.engine.piece import Piece, RowBuilder
-from longplay.errors import CheckpointError
-from longplay.models.lm import LM
+from longplay.pipeline import Pipeline, Session
 from longplay.pipeline.precision import AUTO
 from longplay.prompt import GenerationOptions
 
-TEXT_IDS = 24
 SHORTEST = 0.5
 """Of the longest piece: lengths differ, so that pieces leave and others join while the rest run."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Request:
     """A piece that is asked for `arrival` seconds after the start."""
 
-    key: str
-    piece: Piece
+    options: GenerationOptions
     arrival: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """When the listener of a piece heard its first sound and its last, in seconds after asking; how many seconds it lasts."""
+
+    first: float
+    last: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class ServeBench:
         every: seconds between two requests; 0: all come at the start.
         precision: of the lm.
         device: where.
+        repeats: rounds of both sides, of which the medians count.
+        options: of every piece, but for seconds and seed.
     """
 
     model: str
@@ -60,27 +67,31 @@ class ServeBench:
     every: float = 0.0
     precision: str = AUTO
     device: torch.device = CPU
+    repeats: int = 1
+    options: GenerationOptions = field(default_factory=GenerationOptions)
 
     def run(self) -> BenchReport:
         """Measure.
 
         Raises:
-            CheckpointError: no such model, or one without an lm.
+            CheckpointError: no such model, or one that lacks a part.
             UserError: an unknown precision.
         """
         pipeline = open_pipeline(self.model, self.precision, self.device)
-        lm = pipeline.system.lm
-        if lm is None:
-            raise CheckpointError(f"model {self.model!r}: has no lm")
-        limits, requests = measure_limits(self.device), self._requests(lm.config.code_rate)
-        services = {
-            f"{self.slots} at once": Service(lm, requests, self.slots),
-            "one after the other": Service(lm, requests, 1),
-        }
-        with PeakMemory(self.device) as peak:
-            serve(list(services.values()))
-        rows = [Row(name, service.values(lm.config.code_rate)) for name, service in services.items()]
-        gain = rows[0].values["codes_per_s"] / rows[1].values["codes_per_s"]
+        limits, requests = measure_limits(self.device), self.requests()
+        sides = {f"{self.slots} at once": self.slots, "one after the other": 1}
+        rounds: dict[str, list[dict[str, float]]] = defaultdict(list)
+        for _ in range(self.repeats):
+            for name, slots in sides.items():
+                with pipeline.session(slots, self.seconds, self.options.guidance != 1.0, self.options.cache) as session:
+                    serve(pipeline, session, requests[:1])  # warms up
+                    with PeakMemory(self.device) as peak:
+                        start = time.perf_counter()
+                        heard = serve(pipeline, session, requests)
+                        taken = time.perf_counter() - start
+                rounds[name].append(values(heard, taken) | {"peak_memory_gb": peak.bytes / 1e9})
+        rows = [Row(name, _medians(found)) for name, found in rounds.items()]
+        gain = rows[0].values["times_real_time"] / rows[1].values["times_real_time"]
         rows[0] = Row(rows[0].name, {**rows[0].values, "times_baseline": gain})
         setting = {
             "seconds": self.seconds,
@@ -88,89 +99,56 @@ class ServeBench:
             "slots": self.slots,
             "every": self.every,
             "precision": str(pipeline.precision),
+            "repeats": self.repeats,
+            "fast": self.options.fast,
             **machine(self.device),
         }
-        return BenchReport("serve", self.model, setting, limits.values() | {"peak_memory_gb": peak.bytes / 1e9}, rows)
+        return BenchReport("serve", self.model, setting, limits.values(), rows)
 
-    def _requests(self, rate: int) -> list[Request]:
+    def requests(self) -> list[Request]:
+        """Of `SHORTEST` to all of `seconds`, the same in every run."""
         draw = random.Random(0)
-        requests = []
-        for number in range(self.pieces):
-            frames = max(1, round(rate * self.seconds * draw.uniform(SHORTEST, 1.0)))
-            piece = Piece(tuple(range(TEXT_IDS)), frames, seed=number, min_frames=frames)
-            requests.append(Request(str(number), piece, number * self.every))
-        return requests
+        return [
+            Request(
+                self.options.model_copy(update={"seconds": self.seconds * draw.uniform(SHORTEST, 1.0), "seed": number}),
+                number * self.every,
+            )
+            for number in range(self.pieces)
+        ]
 
 
-class Service:
-    """A `Runner` at work on requests, by a clock that stands still while others work."""
+def serve(pipeline: Pipeline, session: Session, requests: Sequence[Request]) -> list[Heard]:
+    """Let a listener ask for each piece when its time has come, and hear it to its end."""
+    start = time.perf_counter()
 
-    def __init__(self, lm: LM, requests: Sequence[Request], slots: int) -> None:
-        """Reserve all memory and make one chunk to warm up.
+    def listen(request: Request) -> Heard:
+        time.sleep(max(0.0, start + request.arrival - time.perf_counter()))
+        asked = time.perf_counter()
+        stream = pipeline.stream(PROMPT, request.options, session=session)
+        times, samples = [], 0
+        for chunk in stream:
+            times.append(time.perf_counter() - asked)
+            samples += chunk.shape[1]
+        return Heard(times[0], times[-1], samples / stream.sample_rate)
 
-        Args:
-            lm: for inference.
-            requests: in the order of their arrival.
-            slots: pieces at once.
-        """
-        self._options = GenerationOptions()
-        positions = max(
-            RowBuilder(lm, request.piece, self._options.compatibility).max_positions(request.piece.frames)
-            for request in requests
-        )
-        self._runner = Runner(lm, slots, positions)
-        first = requests[0].piece
-        frames = min(CHUNK_FRAMES, first.frames)
-        self._runner.submit("warm-up", Piece(first.ids, frames, first.seed, min_frames=frames), self._options)
-        while not self._runner.idle:
-            self._runner.round()
-        self._coming = deque(requests)
-        self._arrivals = {request.key: request.arrival for request in requests}
-        self._clock = 0.0
-        self._codes = 0
-        self._first: dict[str, float] = {}
-        self._whole: dict[str, float] = {}
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is left to make."""
-        return bool(self._coming) or not self._runner.idle
-
-    def round(self) -> None:
-        """Take the requests that have arrived, and make a chunk of each running piece."""
-        if self._runner.idle:
-            self._clock = max(self._clock, self._coming[0].arrival)
-        while self._coming and self._coming[0].arrival <= self._clock:
-            request = self._coming.popleft()
-            self._runner.submit(request.key, request.piece, self._options)
-        start = time.perf_counter()
-        made = self._runner.round()
-        self._clock += time.perf_counter() - start
-        for one in made:
-            self._codes += len(one.codes)
-            waited = self._clock - self._arrivals[one.key]
-            if len(one.codes):
-                self._first.setdefault(one.key, waited)
-            if one.finished:
-                self._whole[one.key] = waited
-
-    def values(self, rate: float) -> dict[str, float]:
-        """Speed and waiting times so far, for models of `rate` codes per second of music."""
-        first, whole = list(self._first.values()), list(self._whole.values())
-        return {
-            "pieces_per_s": len(whole) / self._clock,
-            "codes_per_s": self._codes / self._clock,
-            "times_real_time": self._codes / self._clock / rate,
-            "first_code_p50_s": float(np.quantile(first, 0.5)),
-            "first_code_p95_s": float(np.quantile(first, 0.95)),
-            "piece_p50_s": float(np.quantile(whole, 0.5)),
-            "piece_p95_s": float(np.quantile(whole, 0.95)),
-        }
+    with ThreadPoolExecutor(len(requests)) as listeners:
+        return list(listeners.map(listen, requests))
 
 
-def serve(services: Sequence[Service]) -> None:
-    """Let all of them finish, a round of each in turn."""
-    while any(service.busy for service in services):
-        for service in services:
-            if service.busy:
-                service.round()
+def values(heard: Sequence[Heard], taken: float) -> dict[str, float]:
+    """Speed and waiting times of pieces that took `taken` seconds together."""
+    first, last = [each.first for each in heard], [each.last for each in heard]
+    return {
+        "pieces_per_s": len(heard) / taken,
+        "times_real_time": sum(each.seconds for each in heard) / taken,
+        "first_sound_p50_s": float(np.quantile(first, 0.5)),
+        "first_sound_p95_s": float(np.quantile(first, 0.95)),
+        "piece_p50_s": float(np.quantile(last, 0.5)),
+        "piece_p95_s": float(np.quantile(last, 0.95)),
+    }
+
+
+def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    speed = Timing(tuple(each["times_real_time"] for each in rounds))
+    medians = {name: Timing(tuple(each[name] for each in rounds)).median for name in rounds[0]}
+    return medians | {"spread": speed.spread, "peak_memory_gb": rounds[0]["peak_memory_gb"]}

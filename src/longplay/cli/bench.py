@@ -151,15 +151,22 @@ def serve(
     precision: Annotated[
         str, typer.Option(help="Of the lm: auto, float32, bfloat16, int8, int8-compiled or int4.")
     ] = "auto",
+    fast: Annotated[bool, typer.Option("--fast", help="Through the tokenizer instead of flow and codec.")] = False,
+    num_steps: options.NumStepsOption = None,
+    solver: options.SolverOption = None,
+    cache: options.CacheOption = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds of both sides, of which the medians count.")] = 1,
     device: Device = "cpu",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Codes of many pieces that join and leave one batch, against one piece after the other."""
+    """Many pieces at once, which come and go, from prompt to sound; against one piece after the other."""
     place = prepare(threads, json, device)
     from longplay.bench.serve import ServeBench
+    from longplay.prompt import GenerationOptions
 
-    show(ServeBench(model, seconds, pieces, slots, every, precision, place).run(), json)
+    given = GenerationOptions(fast=fast, num_steps=num_steps, solver=solver, cache=cache)
+    show(ServeBench(model, seconds, pieces, slots, every, precision, place, repeats, given).run(), json)
 
 
 def prepare(threads: int | None, json: Path | None, device: str) -> "torch.device":

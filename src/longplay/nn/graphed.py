@@ -67,7 +67,8 @@ class GraphedStep:
                 cache.longest = longest
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads, which e.g. encode a prompt, may allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             logits = step(self._decoder, buffer, cache, counts)
         cache.longest = longest
         return _Captured(graph, cache, buffer, counts, logits)
