@@ -1,8 +1,9 @@
-"""Audio files: anything libsndfile reads -> float32 [C, S], and back as wav, flac (24 bit), ogg (Vorbis) or mp3."""
+"""Audio files: anything that `decode` reads -> float32 [C, S], and back as wav, flac (24 bit), ogg (Vorbis) or mp3."""
 
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import soundfile
 
 from longplay.audio import tags
+from longplay.audio.decode import UndecodableError, decode
 from longplay.errors import AudioError
 from longplay.files import beside, replacing
 
@@ -44,14 +46,10 @@ def read(path: Path | str) -> tuple[Wav, int]:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise AudioError(f"{path}: {kind}; give the path of an audio file")
     try:
-        with soundfile.SoundFile(path) as file:
-            _check_size(path, file.frames, file.samplerate, file.channels)
-            wav = np.ascontiguousarray(file.read(dtype="float32", always_2d=True).T)
-            rate = int(file.samplerate)
-    except (soundfile.LibsndfileError, OSError) as error:
-        reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+        wav, rate = decode(path, partial(_check_size, path))
+    except UndecodableError as error:
         raise AudioError(
-            f"{path}: is broken or not audio ({reason}); give a WAV, FLAC, OGG, MP3, AIFF or AU file"
+            f"{path}: is broken or not audio ({error}); give a WAV, FLAC, OGG, MP3, AIFF, AU or M4A file"
         ) from None
     if wav.shape[1] == 0:
         raise AudioError(f"{path}: holds no samples; give a file with sound")

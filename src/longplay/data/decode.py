@@ -10,6 +10,7 @@ import soundfile
 import soxr
 
 from longplay.audio.clip import to_mono
+from longplay.audio.decode import UndecodableError, decode
 from longplay.audio.meters import loudness
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.data.quality import Channels, Quality, inspect
@@ -39,21 +40,22 @@ def read(path: Path) -> tuple[Channels, int]:
     Raises:
         AudioError: the file cannot be decoded, is empty or longer than two hours, or holds NaN.
     """
+
+    def check(frames: int, rate: int, channels: int) -> None:
+        if frames > MAX_SECONDS * rate:
+            raise AudioError(
+                f"{path}: lasts {frames / rate / 3600:.1f} h; cut it into pieces of up to {MAX_SECONDS / 3600:g} h"
+            )
+
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, seconds = file.samplerate, file.frames / file.samplerate
-            if seconds > MAX_SECONDS:
-                raise AudioError(
-                    f"{path}: lasts {seconds / 3600:.1f} h; cut it into pieces of up to {MAX_SECONDS / 3600:g} h"
-                )
-            samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
+        wav, rate = decode(path, check)
+    except UndecodableError as error:
         raise AudioError(f"{path}: cannot be decoded ({error}); convert it to WAV or FLAC, or leave it out") from None
-    if not len(samples):
+    if not wav.shape[1]:
         raise AudioError(f"{path}: holds no samples; leave it out")
-    if not np.isfinite(samples).all():
+    if not np.isfinite(wav).all():
         raise AudioError(f"{path}: holds NaN or infinite samples; export it again")
-    return np.ascontiguousarray(samples.T), rate
+    return wav, rate
 
 
 def read_mono(path: Path) -> tuple[Wav, int]:

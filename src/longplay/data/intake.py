@@ -11,16 +11,14 @@ from typing import Any, NamedTuple
 import mutagen
 from pydantic import ValidationError
 
+from longplay.audio.decode import BY_FFMPEG, BY_SOUNDFILE
 from longplay.config import describe
 from longplay.data.recordings import Given, Recording, recording_id
 from longplay.errors import ConfigError, PromptError, UserError
 from longplay.prompt import LABELS, Label, Section
 
-DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
-NOT_DECODED = (  # to be reported, not overlooked
-    ".m4a", ".aac", ".wma", ".ape", ".wv", ".webm", ".mp4", ".mka", ".mov", ".mp2", ".tta", ".mid", ".midi",
-)  # fmt: skip
-AUDIO = frozenset((*DECODED, *NOT_DECODED))
+NOT_DECODED = (".mid", ".midi")  # to be reported, not overlooked
+AUDIO = frozenset((*BY_SOUNDFILE, *BY_FFMPEG, *NOT_DECODED))
 NAMES = {"caption": "captions", "text": "captions", "artist": "author", "license": "licence", "utt": "id"}
 PATHS = ("path", "audio", "audio_filepath", "file")
 # Of a manifest of ours: measured anew, or not the user's to say.

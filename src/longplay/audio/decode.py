@@ -1,0 +1,70 @@
+"""From a file to samples: by libsndfile or, for what that does not read, by FFmpeg, which the extra `m4a` brings along."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from longplay.errors import AudioError
+
+Check = Callable[[int, int, int], None]
+"""Is told frames, rate and channels before a file is decoded, and raises if that is too much."""
+
+BY_SOUNDFILE = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64",
+)  # fmt: skip
+BY_FFMPEG = (".m4a", ".m4b", ".aac", ".wma", ".ape", ".wv", ".webm", ".mp4", ".mka", ".mov", ".mp2", ".tta")
+
+
+class UndecodableError(AudioError):
+    """A file's samples cannot be read; says why, without the path."""
+
+
+def decode(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
+    """A file as float32 [C, S] and its rate in Hz; of several streams the first with sound.
+
+    Raises:
+        UndecodableError: the file is broken, or no audio that is known.
+        AudioError: it needs FFmpeg, and that is not there; or `check` refuses it.
+    """
+    try:
+        return _by_ffmpeg(path, check) if path.suffix.lower() in BY_FFMPEG else _by_soundfile(path, check)
+    except OSError as error:
+        raise UndecodableError(error.strerror or str(error)) from None
+
+
+def _by_soundfile(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
+    try:
+        with soundfile.SoundFile(path) as file:
+            check(file.frames, file.samplerate, file.channels)
+            return np.ascontiguousarray(file.read(dtype="float32", always_2d=True).T), int(file.samplerate)
+    except soundfile.LibsndfileError as error:
+        raise UndecodableError(str(error).rpartition(": ")[2].strip().rstrip(".")) from None
+
+
+def _by_ffmpeg(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
+    try:
+        import av
+    except ImportError:
+        raise AudioError(
+            f"{path}: {path.suffix} files need FFmpeg: pip install 'longplay[m4a]' brings it, or convert it to FLAC"
+        ) from None
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise UndecodableError("there is no sound in it")
+            stream = container.streams.audio[0]
+            rate, channels = stream.rate, stream.channels
+            seconds = (
+                float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / av.time_base
+            )
+            check(round(seconds * rate), rate, channels)
+            planar = av.AudioResampler(format="fltp")
+            blocks = [
+                block.to_ndarray() for frame in [*container.decode(stream), None] for block in planar.resample(frame)
+            ]
+    except av.FFmpegError as error:
+        raise UndecodableError(str(error.strerror)) from None
+    return np.concatenate(blocks, axis=1) if blocks else np.zeros((channels, 0), np.float32), rate
