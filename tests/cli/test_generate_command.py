@@ -101,10 +101,9 @@ def test_count_numbers_files_and_counts_seeds_up(generate, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("at_once", [1, 2, 8])
 def test_pieces_that_are_made_at_once_are_those_of_their_seeds(
-    generate, run, song: Path, tiny: Path, monkeypatch, at_once: int
+    generate, run, song: Path, tiny: Path, at_once: int
 ) -> None:
-    monkeypatch.setattr("longplay.cli.produce.AT_ONCE", at_once)
-    outcome = generate("x", "-o", "x.flac", "--seed", "5", "--count", "3")
+    outcome = generate("x", "-o", "x.flac", "--seed", "5", "--count", "3", "--at-once", str(at_once))
     assert outcome.code == 0
     assert ("made in" in outcome.err, "beside 2 more" in outcome.err) == (True, at_once == 8)
     for number in (1, 2, 3):

@@ -14,6 +14,7 @@ def continue_(
     text: Annotated[str | None, typer.Argument(help="How it shall go on, in words.")] = None,
     output: options.OutputOption = None,
     count: options.CountOption = 1,
+    at_once: options.AtOnceOption = None,
     prompt_seconds: options.PromptSecondsOption = None,
     **given: Unpack[options.RequestOptions],
 ) -> None:
@@ -27,4 +28,4 @@ def continue_(
     from longplay.cli.produce import produce
     from longplay.cli.request import build_request
 
-    produce(build_request("continue", text, given, prompt_seconds), output, count, Audio.load(audio))
+    produce(build_request("continue", text, given, prompt_seconds), output, count, at_once, Audio.load(audio))

@@ -12,6 +12,7 @@ def generate(
     text: Annotated[str | None, typer.Argument(help="The music in words, e.g. 'calm piano, 80 bpm'.")] = None,
     output: options.OutputOption = None,
     count: options.CountOption = 1,
+    at_once: options.AtOnceOption = None,
     candidates: options.CandidatesOption = None,
     **given: Unpack[options.RequestOptions],
 ) -> None:
@@ -27,4 +28,4 @@ def generate(
     from longplay.cli.produce import produce
     from longplay.cli.request import build_request
 
-    produce(build_request("generate", text, given), output, count, candidates=candidates)
+    produce(build_request("generate", text, given), output, count, at_once, candidates=candidates)

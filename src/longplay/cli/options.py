@@ -81,6 +81,16 @@ FlowTemperatureOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
 FixedSeedOption = Annotated[int | None, typer.Option(help="Of the flow's noise. [default: 0]")]
 CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces; seeds count up.")]
+AtOnceOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="How many of them are made at once; each takes the memory of its length. On a GPU, and in some --precision, sums "
+        "round otherwise in company: a piece is then not the one that its seed makes alone. [default: 8 where that "
+        "changes nothing, else 1]",
+    ),
+]
 CandidatesOption = Annotated[
     int | None,
     typer.Option(

@@ -20,11 +20,16 @@ from longplay.prompt import Prompt, SettledOptions
 
 STDOUT = "-"
 AT_ONCE = 8
-"""Pieces that are made at once, where that changes none of them (`Pipeline.exact_together`)."""
+"""Pieces that share a session, where that changes none of them (`Pipeline.exact_together`)."""
 
 
 def produce(
-    request: Request, output: str | None, count: int, audio: Audio | None = None, candidates: int | None = None
+    request: Request,
+    output: str | None,
+    count: int,
+    at_once: int | None = None,
+    audio: Audio | None = None,
+    candidates: int | None = None,
 ) -> None:
     """Make `count` pieces, with seeds that count up or, of so many candidates, with the best.
 
@@ -32,6 +37,7 @@ def produce(
         request: what to make.
         output: file, `-` for stdout, or None for a name with the seed; numbered where `count` > 1.
         count: number of pieces.
+        at_once: how many of them share a session; None: `AT_ONCE` where that changes none of them, else 1.
         audio: an audio prompt.
         candidates: number of seeds to choose from; None: take them as they come.
 
@@ -60,7 +66,7 @@ def produce(
             chunks = fade_stream(stream, stream.sample_rate, request.finish.fade)
             write_wav_stream(sys.stdout.buffer, chunks, stream.sample_rate)
         return
-    size = AT_ONCE if pipeline.exact_together else 1
+    size = at_once or (AT_ONCE if pipeline.exact_together else 1)
     for start in range(0, count, size):
         group = dict(zip(paths[start : start + size], pieces[start : start + size], strict=True))
         _make(pipeline, request, group, audio)
