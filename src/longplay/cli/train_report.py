@@ -22,6 +22,11 @@ def status(
         current = read_status(run)
         console.print(f"[bold]{run}[/bold]: {_headline(current)}", highlight=False)
         console.print(_table(current))
+        for book in current.codebooks:
+            console.print(
+                f"codebook {book.number}: {book.usage:.1%} in use, {book.dead} codes dead, perplexity {book.perplexity:.4g}",
+                highlight=False,
+            )
 
 
 def plan(
