@@ -161,7 +161,7 @@ class AudioStage:
         self.crops = Crops(train_files, model.sample_rate, config.crop_seconds)
         self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds, "valid")
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
-        self.spectrum = _spectrum_loss(config)
+        self.spectrum = spectrum_loss(config)
         if config.init is None and self.spectrum is not None:
             start_from_components(self.model, self.crops.batch, self.spectrum.weight.flatten())
         self.made: MadeLatents | None = None
@@ -310,7 +310,12 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _spectrum_loss(config: AudioStageConfig) -> SpectrumLoss | None:
+def spectrum_loss(config: AudioStageConfig) -> SpectrumLoss | None:
+    """The loss of a run on magnitudes; None for one on waveforms.
+
+    Raises:
+        ConfigError: the decoder has no magnitudes.
+    """
     if config.spectrum is None:
         return None
     model = config.model
