@@ -38,6 +38,7 @@ def draw_codes(usage: CodeUsage, path: Path) -> None:
             xlabel="codes by frequency" if number == books else "",
             ylabel=f"of {total:,}",
             xlim=(0, size - 1),
+            ylim=(0, None),
         )
         axes.legend()
     save_figure(figure, path, dpi=80)
