@@ -2,9 +2,9 @@
 # Nano on a machine with one GPU that reaches nothing else, in calls of under 10 minutes.
 #
 #   recipes/gpu.sh pack                        here: .gpu/ (ignored by git; under 64 MiB with the working tree)
-#   recipes/gpu.sh train [STAGE...] [--seconds N]   there: stages (tokenizer codec lm lm-heeding flow codec-decoder tokenizer-decoder) for N seconds in all
+#   recipes/gpu.sh train [STAGE...] [--seconds N]   there: stages (tokenizer codec lm lm-heeding flow codec-decoder tokenizer-decoder codec-gan tokenizer-gan) for N seconds in all
 #   recipes/gpu.sh check                       there: the tests marked gpu, and every benchmark of nano and of the published sizes, into $OUT
-#   recipes/gpu.sh                             there: train all stages for 480 seconds
+#   recipes/gpu.sh                             there: train all stages but those of a gan for 480 seconds
 #   recipes/gpu.sh unpack FOLDER               here: what came back in FOLDER, into runs/
 #
 # Results lie in $OUT as pieces of at most 15 MiB: model, metrics, curves, and the checkpoints if all together stay below 60 MiB
@@ -67,11 +67,16 @@ overrides() {
   case $1 in
     tokenizer) echo "batch_size=64 loop.steps=40000" ;;
     *-decoder) echo "batch_size=64 loop.steps=20000 init=$work/nano-${1%-decoder}/model" ;;
+    *-gan)  # from a decoder that came along or was trained before, else from the bundled one
+      local decoder=$work/nano-${1%-gan}-decoder/model
+      [ -d "$decoder" ] || decoder=nano
+      echo "batch_size=64 loop.steps=20000 init=$decoder"
+      ;;
     codec) echo "batch_size=64 loop.steps=40000" ;;
     lm) echo "batch_size=48 loop.steps=12000 tokenizer=$work/nano-tokenizer/model" ;;
     lm-heeding) echo "batch_size=48 loop.steps=3000 plain_steps=800 tokenizer=$work/nano-tokenizer/model init=$work/nano-lm/model" ;;
     flow) echo "batch_size=64 loop.steps=30000 codec=$work/nano-codec/model tokenizer=$work/nano-tokenizer/model music=$pack/corpus/manifest.jsonl" ;;
-    *) echo "$1: no stage; use tokenizer, codec, lm, lm-heeding, flow, codec-decoder, tokenizer-decoder" >&2; exit 2 ;;
+    *) echo "$1: no stage; use tokenizer, codec, lm, lm-heeding, flow, codec-decoder, tokenizer-decoder, codec-gan, tokenizer-gan" >&2; exit 2 ;;
   esac
 }
 
@@ -100,7 +105,7 @@ train() {
   mkdir -p "$out"
   local small=() all=()
   for stage in "${stages[@]}"; do
-    for file in model run.yaml starts.jsonl metrics.jsonl curves.png text_tokenizer.json; do
+    for file in model run.yaml starts.jsonl metrics.jsonl curves.png codes.png text_tokenizer.json; do
       [ ! -e "$work/nano-$stage/$file" ] || small+=("nano-$stage/$file")
     done
     all+=("nano-$stage/checkpoint.pt")

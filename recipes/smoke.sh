@@ -31,10 +31,12 @@ PYTHON
 longplay data build "$out/music" "$out/corpus" --no-tags --no-plots --workers 1
 
 manifest=$out/corpus/manifest.jsonl
-stage nano-tokenizer "$manifest" held_out_crops=2 held_out_seconds=1
-stage nano-codec "$manifest" held_out_crops=2 held_out_seconds=1
+short=(held_out_crops=2 held_out_seconds=1 counted_crops=4)
+stage nano-tokenizer "$manifest" "${short[@]}"
+stage nano-codec "$manifest" "${short[@]}"
 for model in tokenizer codec; do
-  stage nano-$model-decoder "$manifest" held_out_crops=2 held_out_seconds=1 init="$out/nano-$model/model"
+  stage nano-$model-decoder "$manifest" "${short[@]}" init="$out/nano-$model/model"
+  stage nano-$model-gan "$manifest" "${short[@]}" init="$out/nano-$model-decoder/model" adversarial.discriminators.channels=4
 done
 longplay train tokens "$manifest" "$out/tokens" --model "$out/nano-tokenizer/model" --codec "$out/nano-codec/model" --threads 1
 tiny=(tokenizer="$out/nano-tokenizer-decoder/model" lm.context_frames=128 held_out_windows=2 sample_seconds=1)
@@ -51,9 +53,9 @@ stage nano-lm-sft "$out/rated" "${tiny[@]}" init="$out/nano-lm/model"
 stage nano-lm-heeding "$out/tokens" "${tiny[@]}" init="$out/nano-lm/model" plain_steps=1
 stage nano-flow "$out/tokens" codec="$out/nano-codec-decoder/model" tokenizer="$out/nano-tokenizer/model" music="$manifest" crop_seconds=1 held_out_crops=2 flow.noise_reach=40
 stage nano-flow-reflow "$out/tokens" codec="$out/nano-codec-decoder/model" init="$out/nano-flow/model" crop_seconds=1 held_out_crops=2 flow.noise_reach=40
-longplay train status "$out/nano-lm"
+longplay train status "$out/nano-lm" "$out/nano-codec-gan"
 longplay train release "$out/model" --name smoke --licence CC0-1.0 --provenance "recipes/smoke.sh" --overwrite \
-  --tokenizer "$out/nano-tokenizer-decoder/model" --codec "$out/nano-codec-decoder/model" --lm "$out/nano-lm-heeding/model" --flow "$out/nano-flow/model"
+  --tokenizer "$out/nano-tokenizer-gan/model" --codec "$out/nano-codec-gan/model" --lm "$out/nano-lm-heeding/model" --flow "$out/nano-flow/model"
 longplay train takes "$manifest" "$out/takes" --model "$out/model" --prompts 4 --each 4 --seconds 4 --no-tags --threads 1
 stage nano-lm-preference "$out/tokens" "${tiny[@]}" init="$out/model" preference.takes="$out/takes" preference.least=0.001 preference.pairs=1 loop.precision=float32
 longplay generate "slow chord" --model "$out/model" --seconds 2 --seed 1 --output "$out/smoke.wav"

@@ -84,6 +84,16 @@ def test_density_counts_onsets() -> None:
     assert measure(clicks(120), RATE).density == pytest.approx(2, rel=0.15)
 
 
+def test_loudness_follows_the_level_of_each_eighth() -> None:
+    levels = np.array([-30, -24, -18, -12, -6, 0, -3, -100])
+    gains = np.repeat(10 ** (levels / 20), RATE)
+    wav = (gains * np.random.default_rng(3).normal(0, 0.1, len(gains))).astype(np.float32)
+    quiet, loud = measure(0.01 * wav, RATE), measure(wav, RATE)
+    assert loud.loudness[:-1] == pytest.approx(levels[:-1], abs=0.3)
+    assert -60 <= loud.loudness[-1] < -50
+    assert quiet.loudness[:-1] == pytest.approx(loud.loudness[:-1], abs=0.3), "however loud the whole is"
+
+
 def test_stretches_are_measured_each_beside_the_whole() -> None:
     rate = 22050
     time = np.arange(10 * rate) / rate

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from longplay.analysis.measure import Facts, Texture
-from longplay.data.captions import Description, captions, moods, passages, some_tags
+from longplay.data.captions import Description, captions, course, moods, passages, some_tags
 from longplay.data.tags import Heard, HeardPassage
 from longplay.prompt import Section
 
@@ -55,10 +55,42 @@ def test_nothing_known_is_still_a_caption() -> None:
 
 
 def test_moods_name_only_what_stands_out() -> None:
-    ordinary = Facts(seconds=60, brightness=1700, density=4, dynamics=7, bars=(), chords=())
+    even = {"seconds": 60, "loudness": (0,) * 8, "bars": (), "chords": ()}
+    ordinary = Facts(brightness=1700, density=4, dynamics=7, **even)
     assert moods(ordinary) == ()
-    extreme = Facts(seconds=60, brightness=900, density=7, dynamics=15, bars=(), chords=())
+    extreme = Facts(brightness=900, density=7, dynamics=15, **even)
     assert moods(extreme) == ("dark", "busy", "dynamic")
+
+
+@pytest.mark.parametrize(
+    ("loudness", "said"),
+    [
+        ((0, -1, 0, -2, -1, 0, -1, -3), ()),
+        ((-4, -2, -1, 0, 0, -1, -2, -5), ()),  # a little: nobody would say so
+        ((-20, -16, -12, -9, -6, -3, 0, -1), ("builds up",)),
+        ((-20, -16, -12, -13, -6, -3, 0, -30), ("builds up", "fades towards the end")),
+        ((-20, -3, -15, -2, -16, 0, -14, -1), ("starts quietly",)),  # up and down is no rise
+        ((-1, 0, -2, -5, -8, -12, -14, -18), ("calms down",)),
+        ((0, -1, 0, -1, -2, 0, -1, -12), ("fades towards the end",)),
+        ((-15, -1, 0, -1, -2, 0, -1, -2), ("starts quietly",)),
+        ((0, -1, -8, -14, -15, -3, -1, 0), ("goes quiet halfway",)),
+        ((0, -1, 0, -14, 0, -1, 0, 0), ()),  # a stop is no middle
+    ],
+)
+def test_the_course_of_the_loudness_is_said_where_it_is_plain(
+    loudness: tuple[float, ...], said: tuple[str, ...]
+) -> None:
+    assert course(loudness) == said
+
+
+def test_captions_say_the_course_and_passages_do_not() -> None:
+    about = FULL.model_copy(update={"course": ("builds up", "fades towards the end"), "sections": ()})
+    found = captions(about)
+    assert found[0].endswith("drums, builds up, fades towards the end")
+    assert any(each.endswith("128 bpm in A minor. It builds up and fades towards the end.") for each in found)
+    parts = passages(about, Heard(passages=(HeardPassage(0, 10, Heard()),)))
+    assert not any("builds" in caption for caption in parts[0].captions)
+    assert some_tags(found[0], 0.0, np.random.default_rng(0)) != found[0], "a list of tags still"
 
 
 def test_a_passage_is_said_to_have_what_is_heard_in_it() -> None:

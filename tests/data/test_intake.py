@@ -6,7 +6,9 @@ import pytest
 import soundfile
 from mutagen.flac import FLAC
 
+from longplay.chords import TimedChord
 from longplay.data.intake import find_recordings
+from longplay.data.manifest import Measured, Passage, Track, write_manifest
 from longplay.errors import ConfigError, UserError
 from longplay.prompt import Section
 
@@ -59,6 +61,22 @@ def test_manifests(tmp_path: Path, suffix: str) -> None:
     assert one.path == tmp_path / "audio" / "one.wav"
     assert (one.given.captions, one.given.bpm, one.given.split) == (("calm, wide",), 90, "test")
     assert two.path == Path("/far/two.wav")
+
+
+def test_a_manifest_of_ours_is_taken_whole(tmp_path: Path) -> None:
+    audio(tmp_path / "a.wav")
+    track = Track(
+        id="a", path="a.wav", seconds=0.1, split="valid", kind="real", title="Rain", source="s", licence="CC0",
+        author="Ada", codec_ok=True, captions=("slow",), passages=(Passage(start=0, end=0.1, captions=("quiet",)),),
+        sections=(Section(label="intro", start=0, end=0.1),), bpm=90, key="A minor", genre="dub", instruments=("bass",),
+        chords=(TimedChord(start=0, name="Am"),), bars=(0.0,), offset=1.0,
+        measured=Measured(brightness=900, density=2, loudness=(0,) * 8),
+    )  # fmt: skip
+    untold = {name for name in Track.model_fields if getattr(track, name) == Track.model_fields[name].default}
+    assert untold == {"speed"}, "which no manifest on disk has"
+    write_manifest(tmp_path / "manifest.jsonl", [track])
+    (found,) = find_recordings(tmp_path / "manifest.jsonl").recordings
+    assert (found.given.title, found.given.bpm, found.given.split) == ("Rain", 90, "valid")
 
 
 def test_the_published_pair(tmp_path: Path) -> None:

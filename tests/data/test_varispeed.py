@@ -3,7 +3,7 @@ import re
 import pytest
 
 from longplay.data.captions import Description, captions
-from longplay.data.manifest import Passage, Track
+from longplay.data.manifest import Measured, Passage, Track
 from longplay.data.varispeed import varispeed, with_varispeed
 from longplay.errors import ConfigError
 from longplay.keys import Key
@@ -26,6 +26,9 @@ def test_times_tempo_and_key_are_those_of_the_tape_at_another_speed() -> None:
     assert (up.speed, up.bpm, up.seconds, up.offset) == pytest.approx((speed, 100 * speed, 60 / speed, 12 / speed))
     assert up.key == "Eb minor"
     assert up.sections[-1].end == pytest.approx(up.seconds)
+    measured = Measured(brightness=1000, density=3, loudness=(0,) * 8)
+    faster = varispeed(track().model_copy(update={"measured": measured}), 12).measured
+    assert faster == Measured(brightness=2000, density=6, loudness=(0,) * 8)
     twice = varispeed(varispeed(track(), 3), -3)
     assert (twice.speed, twice.bpm, twice.key) == (pytest.approx(1), pytest.approx(100), "Bb minor")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from longplay.data.language_model import EndpointError, LanguageModel
-from longplay.data.manifest import Passage, Track, read_manifest, write_manifest
+from longplay.data.manifest import Measured, Passage, Track, read_manifest, write_manifest
 from longplay.data.written import question, read_answer, write_captions
 from longplay.errors import UserError
 
@@ -22,6 +22,8 @@ PASSAGES = (Passage(start=0, end=10, captions=("heard",)),)
 def track(name: str, seconds: float = 60) -> Track:
     about = {"kind": "real", "title": "Secret Title", "source": "s", "licence": "CC0", "codec_ok": True}
     facts = {"captions": ("dub",), "bpm": 90.2, "key": "Eb minor", "genre": "dub", "instruments": ("bass",)}
+    measured = Measured(brightness=900, density=7, loudness=(0, -1, -3, -6, -9, -12, -14, -20))
+    facts["measured"] = measured
     return Track(id=name, path=f"{name}.wav", seconds=seconds, split="train", passages=PASSAGES, **about, **facts)
 
 
@@ -151,6 +153,11 @@ def test_refusals_are_asked_again_and_then_reported(server: Server, tmp_path: Pa
         ("Dub at 120 bpm with bass", "a tempo of 120 bpm"),
         ("Slow dub in C major with bass", "the key C major"),
         ("Sure, a slow dub with bass", "a refusal or a preface"),
+        ("Bright dub with a heavy bass", "the word 'Bright', where the facts say the opposite"),
+        ("Sparse and heavy dub with bass", "the word 'Sparse'"),
+        ("A heavy dub that builds up slowly", "the word 'builds up'"),
+        ("Heavy dub with a centroid of 900 Hz", "a measurement that no listener would type .900 Hz."),
+        ("Heavy dub, 12 dB quieter at the end", "a measurement that no listener would type .12 dB."),
         ("dub", "3 characters"),
         ("long " * 100, "499 characters"),
     ],
@@ -161,7 +168,13 @@ def test_what_contradicts_the_facts_is_not_believed(caption: str, reason: str) -
 
 
 @pytest.mark.parametrize(
-    "caption", ["Dub at 90 bpm in D# minor", "Heavy dub in E-flat minor", "a minor masterpiece of dub"]
+    "caption",
+    [
+        "Dub at 90 bpm in D# minor",
+        "Heavy dub in E-flat minor",
+        "a minor masterpiece of dub",
+        "Dark, busy dub that fades out",
+    ],
 )
 def test_what_agrees_is_believed_in_any_spelling(caption: str) -> None:
     assert read_answer(f"```json\n{json.dumps([caption])}\n```", track("a"), 1) == (caption,)
@@ -172,6 +185,21 @@ def test_what_agrees_is_believed_in_any_spelling(caption: str) -> None:
 def test_titles_are_never_told_to_the_model() -> None:
     assert "Secret" not in question(track("a"), 3)
     assert "Eb minor" in question(track("a"), 3)
+
+
+def test_what_was_measured_is_told_to_the_model() -> None:
+    told = json.loads(question(track("a"), 3).splitlines()[0].removeprefix("Facts: "))
+    assert told["brightness (median spectral centroid in Hz)"] == 900
+    assert told["density (note onsets a second)"] == 7
+    assert told["loudness of each eighth in dB below the loudest"] == [0, -1, -3, -6, -9, -12, -14, -20]
+    older = track("a").model_copy(update={"measured": None})
+    assert "brightness" not in question(older, 3)
+    assert read_answer('["Bright dub with a heavy bass"]', older, 1) == ("Bright dub with a heavy bass",)
+
+
+def test_a_word_that_describes_the_track_already_is_not_questioned() -> None:
+    style = track("a").model_copy(update={"genre": "bright dub"})
+    assert read_answer('["Bright dub with a heavy bass"]', style, 1) == ("Bright dub with a heavy bass",)
 
 
 def test_the_new_manifest_must_lie_beside_the_old_one(server: Server, manifest: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from longplay.checkpoint.system import load_system
 from longplay.errors import CheckpointError, ConfigError
 from longplay.models.tokenizer import Tokenizer
 from longplay.nn.istft import stft
-from longplay.train.audio_stage import AudioStage
+from longplay.train.audio_stage import AudioStage, AudioStageConfig
+from longplay.train.build import load_stage_config
 from longplay.train.log import read_metrics
 from longplay.train.loop import train
 from longplay.train.losses import SpectrumConfig, SpectrumLoss
@@ -97,13 +98,20 @@ def test_a_frozen_encoder_keeps_every_code_and_the_decoder_learns(audio_stage: A
 
 def test_rows_that_pass_the_codebook_by_teach_it_all_the_same(audio_stage: Any) -> None:
     every, half = (audio_stage(spectrum={}, unquantized_share=share, quantize_from_step=0) for share in (0.0, 0.5))
-    batch = every.batch(0, slice(None))
     losses = []
     for stage in (every, half):
         torch.manual_seed(0)  # the codebook starts from vectors of the batch
-        losses.append(stage.losses(0, batch).metrics)
+        losses.append(stage.losses(0, stage.batch(0, slice(None))).metrics)
     assert losses[0]["quantizer"] == losses[1]["quantizer"], "codebooks learn from all rows"
     assert losses[0]["spectrum"] != losses[1]["spectrum"]
+
+
+def test_the_same_rows_pass_the_codebook_by_however_the_batch_is_divided(audio_stage: Any) -> None:
+    stage = audio_stage(batch_size=6, unquantized_share=0.5)
+    for size in (6, 3, 2, 1):
+        parts = [stage.batch(0, slice(first, first + size)) for first in range(0, 6, size)]
+        free = [first * size + row for first, part in enumerate(parts) for row in part["unquantized"].tolist()]
+        assert free == [0, 1, 2]
 
 
 def test_init_takes_what_fits(audio_stage: Any, tmp_path: Path) -> None:
@@ -202,6 +210,10 @@ def test_several_codebooks_are_trained_resumed_and_counted_one_by_one(audio_stag
     books = [last[f"held_out_usage_book_{number}"] for number in (1, 2, 3)]
     assert 0 < min(books) < max(books) <= 1
     assert last["held_out_usage"] == pytest.approx(sum(books) / 3, rel=1e-4)
+    for number, used in enumerate(books, 1):
+        assert last[f"held_out_dead_book_{number}"] == pytest.approx(64 * (1 - used), abs=0.1)
+        assert 1 <= last[f"held_out_perplexity_book_{number}"] <= 64 * used
+    assert (tmp_path / "whole/codes.png").stat().st_size > 0
     system = load_system(tmp_path / "whole/model")
     assert system.tokenizer is not None
     assert system.tokenizer.encode(torch.randn(1, 1, 640)).shape == (1, 3, 20)
@@ -259,3 +271,26 @@ def test_components_that_no_run_would_compute_are_refused(
         audio_stage(stage="codec", codec=codec, spectrum=spectrum)
     later = audio_stage(stage="codec", codec=codec, init=tmp_path / "model")
     assert torch.equal(later.model.encoder.out.weight, good.model.encoder.out.weight)
+
+
+@pytest.mark.parametrize("kind", ["codec", "tokenizer"])
+def test_the_gan_presets_go_on_from_the_bundled_decoder(
+    kind: str, files: list[tuple[Path, float]], tmp_path: Path
+) -> None:
+    small = [
+        "batch_size=2", "crop_seconds=0.2", "held_out_crops=1", "held_out_seconds=0.5", "counted_crops=2", "loss.n_ffts=[512]",
+        "adversarial.discriminators.n_ffts=[512]", "adversarial.discriminators.channels=2",
+        "loop.steps=3", "loop.log_every=1", "loop.trackers=[]", "loop.device=cpu",
+    ]  # fmt: skip
+    config = load_stage_config(f"nano-{kind}-gan", small)
+    assert isinstance(config, AudioStageConfig)
+    stage = AudioStage(config, files, files)
+    before = {name: value.clone() for name, value in stage.model.state_dict().items()}
+    assert train(stage, config.loop, tmp_path / "run") == 3
+    moved = {
+        name.split(".")[0] for name, value in stage.model.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert moved == {"decoder"}
+    last = [record for record in read_metrics(tmp_path / "run") if "mel" in record][-1]
+    assert {f"norm_{name}" for name in config.balance.shares} <= last.keys()  # type: ignore[union-attr]
+    assert {"discriminator", "adversarial", "features"} <= last.keys()

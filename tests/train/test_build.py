@@ -27,6 +27,8 @@ from systems import save_residual
         "nano-tokenizer-residual",
         "nano-codec",
         "nano-codec-decoder",
+        "nano-codec-gan",
+        "nano-tokenizer-gan",
         "nano-lm",
         "nano-lm-heeding",
         "nano-lm-preference",

@@ -251,8 +251,38 @@ def test_bad_input_is_named_before_any_work(
     assert not (tmp_path / "d/tokens").exists()
 
 
+def prepare(asked: FinetuneConfig, run: Path) -> None:
+    base = Path(asked.model)
+    finetuning._prepare(asked, base, load_config(base).lm, run, How())  # type: ignore[arg-type]
+
+
+def test_the_plan_comes_before_anything_is_prepared(request_: FinetuneConfig, tmp_path: Path, songs: Path) -> None:
+    said: list[str] = []
+    assert finetune(request_, tmp_path / "run", How(plan_only=True, say=said.append)) is None
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["finetune.yaml"]
+    text = "\n".join(said)
+    for words in ("plan     by the length of 3 files, 33 s", "memory   about ", "time     about ", "4 steps of "):
+        assert words in text, text
+    base = Path(request_.model)
+    lm = load_config(base).lm
+    assert lm is not None
+    prepare(request_, tmp_path / "run")
+    pieces = music.pieces(songs, request_.valid)
+    ahead = {split: music.stand_ins(pieces, split, lm.code_rate, lm.codebook_size) for split in ("train", "valid")}
+    for split, made in ahead.items():
+        real = read_token_tracks(tmp_path / "run/tokens", split)  # type: ignore[arg-type]
+        lengths = [sorted(len(track.semantic) for track in tracks) for tracks in (made, real)]
+        np.testing.assert_allclose(*lengths, rtol=0.05)
+
+
+def test_a_file_that_cannot_be_read_is_not_planned_with(songs: Path, tmp_path: Path) -> None:
+    shutil.copytree(songs, tmp_path / "music")
+    (tmp_path / "music/broken.wav").write_bytes(b"RIFF")
+    assert [piece.seconds for piece in music.pieces(tmp_path / "music", 0.3)] == [11.0] * 3
+
+
 def test_shards_of_another_tokenizer_are_refused(request_: FinetuneConfig, tmp_path: Path) -> None:
-    finetune(request_, tmp_path / "run", How(plan_only=True))
+    prepare(request_, tmp_path / "run")
     music.check_kept(tmp_path / "run/tokens", 64)
     with pytest.raises(ConfigError, match="holds the code .*, the model has 2 codes"):
         music.check_kept(tmp_path / "run/tokens", 2)
@@ -311,7 +341,7 @@ def test_the_estimate_counts_what_is_left() -> None:
 
 
 def test_tracks_that_are_read_are_those_of_the_folder(request_: FinetuneConfig, tmp_path: Path) -> None:
-    finetune(request_, tmp_path / "run", How(plan_only=True))
+    prepare(request_, tmp_path / "run")
     tracks = read_manifest(tmp_path / "run/corpus/manifest.jsonl")
     assert sorted(each.source for each in tracks) == ["01 Slow Rain.wav", "02 morning.wav", "03 tape_hiss.wav"]
     titles = [caption for each in read_token_tracks(tmp_path / "run/tokens", "train") for caption in each.captions]

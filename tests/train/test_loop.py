@@ -15,9 +15,11 @@ from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
 
 GAN = {"adversarial": {"start_step": 2, "discriminators": {"periods": [2], "n_ffts": [64], "channels": 4}}}
+SHARES = {"mel": 1, "magnitude": 1, "complex": 1, "adversarial": 3, "features": 3}
+BALANCED = GAN | {"balance": {"shares": SHARES, "decay": 0.9}}
 
 
-@pytest.mark.parametrize("changes", [{}, GAN], ids=["plain", "gan"])
+@pytest.mark.parametrize("changes", [{}, GAN, BALANCED], ids=["plain", "gan", "balanced"])
 def test_resumed_equals_uninterrupted_bit_for_bit(audio_stage: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
     whole = audio_stage(**changes)
     assert train(whole, whole.config.loop, tmp_path / "whole") == 6
@@ -38,7 +40,13 @@ def test_a_run_leaves_log_curves_samples_and_model(audio_stage: Any, tmp_path: P
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "mel" in line] == [1, 2, 3, 4, 5, 6]
     assert {"held_out_mel", "held_out_usage", "held_out_perplexity"} <= lines[-1].keys()
-    for name in ("curves.png", "samples/0000006/0.wav", "samples/0000006/0.png", "model/tokenizer.safetensors"):
+    for name in (
+        "curves.png",
+        "codes.png",
+        "samples/0000006/0.wav",
+        "samples/0000006/0.png",
+        "model/tokenizer.safetensors",
+    ):
         assert (tmp_path / "run" / name).stat().st_size > 0
     assert list((tmp_path / "run/tensorboard").rglob("events.out.tfevents.*"))
     assert not list((tmp_path / "run").glob("*.part*"))

@@ -99,20 +99,31 @@ def test_a_run_goes_on_with_another_number_of_processes(lm_stage: Any, tmp_path:
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_codebooks_and_discriminators_see_the_whole_batch(audio_stage: Any, tmp_path: Path) -> None:
-    gan = {"adversarial": {"start_step": 2, "discriminators": {"periods": [2], "n_ffts": [64], "channels": 4}}}
-    alone = audio_stage(loop=EXACT, **gan)
+GAN = {"adversarial": {"start_step": 2, "discriminators": {"periods": [2], "n_ffts": [64], "channels": 4}}}
+SHARES = {"mel": 1, "magnitude": 1, "complex": 1, "adversarial": 3, "features": 3}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [GAN, GAN | {"balance": {"shares": SHARES, "decay": 0.9}}, {"spectrum": {"steadiness": 20.0}, "unquantized_share": 0.5}],
+    ids=["gan", "balanced", "spectrum"],
+)  # fmt: skip
+def test_every_loss_of_an_autoencoder_is_of_the_whole_batch(
+    audio_stage: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    alone = audio_stage(loop=EXACT, **changes)
     train(alone, alone.config.loop, tmp_path / "alone")
 
     def work() -> None:
-        stage = audio_stage(loop=EXACT, **gan)
+        stage = audio_stage(loop=EXACT, **changes)
         train(stage, stage.config.loop, tmp_path / "two")
 
     assert run_processes(work, tmp_path) == [0, 0], [path.read_text() for path in tmp_path.glob("error-*")]
     assert_same_run(tmp_path / "alone", tmp_path / "two")
     a, b = weights(tmp_path / "alone"), weights(tmp_path / "two")
-    for name, value in a["others"]["discriminators"].items():
-        torch.testing.assert_close(b["others"]["discriminators"][name], value, **TOLERANCE)
+    for part, state in a["others"].items():
+        for name, value in state.items():
+            torch.testing.assert_close(b["others"][part][name], value, **TOLERANCE)
 
 
 def test_a_killed_process_ends_the_run_with_the_checkpoint_intact(lm_stage: Any, tmp_path: Path) -> None:

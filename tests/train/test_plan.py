@@ -3,12 +3,17 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
+from longplay.cli import app
 from longplay.errors import ConfigError
 from longplay.models.lm import LM, LMConfig
+from longplay.train.audio_stage import AudioStageConfig
 from longplay.train.build import load_stage_config
+from longplay.train.flow_stage import FlowStageConfig
 from longplay.train.lm_stage import LMStageConfig
-from longplay.train.plan import Cluster, Plan, plan_lm
+from longplay.train.plan import Cluster, Plan, divide, plan_lm
+from longplay.train.plan_crops import CropsPlan, plan_crops
 
 EIGHT = Cluster(gpus=8)
 
@@ -87,3 +92,59 @@ def test_what_cannot_be_planned_is_named() -> None:
         plan(lm("base"), Cluster(gpu="abacus"))
     with pytest.raises(ConfigError, match="batch_size = 12: is no multiple of 8 GPUs x accumulate 1"):
         plan(lm("base"), batch_size=12)
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "shared"),
+    [
+        ((128, 4), 8, (128, 4)),
+        ((128, 4), 64, (128, 2)),  # fewer parts, the same batch
+        ((32, 4), 64, (64, 1)),  # a row for each
+        ((12, 1), 8, (16, 1)),
+        ((48, 4), 16, (48, 3)),
+    ],
+)
+def test_a_batch_is_divided_in_fewer_parts_and_only_then_grows(
+    given: tuple[int, int], gpus: int, shared: tuple[int, int]
+) -> None:
+    assert divide(*given, gpus) == shared
+
+
+@pytest.mark.parametrize("gpus", [8, 16, 32, 64])
+@pytest.mark.parametrize("preset", ["base", "base-pretrain", "1.5b", "1.5b-pretrain"])
+def test_every_preset_is_planned_as_it_is(preset: str, gpus: int) -> None:
+    result = CliRunner().invoke(app, ["train", "plan", preset, "--gpus", str(gpus)])
+    assert result.exit_code == 0, result.output
+    assert f"at a time on each of {gpus} h100" in result.output
+
+
+def test_the_plan_says_how_to_start_it() -> None:
+    result = CliRunner().invoke(app, ["train", "plan", "base-pretrain", "--gpus", "64"])
+    assert "with --set batch_size=64 --set loop.accumulate=1:" in result.output
+    assert "an update is 2 times as large, and 0.5 of loop.steps would hear as much" in result.output
+
+
+def crops(preset: str, *overrides: str, batch_size: int = 8) -> CropsPlan:
+    config = load_stage_config(preset, overrides)
+    assert isinstance(config, AudioStageConfig | FlowStageConfig)
+    return plan_crops(config, EIGHT, batch_size=batch_size, accumulate=1)
+
+
+def test_a_stage_on_crops_is_counted() -> None:
+    plain, longer = crops("nano-codec-decoder"), crops("nano-codec-decoder", "crop_seconds=1")
+    assert longer.row_flops == pytest.approx(2 * plain.row_flops, rel=0.05)
+    assert longer.row_activations == pytest.approx(2 * plain.row_activations, rel=0.1)
+    # a frame of the decoder takes 6 flops a weight, forward and backward; encoder and mel spectra are beside it
+    assert 6 < plain.row_flops / (0.5 * 150) / plain.learning < 9
+    gan = crops("nano-codec-gan")
+    assert gan.discriminators > 0
+    assert gan.row_flops > plain.row_flops
+    assert gan.state == 16 * (gan.learning + gan.discriminators) + 4 * (gan.parameters - gan.learning)
+    assert gan.learning < gan.parameters, "the encoder rests"
+    assert crops("nano-codec-decoder", batch_size=16).activations == 2 * plain.activations
+    assert crops("nano-flow").audio_hours == pytest.approx(load_stage_config("nano-flow").loop.steps * 8 * 5 / 3600)
+
+
+def test_what_another_model_computes_is_not_planned() -> None:
+    with pytest.raises(ConfigError, match="reflow: what its teacher computes is not counted"):
+        crops("nano-flow-reflow")

@@ -38,6 +38,23 @@ def test_the_command_prints_a_table(run: Path) -> None:
     assert row.split() == ["held", "out", "loss", "7", "6.5", "4", "▁█"]
 
 
+def test_each_codebook_has_a_row(run: Path) -> None:
+    assert read_status(run).codebooks == ()
+    figures = {"usage": (0.75, 1.0), "dead": (4, 0), "perplexity": (8.5, 15.0)}
+    record = {"step": 8, "held_out_usage": 0.875, "held_out_dead": 2, "held_out_perplexity": 11.75}
+    record |= {f"held_out_{name}_book_{n}": v for name, both in figures.items() for n, v in enumerate(both, 1)}
+    log = run / "metrics.jsonl"
+    log.write_text(log.read_text() + json.dumps(record) + "\n")
+    result = CliRunner().invoke(app, ["train", "status", str(run)], env={"COLUMNS": "200"})
+    assert "codebook 1: 75.0% in use, 4 codes dead, perplexity 8.5" in result.output
+    assert "codebook 2: 100.0% in use, 0 codes dead, perplexity 15" in result.output
+    assert "_book_" not in result.output
+
+    log.write_text(json.dumps({key: value for key, value in record.items() if "_book_" not in key}) + "\n")
+    (book,) = read_status(run).codebooks
+    assert (book.number, book.usage, book.dead, book.perplexity) == (1, 0.875, 2, 11.75)
+
+
 def test_a_run_without_a_log_yet_and_a_directory_that_is_none(run: Path, tmp_path: Path) -> None:
     (run / "metrics.jsonl").unlink()
     assert read_status(run).step == 0

@@ -1,4 +1,4 @@
-"""What can be measured in a recording: tempo, key, chords, brightness, density, and a rough structure.
+"""What can be measured in a recording: tempo, key, chords, brightness, density, loudness, and a rough structure.
 
 Plain signal processing, mono in, after well-known recipes:
 
@@ -8,6 +8,7 @@ Plain signal processing, mono in, after well-known recipes:
 * sections: see `structure`.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -32,6 +33,8 @@ HOP = 256
 PRIOR_BPM, PRIOR_OCTAVES = 120.0, 0.9
 MIN_BPM, MAX_BPM = 50.0, 200.0
 TEMPO_TOLERANCE = 0.04
+EIGHTHS = 8
+SILENT_DB = -60.0
 MIN_PULSE = 0.12  # of the onset strength's power must recur at the beat, or there is no tempo to speak of
 
 Array = npt.NDArray[np.float32]
@@ -45,6 +48,7 @@ class Facts(Config):
         brightness: median spectral centroid in Hz.
         density: note onsets per second.
         dynamics: dB between its loud and its quiet moments (90th and 10th percentile of the level).
+        loudness: level of each eighth of it in dB, the loudest being 0 and none below -60.
         bars: times of the bar lines in seconds; none without a clear pulse.
         chords: triads in order, from 0 on.
     """
@@ -54,6 +58,7 @@ class Facts(Config):
     brightness: float = Field(ge=0)
     density: float = Field(ge=0)
     dynamics: float = Field(ge=0)
+    loudness: tuple[float, ...] = Field(min_length=EIGHTHS, max_length=EIGHTHS)
     bars: tuple[float, ...]
     chords: tuple[TimedChord, ...]
     sections: tuple[Section, ...] = ()
@@ -109,6 +114,7 @@ def analyse(wav: Array, rate: int) -> Analysis:
         bpm=bpm,
         **_texture(centroids[sounding], _peaks(onsets), seconds)._asdict(),
         dynamics=round(float(loud_level - quiet_level), 2),
+        loudness=_loudness(low),
         bars=tuple(np.round(structure.bars, 3).tolist()) if bpm and len(structure.bars) > 1 else (),
         chords=find_chords(chroma, beats, seconds),
         sections=structure.sections,
@@ -218,6 +224,12 @@ def _levels(wav: Array) -> Array:
     size = RATE // 2
     frames = wav[: max(len(wav) // size, 1) * size].reshape(-1, min(size, len(wav)))
     return (10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-8)).astype(np.float32)
+
+
+def _loudness(wav: Array) -> tuple[float, ...]:
+    """Level in dB of each eighth beside the loudest."""
+    powers = [float(np.square(part, dtype=np.float64).mean()) + 1e-12 for part in np.array_split(wav, EIGHTHS)]
+    return tuple(max(SILENT_DB, round(10 * math.log10(power / max(powers)), 1)) + 0.0 for power in powers)  # no -0.0
 
 
 def _peaks(onsets: Array) -> npt.NDArray[np.bool_]:

@@ -90,7 +90,7 @@ def finetune(
     ] = 10.0,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Prepare, say what memory and time it needs, and stop.", rich_help_panel=_COMPUTER),
+        typer.Option("--plan", help="Say what memory and time it needs, and stop.", rich_help_panel=_COMPUTER),
     ] = False,
     budget_seconds: Annotated[
         float | None,
@@ -117,7 +117,7 @@ def finetune(
 
     Captions come from file names, tags and what is heard; song.txt beside song.flac may hold better ones.
 
-    It says what memory and time it needs before it learns. Ctrl-C stops it, and the same command goes on.
+    It says what memory and time learning needs before it prepares anything. Ctrl-C stops it, and the same command goes on.
 
     RUN/report.md tells the outcome, with samples from before and after.
     """

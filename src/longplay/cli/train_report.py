@@ -22,37 +22,47 @@ def status(
         current = read_status(run)
         console.print(f"[bold]{run}[/bold]: {_headline(current)}", highlight=False)
         console.print(_table(current))
+        for book in current.codebooks:
+            console.print(
+                f"codebook {book.number}: {book.usage:.1%} in use, {book.dead} codes dead, perplexity {book.perplexity:.4g}",
+                highlight=False,
+            )
 
 
 def plan(
-    preset: Annotated[str, typer.Argument(help="A preset of stage lm (base, 1.5b, nano-lm) or a YAML file.")],
+    preset: Annotated[str, typer.Argument(help="A preset (base, 1.5b, nano-codec ...) or a YAML file.")],
     gpus: Annotated[int, typer.Option(min=1, help="How many, over all machines.")] = 8,
     gpu: Annotated[str, typer.Option(help="a100, h100, h200 or l40s.")] = "h100",
     utilisation: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the peak that is reached.")] = 0.4,
     override: Annotated[list[str] | None, typer.Option("--set", help="Config override, e.g. batch_size=256.")] = None,
 ) -> None:
-    """What training a language model costs: memory, compute, time and data, by arithmetic."""
-    from longplay.errors import ConfigError
+    """What training costs on so many GPUs: memory, compute, time and data, by arithmetic."""
     from longplay.train.build import load_stage_config
     from longplay.train.lm_stage import LMStageConfig
-    from longplay.train.plan import Cluster, describe, plan_lm
+    from longplay.train.plan import Cluster, describe, describe_division, divide, plan_lm
+    from longplay.train.plan_crops import describe_crops, plan_crops
 
     config = load_stage_config(preset, override or [])
-    if not isinstance(config, LMStageConfig):
-        raise ConfigError(f"{preset}: trains the {config.stage}, which one GPU can do; plan an lm")
     cluster = Cluster(gpu=gpu, gpus=gpus, utilisation=utilisation)
     loop = config.loop
-    result = plan_lm(
-        config.lm,
-        cluster,
-        batch_size=config.batch_size,
-        steps=loop.steps,
-        accumulate=loop.accumulate,
-        shard=loop.shard,
-        checkpoint_activations=loop.checkpoint_activations,
-        row_positions=config.row_positions,
-    )
-    typer.echo(describe(result, cluster))
+    batch_size, accumulate = divide(config.batch_size, loop.accumulate, gpus)
+    division = describe_division(config.batch_size, loop.accumulate, gpus)
+    if isinstance(config, LMStageConfig):
+        lm = plan_lm(
+            config.lm,
+            cluster,
+            batch_size=batch_size,
+            steps=loop.steps,
+            accumulate=accumulate,
+            shard=loop.shard,
+            checkpoint_activations=loop.checkpoint_activations,
+            row_positions=config.row_positions,
+        )
+        lines = describe(lm, cluster)
+    else:
+        crops = plan_crops(config, cluster, batch_size=batch_size, accumulate=accumulate)
+        lines = describe_crops(crops, cluster)
+    typer.echo("\n".join([*division, lines]))
 
 
 def throughput(

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from longplay.analysis.measure import Facts
-from longplay.data.captions import Description, captions, moods, passages
+from longplay.data.captions import Description, captions, course, moods, passages
 from longplay.data.hearing import hear, heard
 from longplay.data.intake import find_recordings
-from longplay.data.manifest import Split, Track
+from longplay.data.manifest import Measured, Split, Track
 from longplay.data.quality import LIMITS, Quality, flags
 from longplay.data.recordings import Given, GroupBy, Recording, splits
 from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
@@ -144,6 +144,7 @@ def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, 
         title=given.title,
         styles=(given.genre,) if given.genre else (),
         moods=moods(facts),
+        course=course(facts.loudness),
         bpm=bpm,
         key=key,
         instruments=given.instruments,
@@ -170,6 +171,7 @@ def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, 
         instruments=about.instruments,
         chords=given.chords or facts.chords,
         bars=facts.bars,
+        measured=Measured.of(facts),
         offset=given.offset,
     )
 

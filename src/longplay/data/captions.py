@@ -17,6 +17,8 @@ MAX_TAG_WORDS = 4  # what is longer is no tag of a list, but part of a sentence
 DARK_HZ, BRIGHT_HZ = 1200, 2300  # about the lower and the upper fifth of the real music
 SPARSE, BUSY = 2.5, 5.5  # onsets per second, likewise
 EVEN_DB, WIDE_DB = 4, 12  # dynamics, likewise
+CLEAR_DB = 6  # half as loud, nearly: a change that anybody hears
+SWAY_DB = 2  # as much a rise may falter
 DYNAMICS_WORDS = ("steady", "dynamic")
 
 
@@ -26,11 +28,13 @@ class Description(Config):
     Attributes:
         styles: genres and styles, the most telling first.
         moods: adjectives.
+        course: how loud it is from beginning to end, as verbs: "builds up".
     """
 
     title: str | None = None
     styles: tuple[str, ...] = ()
     moods: tuple[str, ...] = ()
+    course: tuple[str, ...] = ()
     bpm: float | None = None
     key: str | None = None
     instruments: tuple[str, ...] = ()
@@ -53,6 +57,28 @@ def moods(facts: Facts) -> tuple[str, ...]:
     return (*texture, *_outside(facts.dynamics, EVEN_DB, WIDE_DB, *DYNAMICS_WORDS))
 
 
+def course(loudness: Sequence[float]) -> tuple[str, ...]:
+    """How a piece goes from beginning to end, of the level of its eighths in dB; nothing where it is not plain to hear."""
+    level = np.array(loudness)
+    body = level[1:-1].mean()
+    peak = int(level.argmax())
+    rises = (np.diff(level[: peak + 1]) > -SWAY_DB).all()
+    sinks = (np.diff(level[peak:]) < SWAY_DB).all()
+    middle = np.maximum(level[2:5], level[3:6]).min()  # two eighths in a row
+    said = []
+    if peak >= 4 and rises and level[4:7].mean() - level[:2].mean() > CLEAR_DB:
+        said.append("builds up")
+    elif level[0] < body - CLEAR_DB:
+        said.append("starts quietly")
+    if peak <= 3 and sinks and level[1:3].mean() - level[5:].mean() > CLEAR_DB:
+        said.append("calms down")
+    elif level[-1] < body - CLEAR_DB:
+        said.append("fades towards the end")
+    if middle < min(level[:2].mean(), level[-2:].mean()) - CLEAR_DB:
+        said.append("goes quiet halfway")
+    return tuple(said)
+
+
 def texture_moods(texture: Texture) -> tuple[str, ...]:
     """Those of `moods` that a stretch of music has, too."""
     brightness, density = texture
@@ -73,7 +99,7 @@ def captions(about: Description) -> tuple[str, ...]:
     measured += [about.key] if about.key else []
     labels = [section.label for section in about.sections]
 
-    tags = ", ".join([*about.styles, *tempo, *about.moods, *measured, *instruments])
+    tags = ", ".join([*about.styles, *tempo, *about.moods, *measured, *instruments, *about.course])
     mood = " ".join([*tempo, *about.moods, style])
     short = style + (f" in {about.key}" if about.key else "") + (f" at {about.bpm:.0f} bpm" if about.bpm else "")
     feel = ", ".join([*tempo, *about.moods])
@@ -81,6 +107,7 @@ def captions(about: Description) -> tuple[str, ...]:
     named = felt if style.endswith("music") else f"{_article(felt)} {felt} piece"
     sentence = _capital(named) + (f" with {_listing(instruments)}" if instruments else "")
     sentence += f", {' in '.join(measured)}." if len(measured) == 2 else f", {measured[0]}." if measured else "."
+    sentence += f" It {_listing(about.course)}." if about.course else ""
     structured = sentence + (f" It goes {', '.join(labels)}." if labels else "")
     titled = (
         f'"{about.title}": {", ".join([*about.styles[:2], *about.moods, *tempo]) or "music"}' if about.title else ""
@@ -92,11 +119,11 @@ def captions(about: Description) -> tuple[str, ...]:
 def passages(known: Description, heard: Heard) -> tuple[Passage, ...]:
     """Captions of the passages of a track, from what is known of all of it and what was heard and measured in each.
 
-    How much its level moves is said of the whole: ten seconds hardly tell.
+    How much its level moves is said of the whole, where it moves of none: ten seconds hardly tell.
     """
 
     def part(each: HeardPassage) -> Description:
-        update: dict[str, object] = {"title": None, "sections": ()}
+        update: dict[str, object] = {"title": None, "sections": (), "course": ()}
         if each.texture is not None:
             update["moods"] = (*texture_moods(each.texture), *(word for word in known.moods if word in DYNAMICS_WORDS))
         return known.model_copy(update=update).hearing(each.heard)

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from longplay.analysis.measure import Facts
 from longplay.config import Config
-from longplay.data.captions import Description, captions, moods, passages
+from longplay.data.captions import Description, captions, course, moods, passages
 from longplay.data.copyright import Rights, read_stanzas, rights
-from longplay.data.manifest import Track
+from longplay.data.manifest import Measured, Track
 from longplay.data.sources import Work
 from longplay.data.tags import NOTHING, Heard
 
@@ -45,7 +45,14 @@ def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTH
     """The manifest line of a real recording, from what its package says, what was measured and what was heard."""
     named = title(work)
     own = ownership(work, copyright_file)
-    known = Description(title=named, styles=styles(work), moods=moods(facts), bpm=facts.bpm, key=facts.key)
+    known = Description(
+        title=named,
+        styles=styles(work),
+        moods=moods(facts),
+        course=course(facts.loudness),
+        bpm=facts.bpm,
+        key=facts.key,
+    )
     about = known.hearing(heard)
     return Track(
         id=work.id,
@@ -64,6 +71,7 @@ def describe(work: Work, facts: Facts, copyright_file: Path, heard: Heard = NOTH
         bpm=facts.bpm,
         key=facts.key,
         bars=facts.bars,
+        measured=Measured.of(facts),
         chords=facts.chords,
         genre=about.styles[0],
         instruments=about.instruments,

@@ -22,7 +22,7 @@ AUDIO = frozenset((*BY_SOUNDFILE, *BY_FFMPEG, *NOT_DECODED))
 NAMES = {"caption": "captions", "text": "captions", "artist": "author", "license": "licence", "utt": "id"}
 PATHS = ("path", "audio", "audio_filepath", "file")
 # Of a manifest of ours: measured anew, or not the user's to say.
-IGNORED = ("seconds", "kind", "source", "codec_ok", "bars")
+IGNORED = ("seconds", "kind", "source", "codec_ok", "bars", "measured", "passages")
 SCP, SCP_TEXT = "wav.scp", "text"
 PUBLISHED = re.compile(r"<\|([\d.eE+-]+)\|><\|(\w+)\|><\|(.*)\|><\|([\d.eE+-]+)\|>", re.DOTALL)
 PUBLISHED_LABELS: dict[str, Label] = {**{label: label for label in LABELS}, "verse1": "verse", "verse2": "verse"}

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 
+from longplay.analysis.measure import Facts
 from longplay.chords import TimedChord
 from longplay.config import Config
 from longplay.errors import ConfigError
@@ -26,6 +27,19 @@ class Passage(Config):
     captions: tuple[str, ...]
 
 
+class Measured(Config):
+    """What was measured of a whole track and is worth telling; `brightness`, `density` and `loudness` as in `Facts`."""
+
+    brightness: float = Field(ge=0)
+    density: float = Field(ge=0)
+    loudness: tuple[float, ...]
+
+    @classmethod
+    def of(cls, facts: Facts) -> Self:
+        """From all that was measured."""
+        return cls(brightness=facts.brightness, density=facts.density, loudness=facts.loudness)
+
+
 class Track(Config):
     """One track: where its audio lies and what it is.
 
@@ -38,6 +52,7 @@ class Track(Config):
         captions: several wordings of the same facts, from terse to a sentence.
         passages: what is heard in one part of the track and perhaps not in another, in order.
         sections, bpm, key, chords: exact where `kind` is "rendered", else given or estimated (see `measure`).
+        measured: of a real recording; None in manifests made before there was such a thing.
         bars: times of the bar lines in seconds, none without a pulse; `bpm` tells how many beats a bar has.
         offset: second of the song at which the audio starts, where it is a clip of one.
         speed: at which the file is to be played, times and tempo being those of then (`data/varispeed.py`).
@@ -62,6 +77,7 @@ class Track(Config):
     instruments: tuple[str, ...] = ()
     chords: tuple[TimedChord, ...] = ()
     bars: tuple[float, ...] = ()
+    measured: Measured | None = None
     offset: float = Field(default=0.0, ge=0)
     speed: float = Field(default=1.0, gt=0)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from longplay.chords import TimedChord, transposed
-from longplay.data.manifest import Passage, Track
+from longplay.data.manifest import Measured, Passage, Track
 from longplay.errors import ConfigError
 from longplay.keys import Key
 from longplay.prompt import Section
@@ -55,6 +55,7 @@ def varispeed(track: Track, semitones: int) -> Track:
                 TimedChord(start=each.start / speed, name=transposed(each.name, semitones)) for each in track.chords
             ),
             "bars": tuple(time / speed for time in track.bars),
+            "measured": track.measured and _faster(track.measured, speed),
             "sections": sections,
             "captions": reworded(track.captions),
             "passages": tuple(
@@ -63,6 +64,11 @@ def varispeed(track: Track, semitones: int) -> Track:
             ),
         }
     )
+
+
+def _faster(measured: Measured, speed: float) -> Measured:
+    """Brighter and busier by as much; as loud."""
+    return measured.model_copy(update={"brightness": measured.brightness * speed, "density": measured.density * speed})
 
 
 def _transposed(key: str, semitones: int) -> str:

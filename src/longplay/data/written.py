@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
+from longplay.data.captions import BRIGHT_HZ, BUSY, DARK_HZ, SPARSE
 from longplay.data.language_model import LanguageModel
 from longplay.data.manifest import Track, read_manifest, write_manifest
 from longplay.errors import UserError
@@ -21,10 +22,12 @@ REFUSALS = re.compile(
 TEMPO = re.compile(r"(\d+(?:\.\d+)?)\s*bpm", re.IGNORECASE)
 TEMPO_TOLERANCE = 0.04
 KEY = re.compile(r"\b([A-G](?:#|b|♯|♭|-sharp|-flat)?)[ -](?i:(major|minor))\b")  # "a minor thing" is none
+MEASURED = re.compile(r"\d[\d.,]*\s*(?:k?hz|db|onsets)\b", re.IGNORECASE)
 SPELLINGS = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb"}
 SYSTEM = (
     "You write captions for a music data set. From the facts of one recording you write what a listener would type to get such "
     "music. Use the facts only: never name artists or titles, never invent instruments, tempo or key. "
+    "Say brightness, density and the course of the loudness in words, without numbers, and only where they stand out. "
     "Answer with a JSON list of strings and nothing else."
 )
 
@@ -49,6 +52,12 @@ def question(track: Track, count: int) -> str:
         "sections": [section.label for section in track.sections],
         "described as": list(track.captions),
     }
+    if track.measured:
+        facts |= {
+            "brightness (median spectral centroid in Hz)": round(track.measured.brightness),
+            "density (note onsets a second)": round(track.measured.density, 1),
+            "loudness of each eighth in dB below the loudest": list(track.measured.loudness),
+        }
     known = {name: value for name, value in facts.items() if value}
     return (
         f"Facts: {json.dumps(known, ensure_ascii=False)}\n"
@@ -154,6 +163,33 @@ def _fault(caption: str, track: Track) -> str | None:
     for match in KEY.finditer(caption):
         if track.key is None or _plain_key(*match.groups()) != _plain_key(*track.key.split()):
             return f"the key {match[0]} where the facts say {track.key or 'none'}"
+    if found := MEASURED.search(caption):
+        return f"a measurement that no listener would type ({found[0]})"
+    return _false_claim(caption, track)
+
+
+def _false_claim(caption: str, track: Track) -> str | None:
+    """A word for what was measured where the measurement says the opposite; None if there is none.
+
+    Words with which the track is described already, such as a style's name, are not questioned.
+    """
+    if track.measured is None:
+        return None
+    brightness, density = track.measured.brightness, track.measured.density
+    *before, end = track.measured.loudness
+    false = {
+        "bright": brightness < DARK_HZ,
+        "dark": brightness > BRIGHT_HZ,
+        "sparse": density > BUSY,
+        "busy|dense": density < SPARSE,
+        "builds up|building up|crescendo": max(before[2:], default=0) < min(before[:2], default=0),
+        "fades|fading|fade-?out|dies away": end > max(before, default=0),
+    }
+    known = " ".join([*track.captions, track.genre or ""])
+    for words, is_false in false.items():
+        said = re.search(rf"\b(?:{words})\b", caption, re.IGNORECASE)
+        if said and is_false and not re.search(rf"\b{said[0]}\b", known, re.IGNORECASE):
+            return f"the word {said[0]!r}, where the facts say the opposite"
     return None
 
 

@@ -4,16 +4,18 @@ Source: VQ-VAE-2 (arXiv 1906.00446, EMA codebooks), HiFi-Codec (arXiv 2305.02765
 CHECKPOINTS.md 3.5 and 3.6. Own models revive dead codes from the current batch.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
 from longplay.config import Config
+from longplay.nn.whole_batch import rows_of_all
 
 MOVING = ("cluster_size", "embed_avg", "inited")  # state of a codebook in training, which a release leaves out
 
@@ -36,33 +38,56 @@ class Quantized(NamedTuple):
         return self._replace(values=torch.cat((latents[:rows].to(self.values.dtype), self.values[rows:])))
 
 
-class CodeUsage(NamedTuple):
-    """How much of its codebooks a model uses.
+@dataclass(frozen=True)
+class CodeUsage:
+    """How much of its codebooks a model uses: `counts` [K, size], how often each code of each of K codebooks occurs."""
 
-    Attributes:
-        used: share of the codes that occur at all, mean over codebooks.
-        used_least: the same of the codebook that uses fewest.
-        perplexity: exp of the entropy of the codes' frequencies, mean over codebooks.
-        books: share of the codes of each codebook that occur.
-    """
-
-    used: float
-    used_least: float
-    perplexity: float
-    books: tuple[float, ...]
+    counts: Tensor
 
     @classmethod
     def of(cls, codes: Tensor, size: int) -> "CodeUsage":
         """Usage in `codes` [K, N], N codes of each of K codebooks of `size`."""
-        counts = torch.stack([torch.bincount(book, minlength=size) for book in codes]).double()
-        frequency = counts / counts.sum(1, keepdim=True)
-        used = (counts > 0).double().mean(1)
-        perplexity = float(torch.special.entr(frequency).sum(1).exp().mean())
-        return cls(float(used.mean()), float(used.min()), perplexity, tuple(used.tolist()))
+        return cls(torch.stack([torch.bincount(book, minlength=size) for book in codes]))
+
+    @property
+    def books(self) -> tuple[float, ...]:
+        """Share of the codes of each codebook that occur."""
+        return tuple((self.counts > 0).double().mean(1).tolist())
+
+    @property
+    def used(self) -> float:
+        """Share of the codes that occur at all, mean over codebooks."""
+        return sum(self.books) / len(self.books)
+
+    @property
+    def used_least(self) -> float:
+        """The same of the codebook that uses fewest."""
+        return min(self.books)
+
+    @property
+    def dead(self) -> tuple[int, ...]:
+        """Codes of each codebook that never occur."""
+        return tuple((self.counts == 0).sum(1).tolist())
+
+    @property
+    def perplexities(self) -> tuple[float, ...]:
+        """exp of the entropy of the codes' frequencies, of each codebook: as many codes, all used alike, would say as much."""
+        counts = self.counts.double()
+        return tuple(torch.special.entr(counts / counts.sum(1, keepdim=True)).sum(1).exp().tolist())
+
+    @property
+    def perplexity(self) -> float:
+        """Mean of `perplexities`."""
+        return sum(self.perplexities) / len(self.perplexities)
 
     def by_book(self, name: str) -> dict[str, float]:
         """`books` as figures `name_book_1` ...; of a single codebook none, `used` says it."""
-        return {f"{name}_book_{n}": used for n, used in enumerate(self.books, 1)} if len(self.books) > 1 else {}
+        return figures_by_book(name, self.books)
+
+
+def figures_by_book(name: str, values: Sequence[float]) -> dict[str, float]:
+    """A value of each codebook as figures `name_book_1` ...; of a single codebook none."""
+    return {f"{name}_book_{n}": value for n, value in enumerate(values, 1)} if len(values) > 1 else {}
 
 
 class CodebookConfig(Config):
@@ -141,7 +166,7 @@ class Codebook(nn.Module):
     def _ensure_inited(self, x: Tensor) -> None:
         if bool(self.cluster_size.any()):
             return
-        rows = _of_all_processes(x.detach().transpose(1, 2).reshape(-1, self.config.dim))
+        rows = rows_of_all(x.detach().transpose(1, 2).reshape(-1, self.config.dim))
         if not bool(self.inited):
             index = torch.randint(len(rows), (self.config.size,), device=rows.device)
             # a batch has fewer frames than the codebook has codes: jitter keeps the copies apart
@@ -152,8 +177,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _follow(self, x: Tensor, codes: Tensor) -> None:
-        rows = _of_all_processes(x.transpose(1, 2).reshape(-1, self.config.dim))
-        flat = _of_all_processes(codes.reshape(-1))
+        # each process draws its own new vectors; DDP sends the first one's buffers to all before the next step
+        rows = rows_of_all(x.transpose(1, 2).reshape(-1, self.config.dim))
+        flat = rows_of_all(codes.reshape(-1))
         counts = torch.zeros_like(self.cluster_size).index_add_(0, flat, torch.ones_like(flat, dtype=x.dtype))
         sums = torch.zeros_like(self.embed_avg).index_add_(0, flat, rows)
         self.cluster_size.lerp_(counts, 1 - self.config.decay)
@@ -172,18 +198,6 @@ class Codebook(nn.Module):
             self.embed[dead] = rows[index]
             self.cluster_size[dead] = uniform
             self.embed_avg[dead] = rows[index] * uniform
-
-
-def _of_all_processes(rows: Tensor) -> Tensor:
-    """Rows [N, ...] of every process of a training run, in order, so that a codebook sees the whole batch.
-
-    Each process draws its own new vectors from them; DDP sends the first one's buffers to all before the next step.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
 
 
 class GroupResidualConfig(Config):

@@ -3,7 +3,6 @@
 Both models share one interface here: `forward(wav)` gives the reconstruction and what the quantizer did.
 """
 
-import logging
 from pathlib import Path
 from typing import Literal
 
@@ -11,17 +10,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from longplay.checkpoint.store import load_weights
+from longplay.checkpoint.hub import locate
 from longplay.config import Config
 from longplay.data.crops import Crops
-from longplay.errors import CheckpointError, ConfigError
+from longplay.errors import ConfigError
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.discriminators import DiscriminatorConfig, Discriminators
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
-from longplay.nn.quantizers import MOVING, Codebook, CodeUsage, Quantized
+from longplay.nn.quantizers import CodeUsage, Quantized
 from longplay.nn.spectral import ComponentsEncoderConfig, SpectralDecoderConfig
+from longplay.train.balance import BalanceConfig, Balancer
+from longplay.train.code_report import PICTURE, code_figures, draw_codes
 from longplay.train.components import start_from_components
 from longplay.train.export import export_model
+from longplay.train.init import start_autoencoder
 from longplay.train.loop_config import LoopConfig
 from longplay.train.losses import (
     ReconstructionConfig,
@@ -35,8 +37,6 @@ from longplay.train.losses import (
 from longplay.train.made_latents import MadeLatents
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
-
-logger = logging.getLogger(__name__)
 
 
 class AdversarialConfig(Config):
@@ -56,13 +56,16 @@ class AudioStageConfig(Config):
     something; started at step 0 they collapse to a dozen codes (docs/experiments.md, 2026-11-22).
 
     Attributes:
-        init: a model directory whose model this run starts from; layers of the decoder that it lacks, or has in another
+        held_out_crops, held_out_seconds: what an evaluation measures with.
+        counted_crops: of the same length, whose codes an evaluation counts: enough for each code to come several times.
+        init: a model whose own one this run starts from, by directory or name; layers of the decoder that it lacks, or has in another
             size, start afresh. `quantize_from_step` is then usually 0.
         unquantized_share: of the rows of a batch, whose latents pass the codebooks by: a decoder that follows a flow meets such latents.
-        made_by: a model directory whose tokenizer and flow make the latents of those rows, as they come in generation; codec only.
+        made_by: a model whose tokenizer and flow make the latents of those rows, as they come in generation; codec only.
         spectrum: train encoder, codebooks and the magnitudes of a spectral decoder, without a waveform.
         freeze_encoder: train the decoder alone. Codes and latents stay what they are, so an lm and a flow that learnt
             from them remain good: what follows a `spectrum` run, and how a GAN comes last.
+        balance: fixed shares of the terms of the loss on waveforms in its gradient; without, their weights are as they are.
     """
 
     stage: Literal["tokenizer", "codec"]
@@ -74,12 +77,14 @@ class AudioStageConfig(Config):
     unquantized_share: float = Field(default=0.0, ge=0, lt=1)
     held_out_crops: int = Field(default=16, gt=0)
     held_out_seconds: float = Field(default=4.0, gt=0)
+    counted_crops: int = Field(default=64, gt=0)
     init: Path | None = None
     made_by: Path | None = None
     spectrum: SpectrumConfig | None = None
     freeze_encoder: bool = False
     loss: ReconstructionConfig = ReconstructionConfig()
     adversarial: AdversarialConfig | None = None
+    balance: BalanceConfig | None = None
     loop: LoopConfig
 
     @model_validator(mode="after")
@@ -110,6 +115,22 @@ class AudioStageConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_term_has_its_share(self) -> "AudioStageConfig":
+        if self.balance is None:
+            return self
+        if self.spectrum is not None:
+            raise ValueError("balance is of the terms of a loss on waveforms; leave out balance, or spectrum")
+        weights = {name: getattr(self.loss, name) for name in ("mel", "magnitude", "complex")}
+        if self.adversarial:
+            weights |= {"adversarial": self.adversarial.adversarial, "features": self.adversarial.feature_matching}
+        terms = [name for name, weight in weights.items() if weight]
+        if self.balance.shares.keys() != set(terms):
+            raise ValueError(
+                f"balance.shares names {', '.join(self.balance.shares)}; the loss has {', '.join(terms)}: give a share to each of these"
+            )
+        return self
+
     @property
     def model(self) -> TokenizerConfig | CodecConfig:
         """The config of the model that this stage trains."""
@@ -133,31 +154,37 @@ class AudioStage:
         model = config.model
         self.model: Tokenizer | Codec = Tokenizer(model) if isinstance(model, TokenizerConfig) else Codec(model)
         if config.init is not None:
-            _start_from(self.model, config.init, config.stage)
+            start_autoencoder(self.model, config.stage, locate(str(config.init)))
         if config.freeze_encoder:
             self.model.requires_grad_(False)
             self.model.decoder.requires_grad_(True)
         self.crops = Crops(train_files, model.sample_rate, config.crop_seconds)
         self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds, "valid")
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
-        self.spectrum = _spectrum_loss(config)
+        self.spectrum = spectrum_loss(config)
         if config.init is None and self.spectrum is not None:
             start_from_components(self.model, self.crops.batch, self.spectrum.weight.flatten())
         self.made: MadeLatents | None = None
         if config.made_by is not None and isinstance(model, CodecConfig):
-            self.made = MadeLatents(config.made_by, model)
+            self.made = MadeLatents(locate(str(config.made_by)), model)
         self.others = nn.ModuleDict()
         self.learning_rates: dict[str, float] = {}
         if config.adversarial:
             self.others["discriminators"] = Discriminators(config.adversarial.discriminators)
             self.learning_rates["discriminators"] = config.adversarial.learning_rate
+        if config.balance:
+            self.others["balancer"] = Balancer(config.balance)
+        self._usage: CodeUsage | None = None
         self.blocks = [self.model.decoder] if config.freeze_encoder else [self.model.encoder, self.model.decoder]
         self.partial_gradients = True  # the codebooks wait for quantize_from_step, the discriminators for start_step
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:
-        """`wav` [B, 1, S]."""
-        return {"wav": self.crops.batch(self.config.loop.seed, step, self.batch_size, rows=rows)}
+        """`wav` [B, 1, S], and `unquantized` [U]: which of these rows are of those whose latents pass the codebooks by."""
+        wav = self.crops.batch(self.config.loop.seed, step, self.batch_size, rows=rows)
+        first = rows.indices(self.batch_size)[0]
+        count = round(self.config.unquantized_share * self.batch_size) - first
+        return {"wav": wav, "unquantized": torch.arange(min(max(0, count), len(wav)))}
 
     def losses(self, step: int, batch: Batch) -> Losses:
         """Reconstruction, quantizer and, once they have started, adversarial terms."""
@@ -165,10 +192,10 @@ class AudioStage:
         if self.config.freeze_encoder:
             self.model.eval()  # a codebook in training follows its latents
         if self.spectrum is not None:
-            return self._spectrum_losses(step, wav)
-        quantize, unquantized = self._quantization(step, wav)
+            return self._spectrum_losses(step, batch)
+        unquantized = len(batch["unquantized"])  # the first ones
         made = {} if self.made is None else {"made": self.made(wav[:unquantized])}
-        estimate, quantized = self.model(wav, quantize, unquantized, **made)
+        estimate, quantized = self.model(wav, self._quantizes(step), unquantized, **made)
         estimate = estimate[..., : wav.shape[-1]]
         with torch.autocast(wav.device.type, enabled=False):
             terms = self.reconstruction.to(wav.device)(estimate, wav) | {"quantizer": quantized.loss}
@@ -177,28 +204,31 @@ class AudioStage:
         if gan and step >= gan.start_step:
             learning["discriminators"], adversarial = self._adversarial_terms(gan, wav, estimate)
             terms |= adversarial
-        learning["model"] = torch.stack(list(terms.values())).sum()
         metrics = self._metrics(terms, quantized)
+        if "balancer" in self.others:
+            balanced, norms = self.others["balancer"](step, terms, estimate)
+            terms, metrics = {"balanced": balanced, "quantizer": quantized.loss}, metrics | norms
+        learning["model"] = torch.stack(list(terms.values())).sum()
         if "discriminators" in learning:
             metrics["discriminator"] = learning["discriminators"].detach()
         return Losses(learning, metrics)
 
-    def _spectrum_losses(self, step: int, wav: Tensor) -> Losses:
+    def _spectrum_losses(self, step: int, batch: Batch) -> Losses:
         assert self.spectrum is not None
-        magnitude, latents, quantized = self.model.spectrum(wav, *self._quantization(step, wav))
+        wav = batch["wav"]
+        magnitude, latents, quantized = self.model.spectrum(wav, self._quantizes(step), len(batch["unquantized"]))
         with torch.autocast(wav.device.type, enabled=False):
             terms = self.spectrum.to(wav.device)(magnitude, latents, wav) | {"quantizer": quantized.loss}
         return Losses({"model": torch.stack(list(terms.values())).sum()}, self._metrics(terms, quantized))
 
-    def _quantization(self, step: int, wav: Tensor) -> tuple[bool, int]:
-        """Whether a training pass is quantized, and how many of its rows are not."""
-        return step >= self.config.quantize_from_step, round(self.config.unquantized_share * len(wav))
+    def _quantizes(self, step: int) -> bool:
+        return step >= self.config.quantize_from_step
 
     def _metrics(self, terms: dict[str, Tensor], quantized: Quantized) -> dict[str, Tensor]:
-        used = torch.tensor(self._usage(quantized.codes).used, device=quantized.codes.device)
+        used = torch.tensor(self._count(quantized.codes).used, device=quantized.codes.device)
         return {name: value.detach() for name, value in terms.items()} | {"used": used}
 
-    def _usage(self, codes: Tensor) -> CodeUsage:
+    def _count(self, codes: Tensor) -> CodeUsage:
         """Of codes [B, K, T]."""
         return CodeUsage.of(codes.transpose(0, 1).flatten(1), self.config.model.codebook_size)
 
@@ -219,34 +249,40 @@ class AudioStage:
             }
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Mean distances, usage of the codebooks, perplexity (mean over books), and how often a code repeats.
+        """Mean distances, use of the codebooks (`train/code_report.py`), and how often a code repeats.
 
         Distances are log10-mel and spectral convergence of the waveform, or the error of the magnitudes.
         """
-        wav = self.held_out.batch(seed=1, index=0, size=self.config.held_out_crops, augment=False).to(_device(model))
         totals: dict[str, list[Tensor]] = {}
-        codes = []
-        for row in torch.split(wav, 4):
+        for row in self._held_out(1, self.config.held_out_crops, model):
             if self.spectrum is not None:
                 assert isinstance(model, Tokenizer | Codec)
-                magnitude, latents, quantized = model.spectrum(row)
+                magnitude, latents, _ = model.spectrum(row)
                 terms = self.spectrum.to(row.device)(magnitude, latents, row)
             else:
-                estimate, quantized = model(row)
-                terms = self._distances(estimate, row)
+                terms = self._distances(model(row)[0], row)
                 if self.made is not None:
                     assert isinstance(model, Codec)
                     through = self._distances(model.decode(self.made(row)), row)
                     terms |= {f"made_{name}": value for name, value in through.items()}
             for name, value in terms.items():
                 totals.setdefault(name, []).append(value)
-            codes.append(quantized.codes)
         metrics = {name: float(torch.stack(values).mean()) for name, values in totals.items()}
-        every = torch.cat(codes)  # [B, K, T]
-        usage = self._usage(every)
-        repeats = float((every[..., 1:] == every[..., :-1]).float().mean())
-        codebooks = {"usage": usage.used, **usage.by_book("usage"), "perplexity": usage.perplexity}
-        return metrics | codebooks | {"repeats": repeats}
+        assert isinstance(model, Tokenizer | Codec)
+        codes = torch.cat([self._codes(model, row) for row in self._held_out(3, self.config.counted_crops, model)])
+        self._usage = self._count(codes)
+        repeats = float((codes[..., 1:] == codes[..., :-1]).float().mean())
+        return metrics | code_figures(self._usage) | {"repeats": repeats}
+
+    def _held_out(self, seed: int, crops: int, model: nn.Module) -> tuple[Tensor, ...]:
+        """Fixed crops, by fours [4, 1, S], where the model is."""
+        return self.held_out.batch(seed, 0, crops, augment=False).to(_device(model)).split(4)
+
+    @staticmethod
+    def _codes(model: Tokenizer | Codec, wav: Tensor) -> Tensor:
+        """[B, K, T], also of a single codebook."""
+        codes = model.encode(wav)
+        return codes if codes.ndim == 3 else codes.unsqueeze(1)
 
     def _distances(self, estimate: Tensor, wav: Tensor) -> dict[str, Tensor]:
         """Terms of the reconstruction loss, without their weights."""
@@ -260,6 +296,11 @@ class AudioStage:
         for index, (original, made) in enumerate(zip(wav, estimate, strict=True)):
             write_sample(directory / f"{index}", original[0], made[0], self.config.model.sample_rate)
 
+    def report(self, run: Path) -> None:
+        """`codes.png`: how often each code came in the last evaluation."""
+        if self._usage is not None:
+            draw_codes(self._usage, run / PICTURE)
+
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model."""
         export_model(self.config.stage, model, self.config.model, directory)
@@ -269,31 +310,15 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _spectrum_loss(config: AudioStageConfig) -> SpectrumLoss | None:
+def spectrum_loss(config: AudioStageConfig) -> SpectrumLoss | None:
+    """The loss of a run on magnitudes; None for one on waveforms.
+
+    Raises:
+        ConfigError: the decoder has no magnitudes.
+    """
     if config.spectrum is None:
         return None
     model = config.model
     if not isinstance(model.decoder, SpectralDecoderConfig):
         raise ConfigError("spectrum: only a spectral decoder can train on magnitudes; leave it out")
     return SpectrumLoss(config.spectrum, model.decoder.n_fft, model.hop_length, model.sample_rate)
-
-
-def _start_from(model: Tokenizer | Codec, directory: Path, stage: Literal["tokenizer", "codec"]) -> None:
-    weights = load_weights(directory, stage)
-    own = model.state_dict()
-    fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
-    books = {name: part for name, part in model.named_modules() if isinstance(part, Codebook) and part.config.ema}
-    released = {
-        name: part for name, part in books.items() if f"{name}.embed" in fitting and f"{name}.inited" not in weights
-    }
-    moving = {f"{name}.{part}" for name in released for part in MOVING}
-    left = sorted(own.keys() - fitting.keys() - moving)
-    unknown = sorted(name for name in weights.keys() - own.keys() if name.startswith("encoder."))
-    if wrong := [name for name in left if not name.startswith("decoder.")] + unknown:
-        raise CheckpointError(
-            f"{directory}: {wrong[0]} of its {stage} does not fit this config; only the decoder may differ"
-        )
-    logger.info("from %s; afresh: %s", directory, ", ".join(left) or "nothing")
-    model.load_state_dict(own | fitting)
-    for codebook in released.values():
-        codebook.go_on()

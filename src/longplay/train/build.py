@@ -100,6 +100,11 @@ def build_stage(config: StageConfig, data: Path | str, run: Path) -> Stage:
         )
         _check_codes("flow", config.flow.codebook_size, (*train, *held_out))
         return FlowStage(config, codec, train, held_out, begins=not (run / CHECKPOINT).exists())
+    return build_lm_stage(config, train, held_out, run)
+
+
+def build_lm_stage(config: LMStageConfig, train: list[TokenTrack], held_out: list[TokenTrack], run: Path) -> LMStage:
+    """The lm's stage over tracks that are at hand; else as `build_stage`."""
     tokenizer = load_tokenizer(config.tokenizer)
     _check_fit(
         "lm.code_rate", config.lm.code_rate, tokenizer.config.frame_rate, "of the tokenizer's codes a second there are"

@@ -260,6 +260,9 @@ class FlowStage:
         for index in range(len(codes)):
             write_sample(directory / f"{index}", original[index, 0], made[index, 0], self.codec.config.sample_rate)
 
+    def report(self, run: Path) -> None:
+        """Nothing: the curves show all."""
+
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model."""
         export_model("flow", model, self.config.flow, directory)

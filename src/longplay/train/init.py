@@ -1,5 +1,6 @@
 """How a run starts from the weights of another, or from those of a model of text."""
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,12 @@ from torch import Tensor, nn
 from longplay.checkpoint import qwen
 from longplay.checkpoint.system import load_weights
 from longplay.errors import CheckpointError
+from longplay.models.codec import Codec
 from longplay.models.lm import LM
+from longplay.models.tokenizer import Tokenizer
+from longplay.nn.quantizers import MOVING, Codebook
+
+logger = logging.getLogger(__name__)
 
 # They change nothing before they learn, so a model that lacks them can learn them.
 NEW = ("control_projection.weight", "text_projection.weight", "chord_projection.weight", "noise_taps", "noise_mix")
@@ -54,3 +60,29 @@ def _widen(weights: dict[str, Tensor], model: nn.Module) -> None:
     own, given = model.state_dict().get(WIDENED), weights.get(WIDENED)
     if own is not None and given is not None and own.shape[1] > given.shape[1]:
         weights[WIDENED] = F.pad(given, (0, own.shape[1] - given.shape[1]))
+
+
+def start_autoencoder(model: Tokenizer | Codec, stage: Literal["tokenizer", "codec"], directory: Path) -> None:
+    """Give `model` the weights of a model directory; what its decoder lacks, or has in another size, starts afresh.
+
+    Raises:
+        CheckpointError: the directory has no such weights, or more than the decoder differs.
+    """
+    weights = load_weights(directory, stage)
+    own = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+    books = {name: part for name, part in model.named_modules() if isinstance(part, Codebook) and part.config.ema}
+    released = {
+        name: part for name, part in books.items() if f"{name}.embed" in fitting and f"{name}.inited" not in weights
+    }
+    moving = {f"{name}.{part}" for name in released for part in MOVING}
+    left = sorted(own.keys() - fitting.keys() - moving)
+    unknown = sorted(name for name in weights.keys() - own.keys() if name.startswith("encoder."))
+    if wrong := [name for name in left if not name.startswith("decoder.")] + unknown:
+        raise CheckpointError(
+            f"{directory}: {wrong[0]} of its {stage} does not fit this config; only the decoder may differ"
+        )
+    logger.info("from %s; afresh: %s", directory, ", ".join(left) or "nothing")
+    model.load_state_dict(own | fitting)
+    for codebook in released.values():
+        codebook.go_on()

@@ -307,6 +307,9 @@ class LMStage:
             write_sample(directory / f"{index}", real, made, self.tokenizer.config.sample_rate)
             (directory / f"{index}.txt").write_text(window.caption + "\n", encoding="utf-8")
 
+    def report(self, run: Path) -> None:
+        """Nothing: the curves show all."""
+
     def export(self, model: nn.Module, directory: Path) -> None:
         """Native model directory with this one model and its text tokenizer; with `lora`, an adapter.
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 HELD_OUT = "held_out_"
+_OF_ONE_BOOK = re.compile(r"_book_(\d+)$")
 Record = dict[str, float]
 
 
@@ -74,22 +76,26 @@ def series(records: list[Record], name: str) -> tuple[list[float], list[float]]:
 
 
 def draw_curves(records: list[Record], path: Path) -> None:
-    """A picture of every metric over the steps, held-out values beside those of training."""
+    """A picture of every metric over the steps: held-out values beside those of training, codebooks side by side."""
     from matplotlib.figure import Figure
 
-    names = dict.fromkeys(key.removeprefix(HELD_OUT) for record in records for key in record)
-    shown = [name for name in names if name not in ("time", "step")]
-    if not shown:
+    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("time", "step")]
+    if not keys:
         return
-    columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
+    panels: dict[str, list[str]] = {}
+    for key in keys:
+        panels.setdefault(_OF_ONE_BOOK.sub("", key.removeprefix(HELD_OUT)), []).append(key)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 2.6 * rows), layout="constrained")
-    for index, name in enumerate(shown, 1):
+    for index, (name, of_panel) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, index)
-        for key, label in ((name, "training"), (HELD_OUT + name, "held out")):
+        for key in sorted(of_panel, key=lambda key: key.startswith(HELD_OUT)):
             steps, values = series(records, key)
-            if steps:
-                axes.plot(steps, values, label=label, marker="o" if len(steps) == 1 else None)
+            book = _OF_ONE_BOOK.search(key)
+            label = "held out" if key.startswith(HELD_OUT) else "training"
+            label += f", codebook {book[1]}" if book else ""
+            axes.plot(steps, values, label=label, marker="o" if len(steps) == 1 else None)
         axes.set(title=name, xlabel="step")
         axes.legend()
     save_figure(figure, path, dpi=70)

@@ -3,7 +3,7 @@
 Step n is a function of the state and n alone: its batch and its random draws are seeded by (seed, n). So a run that
 was stopped, or killed and resumed from its last checkpoint, ends in exactly the weights of one that was not. With
 another number of processes the batches stay the same and sums are rounded otherwise; models that draw noise or dropout
-draw it anew in each process.
+draw it anew in each process (docs/training.md says to what precision runs agree).
 
 A run directory holds:
 
@@ -11,7 +11,8 @@ A run directory holds:
 run.yaml          the stage's config          metrics.jsonl    one line a log or evaluation
 starts.jsonl      code and data of each start curves.png       what the log says, as curves
 checkpoint.pt     weights, optimizer, step    samples/<step>/  audio and pictures
-tensorboard/      of the tracker              model/           config.yaml + <stage>.safetensors: the averaged weights
+tensorboard/      of the tracker              codes.png        of tokenizer and codec: use of the codebooks
+                                              model/           config.yaml + <stage>.safetensors: the averaged weights
 ```
 """
 
@@ -132,6 +133,7 @@ def _evaluate(stage: Stage, average: Average, run: Path, done: int, log: Log) ->
     with torch.inference_mode():
         log.write(done, {f"held_out_{name}": value for name, value in stage.evaluate(model).items()})
         stage.sample(model, run / "samples" / f"{done:07d}")
+    stage.report(run)
     stage.export(model, run / "model")
     log.draw()
 

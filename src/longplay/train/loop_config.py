@@ -18,6 +18,7 @@ class LoopConfig(Config):
         optimizer: `muon` takes the matrices of the repeated blocks, AdamW all the rest.
         muon_learning_rate: peak rate of Muon, which is scaled to move weights as far as AdamW would; None: the same.
         accumulate: parts that each process computes its rows of a batch in, one after the other; saves memory.
+            Codebooks then move once for each part, and `steadiness` is of a part.
         shard: spread weights, gradients and optimizer state over the processes (FSDP); lm and flow only.
         checkpoint_activations: compute the blocks again in the backward pass instead of keeping their activations.
         compile: `torch.compile` the blocks; pays after minutes.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from longplay.config import Config
 from longplay.nn.istft import stft
 from longplay.nn.mel import MelSpectrogram
+from longplay.nn.whole_batch import fixed_mean_of_all, mean_of_all
 
 MIN_HZ = 30.0  # nobody hears what is below
 MIN_PEAK = 0.3  # magnitude of a partial at about -65 dB of full scale: below it is silence
@@ -115,8 +116,9 @@ class SpectrumLoss(nn.Module):
         both = self.config.square * error.square() + self.config.absolute * error.abs()
         lasting = F.avg_pool1d(error, min(self.nearby // 3, error.shape[-1]), stride=self.nearby // 12)
         latents = latents.float()
-        change = latents.diff(dim=-1).square().mean()
-        variance = (latents - latents.mean((0, 2), keepdim=True)).square().mean()
+        change = mean_of_all(latents.diff(dim=-1).square().mean())
+        centre = fixed_mean_of_all(latents.mean((0, 2), keepdim=True))
+        variance = mean_of_all((latents - centre).square().mean())
         made, real = (self.mels(m).clamp_min(1e-5).log10() for m in (magnitude, target))
         level = target.square().sum((1, 2)).sqrt().clamp_min(1e-2)
         convergence = (magnitude - target).square().sum((1, 2)).clamp_min(1e-12).sqrt() / level
@@ -144,10 +146,10 @@ def generator_loss(fake: Maps) -> Tensor:
 
 def feature_matching_loss(real: Maps, fake: Maps) -> Tensor:
     """L1 of the inner feature maps relative to their size, mean over maps and discriminators."""
-    return torch.stack(
-        [
-            F.l1_loss(f, r.detach()) / r.detach().abs().mean().clamp_min(1e-3)
-            for real_maps, fake_maps in zip(real, fake, strict=True)
-            for r, f in zip(real_maps[:-1], fake_maps[:-1], strict=True)
-        ]
-    ).mean()
+    pairs = [
+        (r.detach(), f)
+        for real_maps, fake_maps in zip(real, fake, strict=True)
+        for r, f in zip(real_maps[:-1], fake_maps[:-1], strict=True)
+    ]
+    sizes = mean_of_all(torch.stack([r.abs().mean() for r, _ in pairs])).clamp_min(1e-3)
+    return torch.stack([F.l1_loss(f, r) / size for (r, f), size in zip(pairs, sizes, strict=True)]).mean()

@@ -1,7 +1,8 @@
 """The processes of a run, through Accelerate: one on a CPU or GPU, several by `torchrun` or `accelerate launch`.
 
 Every update has one batch, whatever the number of processes: process r of W computes rows r B/W to (r + 1) B/W of it,
-in `accumulate` parts. So a run gives the same weights, up to rounding, however it is spread.
+in `accumulate` parts. So a run gives the same weights, up to rounding, however it is spread over
+processes (`nn/whole_batch.py`), and with few exceptions also however many parts there are (docs/training.md).
 """
 
 import contextlib

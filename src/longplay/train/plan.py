@@ -1,4 +1,4 @@
-"""What training a preset costs: memory of each process, compute, time, disk; arithmetic, not measurement.
+"""What training an lm costs: memory of each process, compute, time, disk; arithmetic, not measurement.
 
 Compute of a decoder: 6 flops per weight and position (2 forward, 4 backward; arXiv 2203.15556), 8 with recomputed
 activations, and 12 * layers * dim * positions / 2 per position for causal attention, forward and backward. Memory of
@@ -11,6 +11,7 @@ import torch
 
 from longplay.errors import ConfigError
 from longplay.models.lm import LM, LMConfig
+from longplay.report import number
 
 # dense bf16 flop/s and bytes of memory, from the makers' data sheets
 GPUS: dict[str, tuple[float, float]] = {
@@ -19,8 +20,8 @@ GPUS: dict[str, tuple[float, float]] = {
     "h200": (989e12, 141e9),
     "l40s": (362e12, 48e9),
 }
-_BYTES_OF_STATE = 16
-_BYTES_OF_AVERAGE = 4
+BYTES_OF_STATE = 16
+BYTES_OF_AVERAGE = 4
 # bytes per position and layer in bf16, as multiples of dim and of intermediate_dim: inputs of norms and projections,
 # queries, keys, values, attention output; gate, up and their product
 _KEPT_DIMS, _KEPT_INTERMEDIATE = 8, 3
@@ -34,6 +35,63 @@ class Cluster:
     gpu: str = "h100"
     gpus: int = 8
     utilisation: float = 0.4
+
+    @property
+    def peak(self) -> float:
+        """Flop/s of one GPU.
+
+        Raises:
+            ConfigError: it is unknown; so with `capacity`.
+        """
+        return self._figures()[0]
+
+    @property
+    def capacity(self) -> float:
+        """Bytes of memory of one GPU."""
+        return self._figures()[1]
+
+    def _figures(self) -> tuple[float, float]:
+        if self.gpu not in GPUS:
+            raise ConfigError(f"gpu = {self.gpu!r}: no figures for it; use one of {', '.join(GPUS)}")
+        return GPUS[self.gpu]
+
+    def compute(self, flops: float) -> str:
+        """How long `flops` take, as a line with its arithmetic."""
+        hours = self.seconds(flops) / 3600
+        took = f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.2g} min"
+        return (
+            f"compute: {flops:.3g} flop / ({self.gpus} x {self.peak / 1e12:.0f} Tflop/s x {self.utilisation:g}) "
+            f"= {took}, {number(hours * self.gpus)} GPU hours"
+        )
+
+    def seconds(self, flops: float) -> float:
+        """How long `flops` take."""
+        return flops / (self.gpus * self.peak * self.utilisation)
+
+
+def divide(batch_size: int, accumulate: int, gpus: int) -> tuple[int, int]:
+    """Batch size and parts that `gpus` can share: fewer parts where that is enough, and only then more rows."""
+    batch = -(-batch_size // gpus) * gpus
+    rows = batch // gpus
+    return batch, max(parts for parts in range(1, accumulate + 1) if rows % parts == 0)
+
+
+def describe_division(batch_size: int, accumulate: int, gpus: int) -> list[str]:
+    """What to start a run on so many GPUs with, as lines; none where its config will do."""
+    batch, parts = divide(batch_size, accumulate, gpus)
+    if (batch, parts) == (batch_size, accumulate):
+        return []
+    parts_set = [] if parts == accumulate else [f"--set loop.accumulate={parts}"]
+    given = (
+        f"batch_size {batch_size} in {accumulate} parts does not go into {gpus} GPUs; planned, and to be started, with"
+    )
+    if batch == batch_size:
+        return [f"{given} {' '.join(parts_set)}: the batch is the same", ""]
+    return [
+        f"{given} {' '.join([f'--set batch_size={batch}', *parts_set])}:",
+        f"an update is {batch / batch_size:.3g} times as large, and {batch_size / batch:.3g} of loop.steps would hear as much",
+        "",
+    ]
 
 
 @dataclass(frozen=True)
@@ -102,13 +160,11 @@ def plan_lm(
     Raises:
         ConfigError: the GPU is unknown, there is no window, or the batch cannot be divided.
     """
-    if cluster.gpu not in GPUS:
-        raise ConfigError(f"gpu = {cluster.gpu!r}: no figures for it; use one of {', '.join(GPUS)}")
     if config.context_frames is None:
         raise ConfigError("lm.context_frames is not set; give the window that the model trains on")
     if batch_size % (cluster.gpus * accumulate):
         raise ConfigError(f"batch_size = {batch_size}: is no multiple of {cluster.gpus} GPUs x accumulate {accumulate}")
-    peak, capacity = GPUS[cluster.gpu]
+    capacity = cluster.capacity
     with torch.device("meta"):
         model = LM(config)
     parameters = sum(p.numel() for p in model.parameters())
@@ -130,14 +186,14 @@ def plan_lm(
         positions=positions,
         rows_per_process=rows,
         sharded=shard,
-        state=_BYTES_OF_STATE * parameters / spread,
+        state=BYTES_OF_STATE * parameters / spread,
         # whole on the first process, besides its shard
-        average=_BYTES_OF_AVERAGE * parameters * (1 + 1 / spread if shard else 1),
+        average=BYTES_OF_AVERAGE * parameters * (1 + 1 / spread if shard else 1),
         activations=_BYTES_OF_ACTIVATION * rows * positions * kept,
         logits=2 * 4 * rows * positions * (config.codebook_size + 1),
         capacity=capacity,
         flops=flops,
-        seconds=flops / (cluster.gpus * peak * cluster.utilisation),
+        seconds=cluster.seconds(flops),
         audio_hours=steps * batch_size * positions / window * config.context_frames / config.code_rate / 3600,
         checkpoint=(4 + 8 + 4) * parameters,
         shards=2 * 3600 * config.code_rate,
@@ -147,7 +203,6 @@ def plan_lm(
 def describe(plan: Plan, cluster: Cluster) -> str:
     """The plan as lines of text, with its arithmetic."""
     spread = f"/ {cluster.gpus} processes" if plan.sharded else "(on every process)"
-    peak = GPUS[cluster.gpu][0]
     lines = [
         f"{plan.parameters / 1e6:,.0f} M parameters, {plan.matmul_parameters / 1e6:,.0f} M of them in the layers' matrices",
         f"rows of {plan.positions:,} positions, {plan.rows_per_process} at a time on each of {cluster.gpus} {cluster.gpu}",
@@ -161,8 +216,7 @@ def describe(plan: Plan, cluster: Cluster) -> str:
         f"  {plan.memory / 1e9:7.1f}  together: "
         + ("fits" if plan.fits else "does NOT fit; raise loop.accumulate or set loop.shard=true"),
         "",
-        f"compute: {plan.flops:.3g} flop / ({cluster.gpus} x {peak / 1e12:.0f} Tflop/s x {cluster.utilisation:g}) "
-        f"= {plan.seconds / 3600:,.1f} h, {plan.seconds * cluster.gpus / 3600:,.0f} GPU hours",
+        cluster.compute(plan.flops),
         f"data: {plan.audio_hours:,.0f} h of audio heard, each as often as it comes; "
         f"shards of {plan.shards / 1e6:.2f} MB an hour",
         f"disk: {plan.checkpoint / 1e9:.1f} GB a checkpoint; two while one is written",

@@ -35,11 +35,11 @@ class Stage(Protocol):
 
     @property
     def others(self) -> nn.ModuleDict:
-        """Further modules with state, e.g. discriminators; empty if none."""
+        """Further modules with state: discriminators, which learn at rates of their own, or a balancer; empty if none."""
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        """Peak learning rate of each of `others`."""
+        """Peak learning rate of each of `others` that learns."""
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -64,6 +64,9 @@ class Stage(Protocol):
 
     def sample(self, model: nn.Module, directory: Path) -> None:
         """Write audio and pictures of the averaged `model`."""
+
+    def report(self, run: Path) -> None:
+        """Draw what the last evaluation found and a curve does not show, into the run directory."""
 
     def export(self, model: nn.Module, directory: Path) -> None:
         """Write the averaged `model` as a native model directory."""

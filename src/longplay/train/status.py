@@ -9,6 +9,7 @@ from longplay.errors import ConfigError
 from longplay.train.log import HELD_OUT, read_metrics, series
 
 _HIGHER_IS_BETTER = ("accuracy", "usage", "perplexity")
+_BOOK = "_book_"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -24,12 +25,23 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class CodebookUse:
+    """How a codebook was used in the last evaluation: share of its codes, how many never, perplexity."""
+
+    number: int
+    usage: float
+    dead: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
 class Status:
     """A run at the time of its last log line.
 
     Attributes:
         seconds_left: at the speed of the last line; None before there is one.
         held_out, training: metrics, in the order of the log.
+        codebooks: of a tokenizer or codec.
     """
 
     stage: str
@@ -39,6 +51,7 @@ class Status:
     seconds_left: float | None
     held_out: tuple[Metric, ...]
     training: tuple[Metric, ...]
+    codebooks: tuple[CodebookUse, ...]
 
 
 def read_status(run: Path) -> Status:
@@ -63,8 +76,9 @@ def read_status(run: Path) -> Status:
         steps=steps,
         steps_per_second=speeds[-1] if speeds else None,
         seconds_left=(steps - step) / speeds[-1] if speeds else None,
-        held_out=tuple(_metric(records, name) for name in values if name.startswith(HELD_OUT)),
+        held_out=tuple(_metric(records, name) for name in values if name.startswith(HELD_OUT) and _BOOK not in name),
         training=tuple(_metric(records, name) for name in values if not name.startswith(HELD_OUT)),
+        codebooks=_codebooks(records),
     )
 
 
@@ -77,6 +91,25 @@ def sparkline(values: tuple[float, ...], width: int = 32) -> str:
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, span = min(means), max(means) - min(means)
     return "".join(_BARS[round((mean - low) / span * (len(_BARS) - 1)) if span else 0] for mean in means)
+
+
+def _codebooks(records: list[dict[str, float]]) -> tuple[CodebookUse, ...]:
+    """Those of the last evaluation that counted codes."""
+    counted = [record for record in records if f"{HELD_OUT}dead" in record]
+    if not counted:
+        return ()
+    last = {name.removeprefix(HELD_OUT): value for name, value in counted[-1].items()}
+    numbers = [int(name.rpartition("_")[2]) for name in last if name.startswith(f"dead{_BOOK}")]
+    suffixes = {number: f"{_BOOK}{number}" for number in numbers} or {1: ""}
+    return tuple(
+        CodebookUse(
+            number=number,
+            usage=last[f"usage{suffix}"],
+            dead=round(last[f"dead{suffix}"]),
+            perplexity=last[f"perplexity{suffix}"],
+        )
+        for number, suffix in suffixes.items()
+    )
 
 
 def _metric(records: list[dict[str, float]], name: str) -> Metric:

@@ -39,6 +39,7 @@ class Updater:
                 config.learning_rate if name == "model" else stage.learning_rates[name],
             )
             for name, module in self.modules.items()
+            if name == "model" or name in stage.learning_rates
         }
         self.optimizers = {
             name if kind == "adamw" else f"{name}.{kind}": optimizer

@@ -34,15 +34,15 @@ from longplay.files import write_text
 from longplay.models.lm import LM, LMConfig
 from longplay.pipeline import Pipeline
 from longplay.pipeline.device import resolve_device
-from longplay.pipeline.synthesis import synthesis_dtype
 from longplay.report import check_plotting, to_json
-from longplay.train.build import build_stage, load_stage_config
+from longplay.train.build import build_lm_stage, build_stage, load_stage_config
 from longplay.train.encoding import Codes, Encoder, Job, encode_here
 from longplay.train.finetune import music, result
 from longplay.train.finetune.estimate import Estimate, estimate
+from longplay.train.finetune.learning import stage_config
 from longplay.train.finetune.request import FinetuneConfig, settle
 from longplay.train.lm_stage import LMStage, LMStageConfig
-from longplay.train.lora import LoRAConfig, check_lora
+from longplay.train.lora import check_lora
 from longplay.train.run import CONFIG, train_run
 from longplay.train.status import read_status
 from longplay.train.tokens import prepare_tokens
@@ -51,12 +51,8 @@ __all__ = ["FinetuneConfig", "Finetuned", "How", "finetune"]
 
 CORPUS, TOKENS, KEEP, TRAIN, ADAPTER, MODEL = "corpus", "tokens", "keep", "train", "adapter", "model"
 BEFORE = "before.json"
-PASSES, LEAST_STEPS, MOST_STEPS = 8, 200, 2000
-LORA_RATE, FULL_RATE = 1e-3, 1e-4
-EVALUATIONS = 5
 MEASURED_WINDOWS = 32
 SAMPLED = 2
-OPENING_FRAMES = 96
 TRACKS_PER_SHARD = 4
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -123,20 +119,23 @@ def finetune(config: FinetuneConfig, run: Path, how: How | None = None) -> Finet
     base = locate(config.model)
     lm = _check_model(base, config.model)
     settle(config, lm_digest(weight_files(base, load_config(base))), run)
+    planned = not (run / TOKENS).is_dir() and _plan_ahead(config, base, lm, run, how)
+    if planned and how.plan_only:
+        return None
     tracks = _prepare(config, base, lm, run, how)
-    stage_config = _stage_config(config, base, lm, run, how)
-    loop = stage_config.loop
-    measuring = stage_config.model_copy(update={"held_out_windows": MEASURED_WINDOWS})
+    settings = _stage_config(config, base, lm, run, how)
+    loop = settings.loop
+    measuring = settings.model_copy(update={"held_out_windows": MEASURED_WINDOWS})
     done = _steps_done(run)
-    if done < loop.steps:
-        stage = _stage(stage_config, run)
-        _say_plan(estimate(stage, loop, run / TRAIN), stage_config, done, how)
+    if done < loop.steps and not (planned and config.keep is None):
+        stage = _stage(settings, run)
+        _say_plan(estimate(stage, loop, run / TRAIN), settings, done, how)
         del stage
         if how.plan_only:
             return None
     prompts = config.prompts or _prompts(run)
     before = _before(measuring, config, run, how, prompts)
-    done = train_run(stage_config, run / TOKENS, run / TRAIN, how.budget_seconds)
+    done = train_run(settings, run / TOKENS, run / TRAIN, how.budget_seconds)
     if done < loop.steps:
         how.say(f"stopped after {done} of {loop.steps} steps; the same command goes on from there")
         return None
@@ -153,6 +152,25 @@ def _check_model(base: Path, name: str) -> LMConfig:
     if load_text_tokenizer(base) is None:
         raise CheckpointError(f"model {name!r}: has no text tokenizer, which finetuning needs")
     return config.lm
+
+
+def _plan_ahead(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: How) -> bool:
+    """Say what training will need, by the lengths of the files alone, before hours of preparing; whether it can be said.
+
+    Raises:
+        UserError: the music is missing or too little.
+    """
+    pieces = music.pieces(Path(config.music), config.valid)
+    if not pieces:
+        return False
+    music.check_amount(pieces)
+    how.say(f"plan     by the length of {len(pieces)} files, {_minutes(pieces)}; before they are prepared")
+    train, held = (music.stand_ins(pieces, split, lm.code_rate, lm.codebook_size) for split in ("train", "valid"))
+    alone = config.model_copy(update={"keep": None, "keep_share": 0.0})
+    settings = stage_config(alone, base, lm, None, how.device, train, held)
+    stage = build_lm_stage(settings, train, held, run / TRAIN)
+    _say_plan(estimate(stage, settings.loop, run / TRAIN), settings, 0, how)
+    return True
 
 
 def _prepare(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: How) -> list[Track]:
@@ -214,46 +232,8 @@ def _stage_config(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, h
         begun = load_stage_config(str(run / TRAIN / CONFIG), [f"loop.device={how.device}"])
         assert isinstance(begun, LMStageConfig)
         return begun.model_copy(update={"tokenizer": base, "init": base, "keep": _kept(config, run)})
-    tracks = read_token_tracks(run / TOKENS, "train")
-    frames = music.window_frames(
-        tracks + read_token_tracks(run / TOKENS, "valid"),
-        lm.context_frames or round(music.PUBLISHED_WINDOW_SECONDS * lm.code_rate),
-    )
-    codes = sum(len(track.semantic) for track in tracks)
-    steps = round(PASSES * codes / (frames * config.batch_size))
-    steps = config.steps or min(max(steps, LEAST_STEPS), MOST_STEPS)
-    fast = synthesis_dtype(resolve_device(how.device)) is torch.bfloat16
-    return LMStageConfig.parse(
-        {
-            "stage": "lm",
-            "lm": lm.dump() | {"context_frames": frames},
-            "tokenizer": base,
-            "init": base,
-            "text": "init",
-            "lora": None if config.full else LoRAConfig(rank=config.rank, alpha=2 * config.rank).dump(),
-            "keep": _kept(config, run),
-            "keep_share": config.keep_share,
-            "keep_best": True,
-            "opening_frames": OPENING_FRAMES if frames >= 2 * OPENING_FRAMES else None,
-            "batch_size": config.batch_size,
-            "sample_seconds": 0.0,
-            "loop": {
-                "steps": steps,
-                "seed": config.seed,
-                "learning_rate": config.learning_rate or (FULL_RATE if config.full else LORA_RATE),
-                "warmup_steps": max(1, steps // 20),
-                "decay_steps": steps,
-                "ema_decay": 0.99,
-                "precision": "bfloat16" if fast else "float32",
-                "device": how.device,
-                "trackers": [],
-                "log_every": max(1, min(20, steps // 10)),
-                "evaluate_every": -(-steps // EVALUATIONS),
-                "save_every": max(1, min(100, steps // 20)),
-            },
-        },
-        source="finetune",
-    )
+    train, held = (read_token_tracks(run / TOKENS, split) for split in ("train", "valid"))
+    return stage_config(config, base, lm, _kept(config, run), how.device, train, held)
 
 
 def _stage(config: LMStageConfig, run: Path) -> LMStage:
@@ -354,7 +334,7 @@ def _finish(
     return Finetuned(losses, place, whole)
 
 
-def _minutes(tracks: Sequence[Track]) -> str:
+def _minutes(tracks: Sequence[Track | music.Piece]) -> str:
     return _duration(sum(track.seconds for track in tracks))
 
 

@@ -4,8 +4,14 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from longplay.data.manifest import Track
+import numpy as np
+import soundfile
+
+from longplay.data.intake import find_recordings
+from longplay.data.manifest import Split, Track
+from longplay.data.recordings import splits
 from longplay.data.token_windows import TokenTrack, read_token_tracks
 from longplay.errors import ConfigError, UserError
 
@@ -57,7 +63,47 @@ def _worded(own: Sequence[str], caption: str | None, trigger: str | None) -> tup
     return tuple(f"{trigger}, {each}" if trigger else each for each in own)
 
 
-def check_amount(tracks: Sequence[Track]) -> str | None:
+class Piece(NamedTuple):
+    """A file before it is prepared: its length, silence and all, and its split."""
+
+    seconds: float
+    split: Split
+
+
+def pieces(source: Path, valid: float) -> list[Piece]:
+    """The files of a folder or manifest by their headers; those that cannot be read are left out.
+
+    Raises:
+        UserError, ConfigError: see `find_recordings`.
+    """
+    recordings = find_recordings(source).recordings
+    split = splits(recordings, "file", valid, 0.0)
+    found = []
+    for recording in recordings:
+        try:
+            found.append(Piece(soundfile.info(str(recording.path)).duration, split[recording.id]))
+        except (soundfile.LibsndfileError, OSError):  # preparing it will say why
+            continue
+    return found
+
+
+def stand_ins(pieces: Sequence[Piece], split: Split, code_rate: float, codebook_size: int) -> list[TokenTrack]:
+    """Random codes, as many as those of the pieces of a split: to learn them takes as long."""
+    rng = np.random.default_rng(0)
+    lengths = [max(1, round(piece.seconds * code_rate)) for piece in pieces if piece.split == split]
+    return [
+        TokenTrack(
+            utt=str(number),
+            semantic=rng.integers(0, codebook_size, length).astype(np.int16),
+            acoustic=np.zeros((0, 0), np.int16),
+            captions=("music",),
+            sections=(),
+        )
+        for number, length in enumerate(lengths)
+    ]
+
+
+def check_amount(tracks: Sequence[Track | Piece]) -> str | None:
     """What to warn of, if the music is little.
 
     Raises:

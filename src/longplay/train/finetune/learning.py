@@ -1,0 +1,78 @@
+"""How the lm learns in a finetune: how long, in which windows, at which rate."""
+
+from pathlib import Path
+
+import torch
+
+from longplay.data.token_windows import TokenTrack
+from longplay.models.lm import LMConfig
+from longplay.pipeline.device import resolve_device
+from longplay.pipeline.synthesis import synthesis_dtype
+from longplay.train.finetune.music import PUBLISHED_WINDOW_SECONDS, window_frames
+from longplay.train.finetune.request import FinetuneConfig
+from longplay.train.lm_stage import LMStageConfig
+from longplay.train.lora import LoRAConfig
+
+PASSES, LEAST_STEPS, MOST_STEPS = 8, 200, 2000
+LORA_RATE, FULL_RATE = 1e-3, 1e-4
+EVALUATIONS = 5
+OPENING_FRAMES = 96
+
+
+def stage_config(
+    config: FinetuneConfig,
+    base: Path,
+    lm: LMConfig,
+    keep: Path | None,
+    device: str,
+    tracks: list[TokenTrack],
+    held: list[TokenTrack],
+) -> LMStageConfig:
+    """The config of stage lm for a finetune.
+
+    Args:
+        config: what was asked for.
+        base, lm: directory of the model, and the config of its lm.
+        keep: token shards of other music.
+        device: where to compute.
+        tracks, held: to learn from, and to measure with.
+    """
+    frames = window_frames(
+        tracks + held,
+        lm.context_frames or round(PUBLISHED_WINDOW_SECONDS * lm.code_rate),
+    )
+    codes = sum(len(track.semantic) for track in tracks)
+    steps = round(PASSES * codes / (frames * config.batch_size))
+    steps = config.steps or min(max(steps, LEAST_STEPS), MOST_STEPS)
+    fast = synthesis_dtype(resolve_device(device)) is torch.bfloat16
+    return LMStageConfig.parse(
+        {
+            "stage": "lm",
+            "lm": lm.dump() | {"context_frames": frames},
+            "tokenizer": base,
+            "init": base,
+            "text": "init",
+            "lora": None if config.full else LoRAConfig(rank=config.rank, alpha=2 * config.rank).dump(),
+            "keep": keep,
+            "keep_share": config.keep_share,
+            "keep_best": True,
+            "opening_frames": OPENING_FRAMES if frames >= 2 * OPENING_FRAMES else None,
+            "batch_size": config.batch_size,
+            "sample_seconds": 0.0,
+            "loop": {
+                "steps": steps,
+                "seed": config.seed,
+                "learning_rate": config.learning_rate or (FULL_RATE if config.full else LORA_RATE),
+                "warmup_steps": max(1, steps // 20),
+                "decay_steps": steps,
+                "ema_decay": 0.99,
+                "precision": "bfloat16" if fast else "float32",
+                "device": device,
+                "trackers": [],
+                "log_every": max(1, min(20, steps // 10)),
+                "evaluate_every": -(-steps // EVALUATIONS),
+                "save_every": max(1, min(100, steps // 20)),
+            },
+        },
+        source="finetune",
+    )
