@@ -1,8 +1,9 @@
 """Seconds that the codec's and the tokenizer's decoders take per second of music, in windows and whole.
 
 Windows take exactly the receptive field as context where it is finite; then the table's `difference` (the largest, of
-samples in [-1, 1]) and `relative_error` (root mean square of the difference over that of the wave), both from the whole in
-float32, are rounding only, and it is the dtype that they show.
+samples in [-1, 1]), `relative_error` (root mean square of the difference over that of the wave) and `sound_db` (distance of
+log spectra, see `bench/flow_studies.py`), all from the whole in float32, are rounding only, and it is the dtype that they
+show. Where phases follow from magnitudes (`nn/istft.py`) waves soon differ altogether, and `sound_db` alone says how far.
 """
 
 import copy
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
+from longplay.bench.flow_studies import log_spectral_distance
 from longplay.bench.limits import CPU, dtypes, machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
@@ -103,9 +105,13 @@ def _windowed(model: Codec | Tokenizer) -> Decode:
 
 @torch.inference_mode()
 def _differences(decode: Decode, whole: Decode, frames: Tensor) -> dict[str, float]:
-    exact = whole(frames)
-    off = decode(frames) - exact
-    return {"difference": off.abs().max().item(), "relative_error": (off.norm() / exact.norm()).item()}
+    made, exact = decode(frames).cpu(), whole(frames).cpu()
+    off = made - exact
+    return {
+        "difference": off.abs().max().item(),
+        "relative_error": (off.norm() / exact.norm()).item(),
+        "sound_db": log_spectral_distance(made, exact),
+    }
 
 
 @torch.inference_mode()
