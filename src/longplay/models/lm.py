@@ -249,6 +249,11 @@ class LM(nn.Module):
             found[f"{index}.down"] = {f"{prefix}.mlp.down_proj": mlp.down_proj}
         return found | {"head": {"audio_head": self.audio_head}}
 
+    def replaced(self) -> list[str]:
+        """Names of the weights that forms in few bits replace (`linear_layers`), and of the one of which a text reads some rows."""
+        layers = [name for layers in self.linear_layers().values() for name in layers]
+        return [*(f"{name}.weight" for name in layers), "text_embedding.weight"]
+
     def decoder(
         self, projections: Mapping[str, Projection] | None = None, compiled: CompiledStep | None = None
     ) -> Decoder:
@@ -334,7 +339,7 @@ class LM(nn.Module):
         embedding = torch.cat([angles.sin(), angles.cos()], dim=-1)
         if self.config.float16_time:
             embedding = embedding.half()
-        return embedding.to(self.audio_head.weight)
+        return embedding.to(self.audio_head.bias)
 
     def structure(
         self, starts: Float[Tensor, " S"], ends: Float[Tensor, " S"], labels: Int[Tensor, " S"]
@@ -359,7 +364,11 @@ class LM(nn.Module):
         """
         sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
         audio = torch.cat([task, self.audio_embedding(codes)]) + self.said(ids, control)
-        return torch.cat([sos, structure, self.text_embedding(ids), audio])
+        return torch.cat([sos, structure, self._embedded(ids), audio])
+
+    def _embedded(self, ids: Int[Tensor, " L"]) -> Float[Tensor, "L D"]:
+        """Of the text, in the dtype of everything else."""
+        return self.text_embedding(ids).to(self.audio_head.bias.dtype)
 
     def said(self, ids: Int[Tensor, " L"], control: Float[Tensor, "N C"] | None) -> Float[Tensor, "#N D"]:
         """What is added to the vectors before some codes.
@@ -379,7 +388,7 @@ class LM(nn.Module):
                 )
             added = added + self.control_projection(control[:, : self.control_projection.in_features])
         if self.text_projection is not None:
-            total = self.text_embedding(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
+            total = self._embedded(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
             added = added + self.text_projection(_TEXT_RMS * F.rms_norm(total, total.shape[-1:]))
         return added
 
