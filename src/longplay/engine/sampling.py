@@ -9,8 +9,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-RECENT_CODES = 32
-"""The latest codes, among which `max_repeat` counts."""
+from longplay.nn.kernels import RECENT_CODES as RECENT_CODES
+
 UNIFORM_BLOCK = 256
 
 
