@@ -20,7 +20,8 @@ from longplay.bench.lm_quality import LMQuality
 from longplay.engine.listening import listen
 from longplay.engine.quantize import quantize
 from longplay.errors import CheckpointError, UserError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.nn import processor
 from longplay.pipeline.quantized import Quantized
 from tiny_lm import tiny_config, tiny_lm

@@ -10,7 +10,8 @@ import torch
 from longplay.checkpoint.store import SystemConfig
 from longplay.checkpoint.system import System
 from longplay.models.codec import Codec, CodecConfig
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.nn import processor
 from longplay.nn.conformer import ConformerConfig
 from longplay.nn.conv import fold_weight_norm

@@ -5,7 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from longplay.errors import ConfigError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.train.build import load_stage_config
 from longplay.train.lm_stage import LMStageConfig
 from longplay.train.plan import Cluster, Plan, plan_lm

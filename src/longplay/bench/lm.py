@@ -25,7 +25,8 @@ from longplay.engine.memory import PeakMemory
 from longplay.engine.piece import Piece
 from longplay.engine.quantize import quantize, quantize_to_int4
 from longplay.errors import CheckpointError, UserError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.nn import compiled, processor
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense

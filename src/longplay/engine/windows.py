@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from longplay.engine.noise import FrameNoise
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.nn.ode import Method
 
 Run = Callable[[Tensor, int], Tensor]

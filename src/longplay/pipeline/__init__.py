@@ -22,7 +22,7 @@ from longplay.checkpoint.adapter import load_adapter
 from longplay.checkpoint.system import System, load_system
 from longplay.control import Control
 from longplay.errors import PromptError
-from longplay.models.flow import PUBLISHED_SOLVER
+from longplay.models.flow_config import PUBLISHED_SOLVER
 from longplay.pipeline.continuation import check_sound, go_on, hear
 from longplay.pipeline.device import resolve_device
 from longplay.pipeline.highs import add_highs

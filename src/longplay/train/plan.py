@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from longplay.errors import ConfigError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 
 # dense bf16 flop/s and bytes of memory, from the makers' data sheets
 GPUS: dict[str, tuple[float, float]] = {
