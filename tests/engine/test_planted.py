@@ -60,7 +60,7 @@ def planted_lm(place: Place, size: float) -> tuple[LM, Tensor, Listening, Mappin
                 readers = [mlp.down_proj]
             for reader in readers:
                 reader.weight[:, inputs] /= size
-    return lm, inputs, listen(lm, [(1, 2, 3)], 150, 450), listen(lm, [(9, 8, 7, 6)], 40).inputs
+    return lm, inputs, listen(lm, [(1, 2, 3)], 80, 240), listen(lm, [(9, 8, 7, 6)], 24).inputs
 
 
 def bound(kind: Kind, ours: bool) -> float:
