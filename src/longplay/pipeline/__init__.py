@@ -83,7 +83,7 @@ class Pipeline:
         change = None if adapter is None else load_adapter(adapter, adapter_scale)
         model = name_or_path or (change.config.base if change else "nano")
         name = str(model)
-        system = load_system(model, place, load_dtype(precision, place), adapter=change)
+        system = load_system(model, place, load_dtype(precision, place), adapter=change, lean=place.type == "cpu")
         speed_up(system)
         return cls(system, name, None if system.lm is None else settle(system, name, precision))
 
