@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.engine.piece import Piece, RowBuilder
-from longplay.engine.sampling import RECENT_CODES, UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
+from longplay.engine.sampling import UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
 from longplay.models.lm import LM
 from longplay.nn.cache import KVCache
 from longplay.nn.compiled import Drawing
 from longplay.nn.decoder import Decoder
 from longplay.nn.graphed import GraphedStep, step
+from longplay.nn.kernels import RECENT_CODES
 from longplay.prompt import GenerationOptions
 
 NO_CODE = -1

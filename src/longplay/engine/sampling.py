@@ -9,8 +9,6 @@ import hashlib
 import torch
 from torch import Tensor
 
-from longplay.nn.kernels import RECENT_CODES as RECENT_CODES
-
 UNIFORM_BLOCK = 256
 
 
