@@ -9,8 +9,10 @@ from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.store import SystemConfig, load_config, save_native
 from longplay.checkpoint.system import System, load_system
 from longplay.models.codec import Codec, CodecConfig
-from longplay.models.flow import Flow, FlowConfig
-from longplay.models.lm import LM, LMConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn.conformer import ConformerConfig
 from longplay.nn.quantizers import CodebookConfig, GroupResidualConfig

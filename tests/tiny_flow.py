@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.nn.conformer import ConformerConfig
 from longplay.nn.unet import UNetConfig
 

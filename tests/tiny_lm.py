@@ -6,7 +6,8 @@ import torch
 
 from golden_fixtures import Golden
 from longplay.checkpoint.names import is_unused, to_native
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 
 
 def tiny_config(**changes: Any) -> LMConfig:

@@ -16,10 +16,12 @@ from longplay.bench.lm import (
     parse_precisions,
     step_bytes,
 )
-from longplay.engine.listening import Quality, listen
+from longplay.bench.lm_quality import LMQuality
+from longplay.engine.listening import listen
 from longplay.engine.quantize import quantize
 from longplay.errors import CheckpointError, UserError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.nn import processor
 from longplay.pipeline.quantized import Quantized
 from tiny_lm import tiny_config, tiny_lm
@@ -32,13 +34,15 @@ def test_the_bench_compares_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -
         "open_lm",
         lambda model, precisions: (
             lm,
-            {"int8": Quantized(quantize(lm, listen(lm, [(1, 2)], 8).inputs), {"int8": Quality(0.1, 0.9, 1.0)})},
+            {"int8": Quantized(quantize(lm, listen(lm, [(1, 2)], 8).inputs), {})},
         ),
     )
     report = LMBench("tiny", seconds=4, batch=2, baseline_seconds=2).run()
     names = [row.name for row in report.rows]
     assert names == ["float32", "bfloat16", "int8", "transformers float32", "transformers bfloat16"]
-    assert report.rows[2].values["kl_nats"] == 0.1
+    lost = [row.values["weights_kl_nats"] for row in report.rows[:3]]
+    assert lost[0] == 0 < lost[1] < lost[2] < 0.1
+    assert "weights_kl_nats" not in report.rows[3].values
     for row in report.rows:
         assert row.values["tokens_per_s"] == pytest.approx(5 * row.values["times_real_time"])
     assert report.curves[0].seconds == [1, 2, 3, 4]
@@ -66,7 +70,21 @@ def test_int4_competes_and_says_how_close_it_is() -> None:
     report = LMBench("nano", seconds=2, precisions=("int8-compiled", "int4"), baseline_seconds=0).run()
     eight, four = (row.values for row in report.rows)
     assert four["gb_per_step"] < 0.7 * eight["gb_per_step"]
-    assert 0 < eight["kl_nats"] < four["kl_nats"] < 0.1
+    assert 0 < eight["weights_kl_nats"] < four["weights_kl_nats"] < 0.1
+    assert 1 > eight["weights_top_350_shared"] > four["weights_top_350_shared"] > 0.85
+    for row in (eight, four):
+        assert row["cache_kl_nats"] < 0.001, "in bfloat16"
+
+
+def test_a_cache_in_fewer_bits_loses_more() -> None:
+    lm = tiny_lm(codebook_size=400, num_heads=2, num_kv_heads=1)
+    form = in_precision(lm, "bfloat16", {}, CPU)
+    quality = LMQuality(lm, form, range(5))
+    lost = {dtype: quality.of(form, "bfloat16", dtype) for dtype in (torch.float32, torch.bfloat16, torch.int8)}
+    assert "cache_kl_nats" not in lost[torch.float32]
+    assert 0 < lost[torch.bfloat16]["cache_kl_nats"] < lost[torch.int8]["cache_kl_nats"]
+    assert 1 > lost[torch.bfloat16]["cache_top_350_shared"] > lost[torch.int8]["cache_top_350_shared"]
+    assert len({each["weights_kl_nats"] for each in lost.values()}) == 1, "whatever the cache"
 
 
 def test_the_default_forms_are_those_that_a_device_computes() -> None:

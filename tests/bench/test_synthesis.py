@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from longplay.bench.codec import CodecBench
-from longplay.bench.flow import FlowBench
+from longplay.bench.flow import FlowBench, latent_error, open_flow
 from longplay.bench.flow_studies import METHODS, WINDOWS, FlowStudy, log_spectral_distance
 from longplay.bench.limits import CPU, dtypes
 from longplay.bench.models import open_system
@@ -31,11 +31,19 @@ def test_the_flow_in_windows_is_measured_beside_the_whole(tiny: str) -> None:
     assert report.setting["evaluations"] == 6
     assert [list(curve.seconds) for curve in report.curves] == [[1, 2, 4]] * len(forms) + [[0.5, 1, 2]]
     whole = report.rows[-1].values["s_per_s"]
+    assert report.rows[0].values["relative_error"] == 0
+    assert "relative_error" not in report.rows[-1].values
     for row in report.rows[:-1]:
         assert row.values["times_baseline"] == pytest.approx(whole / row.values["s_per_s"])
     for row in report.rows:
         assert row.values["times_real_time"] == pytest.approx(1 / row.values["s_per_s"])
         assert row.values["gflop_per_s_of_music"] > 0
+
+
+def test_what_the_precision_of_nano_s_flow_costs_stands_beside_its_speed() -> None:
+    rows = FlowBench("nano", seconds=2, repeats=1, baseline_seconds=0).run().rows
+    assert rows[0].values["relative_error"] == 0
+    assert all(0 < row.values["relative_error"] < 0.03 for row in rows[1:])
 
 
 def test_more_evaluations_are_more_arithmetic(tiny: str) -> None:
@@ -50,10 +58,13 @@ def test_decoders_in_windows_differ_from_the_whole_by_rounding(tiny: str) -> Non
     rows = {row.name: row.values for row in CodecBench(tiny, seconds=8, repeats=1).run().rows}
     assert rows["codec, whole, float32"]["difference"] == 0
     assert rows["codec, windows, float32"]["difference"] < 1e-5
+    assert rows["codec, windows, float32"]["relative_error"] < 1e-5
+    assert rows["codec, windows, float32"]["sound_db"] < 1e-3
     assert rows["tokenizer, windows, float32"]["difference"] < 1e-5
     assert ("codec, windows, bfloat16" in rows) == ("bfloat16" in dtypes(torch.device("cpu")))
     if "bfloat16" in dtypes(torch.device("cpu")):
         assert 1e-5 < rows["codec, windows, bfloat16"]["difference"] < 0.5
+        assert 1e-4 < rows["codec, windows, bfloat16"]["relative_error"] < 0.2
 
 
 def test_a_decoder_of_several_codebooks_is_measured_too(tmp_path: Path) -> None:
@@ -105,6 +116,13 @@ def test_the_reference_of_a_study_differs_from_itself_by_nothing(tiny: str, monk
     rows = {row.name: row.values for row in FlowStudy(tiny, "solver", seconds=1.0).run().rows}
     assert rows["10 evaluations, euler"] == {"latents": 0, "sound_db": 0}
     assert rows["2 evaluations, euler"]["latents"] > rows["6 evaluations, euler"]["latents"] > 0
+
+
+def test_latents_are_compared_as_the_flow_learnt_them(tiny: str) -> None:
+    flow = open_flow(tiny, CPU)
+    latents = torch.randn(1, flow.config.latent_dim, 50, generator=torch.Generator().manual_seed(0))
+    assert latent_error(flow, latents, latents) == 0
+    assert latent_error(flow, 1.5 * latents, latents) == pytest.approx(0.5)
 
 
 def test_log_spectral_distance_of_a_louder_wave_is_its_gain() -> None:

@@ -103,8 +103,10 @@ SKELETONS = """
 import sys
 from longplay.checkpoint.build import skeleton
 from longplay.models.codec import Codec, CodecConfig
-from longplay.models.flow import Flow, FlowConfig
-from longplay.models.lm import LM, LMConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 
 skeleton(Tokenizer, TokenizerConfig.published())

@@ -15,8 +15,8 @@ from longplay.checkpoint.published_config import (
 )
 from longplay.errors import CheckpointError
 from longplay.models.codec import CodecConfig
-from longplay.models.flow import FlowConfig
-from longplay.models.lm import LMConfig
+from longplay.models.flow_config import FlowConfig
+from longplay.models.lm_config import LMConfig
 from longplay.models.tokenizer import TokenizerConfig
 
 SYSTEM = """

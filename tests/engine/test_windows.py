@@ -19,7 +19,8 @@ from longplay.engine.windows import (
     stateless,
     stream_windows,
 )
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.nn.conformer import ConformerConfig
 from longplay.nn.unet import UNetConfig
 from tiny_flow import PRECONDITION

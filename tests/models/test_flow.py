@@ -11,7 +11,8 @@ from longplay.checkpoint.names import is_unused, to_native
 from longplay.config import override
 from longplay.control import CHORD_WIDTH
 from longplay.errors import ConfigError
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.nn.conformer import ConformerConfig, relative_positions
 from longplay.nn.masking import Padding, hide
 from longplay.nn.ode import cosine_grid, cosine_time

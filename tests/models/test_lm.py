@@ -9,7 +9,8 @@ from golden_fixtures import Golden
 from longplay.checkpoint.names import is_unused, to_native
 from longplay.config import Config
 from longplay.errors import ConfigError
-from longplay.models.lm import IGNORED, LM, LMBatch, LMConfig
+from longplay.models.lm import IGNORED, LM, LMBatch
+from longplay.models.lm_config import LMConfig
 from longplay.nn.decoder import Projection
 from longplay.nn.linear import Dense
 from published_tables import published_table

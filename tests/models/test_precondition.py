@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longplay.errors import ConfigError
-from longplay.models.flow import FlowConfig
+from longplay.models.flow_config import FlowConfig
 from longplay.nn import ode
 from tiny_flow import PRECONDITION, small_config, small_flow
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from longplay.engine.quantize import QuantizedProjection
 from longplay.errors import LongplayError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.nn import compiled, native, processor
 from longplay.nn.decoder import Projection
 from longplay.nn.graphed import step
@@ -264,7 +265,8 @@ def test_a_prefix_is_read_by_the_products_of_the_steps(lm: LM) -> None:
 
 LOGITS = """
 import torch
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.nn.graphed import step
 from longplay.nn.int4 import round_to_int4
 from longplay.nn.quantized import Int8Weights

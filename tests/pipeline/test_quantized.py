@@ -1,20 +1,23 @@
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from longplay.checkpoint.digest import Digest, Look
 from longplay.checkpoint.store import SystemConfig, load_tensors, read_metadata, save_native, save_tensors
-from longplay.checkpoint.system import load_system
+from longplay.checkpoint.system import System, load_system
 from longplay.engine.quantize import QuantizedProjection
 from longplay.errors import CheckpointError, UserError
 from longplay.nn import processor
 from longplay.nn.linear import Dense, Weights
 from longplay.nn.quantized import Int8Weights
+from longplay.pipeline.precision import settle
 from longplay.pipeline.quantized import Quantized, file_of, load_quantized, quantize_lm, quantize_model, save_quantized
-from systems import tiny_text_tokenizer
+from systems import tiny_config, tiny_text_tokenizer, tiny_weights
 from tiny_lm import tiny_lm
 
 needs_kernels = pytest.mark.skipif(not processor.can_compile(), reason="needs numba and an x86 processor with AVX2")
@@ -79,6 +82,66 @@ def test_a_form_of_other_weights_is_ignored(model: Path) -> None:
     data[-1] ^= 1
     weights.write_bytes(data)
     assert load_quantized(load_system(model)) is None
+
+
+def corrupt_projections(model: Path) -> None:
+    """Put nonsense in the place of every weight that int8 replaces."""
+    path = model / "lm.safetensors"
+    changed = {name: tensor.clone() for name, tensor in load_tensors(path).items()}
+    for name, tensor in changed.items():
+        if name.endswith("_proj.weight") or name == "audio_head.weight":
+            tensor.fill_(torch.nan)
+    save_tensors(path, changed)
+
+
+def logits(system: System) -> torch.Tensor:
+    assert system.lm is not None
+    assert system.lm.inference is not None
+    ids, codes = torch.tensor([3, 4]), torch.arange(10)
+    structure = system.lm.structure(torch.zeros(1), torch.ones(1), torch.zeros(1, dtype=torch.long))
+    inputs = system.lm.assemble(structure, ids, codes)[None]
+    return system.lm.inference.head(system.lm.inference(inputs, system.lm.cache(1, 20))[0])
+
+
+def test_weights_that_a_form_replaces_are_not_read_and_yet_their_change_is_noticed(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longplay.checkpoint.digest._REST_NS", 0)
+    quantize_model(model)
+    opened = load_system(model, lean=True)
+    settle(opened, "it", "int8")
+    expected = logits(opened)
+    assert expected.isfinite().all()
+    note, sha256 = model / ".lm.digest.json", opened.lm_digest
+    assert note.is_file()
+
+    corrupt_projections(model)
+    Digest(sha256, (Look.at(model / "lm.safetensors"),)).keep(note)  # as if nothing had happened
+    unread = load_system(model, lean=True)
+    settle(unread, "it", "int8")
+    assert torch.equal(logits(unread), expected)
+
+    time.sleep(0.02)  # a tick of the file system's clock
+    (model / "lm.safetensors").touch()
+    found = load_system(model, lean=True)
+    assert load_quantized(found) is None, "a form of other weights"
+    settle(found, "it", "auto")
+    assert logits(found).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_a_lean_lm_computes_what_an_ordinary_one_does(tmp_path: Path, dtype: torch.dtype, precision: str) -> None:
+    weights = {name: tensor.to(dtype) for name, tensor in tiny_weights()["lm"].items()}
+    config = SystemConfig(name="lm", lm=tiny_config().lm)
+    for name in ("wide", "lean"):  # an int8 form is made, in both
+        save_native(tmp_path / name, config, {"lm": weights}, tiny_text_tokenizer().to_json().encode())
+    made = {name: load_system(tmp_path / name, lean=name == "lean") for name in ("wide", "lean")}
+    assert made["lean"].lm is not None
+    assert made["lean"].lm.audio_head.weight.dtype == made["lean"].lm.text_embedding.weight.dtype == dtype
+    for name, system in made.items():
+        assert settle(system, name, precision) == precision
+    assert torch.equal(logits(made["lean"]), logits(made["wide"]))
 
 
 def test_every_form_is_kept(model: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from longplay.checkpoint.store import save_tensors
 from longplay.data.token_windows import TokenTrack
 from longplay.errors import CheckpointError, ConfigError, TrainingError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.text import TextTokenizer
 from longplay.train.build import CONFIGS, _start_from, build_stage, load_stage_config
 from longplay.train.flow_stage import FlowStageConfig

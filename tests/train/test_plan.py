@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from longplay.cli import app
 from longplay.errors import ConfigError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.train.audio_stage import AudioStageConfig
 from longplay.train.build import load_stage_config
 from longplay.train.flow_stage import FlowStageConfig

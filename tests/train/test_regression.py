@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from longplay.errors import CheckpointError
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.train.regression import start_from_decoder
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from longplay.errors import UserError
-from longplay.models.lm import LMConfig
+from longplay.models.lm_config import LMConfig
 from longplay.prompt import GenerationOptions
 
 

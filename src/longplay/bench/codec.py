@@ -1,7 +1,9 @@
 """Seconds that the codec's and the tokenizer's decoders take per second of music, in windows and whole.
 
 Windows take exactly the receptive field as context where it is finite; then the table's `difference` (the largest, of
-samples in [-1, 1]) is rounding only, and it is the dtype that it shows.
+samples in [-1, 1]), `relative_error` (root mean square of the difference over that of the wave) and `sound_db` (distance of
+log spectra, see `bench/flow_studies.py`), all from the whole in float32, are rounding only, and it is the dtype that they
+show. Where phases follow from magnitudes (`nn/istft.py`) waves soon differ altogether, and `sound_db` alone says how far.
 """
 
 import copy
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from longplay.bench.arithmetic import count_flops
+from longplay.bench.flow_studies import log_spectral_distance
 from longplay.bench.limits import CPU, dtypes, machine, measure_limits
 from longplay.bench.measure import in_turns, timed
 from longplay.bench.models import open_system
@@ -82,9 +85,8 @@ class CodecBench:
                 "times_real_time": 1 / cost,
                 "gflop_per_s_of_music": flops / 1e9,
                 "of_gemm_rate": flops / limits.gemm[name.rpartition(" ")[2]] / cost,
-                "difference": _difference(decode, whole, frames),
             }
-            rows.append(Row(name, values))
+            rows.append(Row(name, values | _differences(decode, whole, frames)))
         curves = [self._curve(name, decode, frames) for name, (decode, frames) in work.items() if "float32" in name]
         setting = {"seconds": self.seconds, **machine(self.device)}
         found = limits.values() | {"peak_memory_gb": peak.bytes / 1e9}
@@ -102,8 +104,14 @@ def _windowed(model: Codec | Tokenizer) -> Decode:
 
 
 @torch.inference_mode()
-def _difference(decode: Decode, whole: Decode, frames: Tensor) -> float:
-    return (decode(frames) - whole(frames)).abs().max().item()
+def _differences(decode: Decode, whole: Decode, frames: Tensor) -> dict[str, float]:
+    made, exact = decode(frames).cpu(), whole(frames).cpu()
+    off = made - exact
+    return {
+        "difference": off.abs().max().item(),
+        "relative_error": (off.norm() / exact.norm()).item(),
+        "sound_db": log_spectral_distance(made, exact),
+    }
 
 
 @torch.inference_mode()

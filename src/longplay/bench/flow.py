@@ -1,7 +1,8 @@
 """Seconds that the flow takes per second of music, in windows, beside the machine's arithmetic and whole-piece attention.
 
-The published estimator attends over the whole piece, which costs the square of its length; that is the baseline. Studies
-of what the settings cost in quality run on trained weights: `bench/flow_studies.py`.
+The published estimator attends over the whole piece, which costs the square of its length; that is the baseline. The
+table's `relative_error` is how far latents are from those in float32, by the same windows and noise (`latent_error`).
+Studies of what other settings cost in quality run on trained weights: `bench/flow_studies.py`.
 """
 
 import copy
@@ -60,13 +61,16 @@ class FlowBench:
         forms = {f"windows, {name}": form for name, form in flow_forms(flow, self.device).items()}
         with PeakMemory(self.device) as peak:
             timings = in_turns({name: self._windows(form, self.seconds) for name, form in forms.items()}, self.repeats)
+        with torch.inference_mode():
+            latents = {name: self._windows(form, self.seconds)() for name, form in forms.items()}
         rows = []
         for name, timing in timings.items():
             counted = name.removesuffix(_INT8).rpartition(" ")[2]
             flops = count_flops(self._windows(forms[f"windows, {counted}"], self.seconds)) / self.seconds
             cost = timing.median / self.seconds
             rate = limits.gemm[counted]
-            rows.append(Row(name, self._row(cost, timing.spread, flops, rate)))
+            lost = latent_error(flow, latents[name], latents["windows, float32"])
+            rows.append(Row(name, self._row(cost, timing.spread, flops, rate) | {"relative_error": lost}))
         curves = [Curve(name, *self._curve(partial(self._windows, form), self.seconds)) for name, form in forms.items()]
         if self.baseline_seconds:
             length = min(self.seconds, self.baseline_seconds)
@@ -119,6 +123,12 @@ def flow_forms(flow: Flow, device: torch.device) -> dict[str, Flow]:
         forms[name + _INT8] = copy.deepcopy(fastest)
         forms[name + _INT8].estimator.use_int8()
     return forms
+
+
+def latent_error(flow: Flow, made: Tensor, reference: Tensor) -> float:
+    """Root mean square of the difference of latents, normalised as the flow learnt them, over that of the reference."""
+    x, y = flow.normalize(made), flow.normalize(reference)
+    return ((x - y).norm() / y.norm()).item()
 
 
 def open_flow(model: str, device: torch.device) -> Flow:

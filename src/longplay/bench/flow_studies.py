@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from longplay.bench.flow import flow_forms, whole_piece
+from longplay.bench.flow import flow_forms, latent_error, whole_piece
 from longplay.bench.limits import CPU, dtypes, machine
 from longplay.bench.lm import RANDOM
 from longplay.bench.measure import in_turns, timed
@@ -123,9 +123,8 @@ def log_spectral_distance(made: Tensor, reference: Tensor) -> float:
 
 
 def _differences(flow: Flow, codec: Codec, made: Tensor, reference: Tensor) -> dict[str, float]:
-    x, y = flow.normalize(made), flow.normalize(reference)
     return {
-        "latents": ((x - y).square().mean() / y.square().mean()).sqrt().item(),
+        "latents": latent_error(flow, made, reference),
         "sound_db": log_spectral_distance(_decode(codec, made), _decode(codec, reference)),
     }
 

@@ -1,7 +1,8 @@
 """Tokens per second of `lm`, guidance pair included, beside the memory bandwidth and an eager `transformers` loop.
 
 Making one code reads every weight once, whatever the batch; so bytes of weights and cache over bandwidth is the least
-time that a step can take, and the share of it that is reached says what is left to gain.
+time that a step can take, and the share of it that is reached says what is left to gain. What each form loses by its
+precision stands beside its speed (`bench/lm_quality.py`).
 """
 
 import copy
@@ -14,6 +15,7 @@ import torch
 
 from longplay.bench.baseline import transformers_loop
 from longplay.bench.limits import CPU, Limits, machine, measure_limits
+from longplay.bench.lm_quality import LMQuality
 from longplay.bench.measure import Timing, step_in_turns
 from longplay.bench.report import BenchReport, Curve, Row
 from longplay.checkpoint.system import load_system
@@ -23,7 +25,8 @@ from longplay.engine.memory import PeakMemory
 from longplay.engine.piece import Piece
 from longplay.engine.quantize import quantize, quantize_to_int4
 from longplay.errors import CheckpointError, UserError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.nn import compiled, processor
 from longplay.nn.decoder import Decoder
 from longplay.nn.linear import Dense
@@ -33,6 +36,7 @@ from longplay.pipeline.quantized import Kind, Quantized, load_quantized, quantiz
 from longplay.prompt import Cache, GenerationOptions
 
 FORMS: tuple[Precision, ...] = ("float32", "bfloat16", "float16", "int8", "int8-compiled", "int4")
+"""The slower ones first."""
 ACCELERATED: tuple[Precision, ...] = ("float32", "bfloat16")
 RANDOM = "random:"
 TEXT_IDS = 24
@@ -74,15 +78,16 @@ class LMBench:
         limits = measure_limits(self.device)
         lm, quantized = open_lm(self.model, self.precisions)
         chunk = lm.config.code_rate  # a second of music
-        ours: dict[str, Iterator[torch.Tensor]] = {}
-        for precision in self.precisions:
-            form = in_precision(lm, precision, quantized, self.device)
-            ours[precision] = chunks(form, self._pieces(chunk), chunk, self.cache)
+        forms: dict[str, LM] = {name: in_precision(lm, name, quantized, self.device) for name in self.precisions}
+        ours = {name: chunks(form, self._pieces(chunk), chunk, self.cache) for name, form in forms.items()}
         baselines = dict(self._baselines(lm.config, chunk))
         with PeakMemory(self.device) as peak:
             taken = step_in_turns(ours | baselines)
         rows = [self._row(name, taken[name], lm.config, limits) for name in taken]
-        rows = [_compared(row, [other for other in rows if other.name in baselines], quantized) for row in rows]
+        quality = LMQuality(lm, forms[max(self.precisions, key=FORMS.index)], range(TEXT_IDS))
+        lost = {name: quality.of(form, name, self._cache_dtype(name)) for name, form in forms.items()}
+        against = [row.values["tokens_per_s"] for row in rows if row.name in baselines]
+        rows = [_compared(row, against, lost.get(row.name, {})) for row in rows]
         curves = [Curve(name, *_cumulative(taken[name])) for name in ours]
         setting = {"seconds": self.seconds, "batch": self.batch, "cache": str(self.cache), **machine(self.device)}
         if "int8" in self.precisions:  # quality is that of 8 bits
@@ -109,7 +114,7 @@ class LMBench:
         width = 1 if name in QUANTIZED else 4 if name.endswith("float32") else 2
         body = INT4_BYTES if name == "int4" else width
         read = step_bytes(
-            config, width, 2 * self.batch, config.code_rate * len(seconds) / 2, self._cache_width(name), body
+            config, width, 2 * self.batch, config.code_rate * len(seconds) / 2, self._cache_dtype(name).itemsize, body
         )
         values = {
             "tokens_per_s": rate * self.batch,
@@ -120,14 +125,15 @@ class LMBench:
         }
         return Row(name, values)
 
-    def _cache_width(self, name: str) -> int:
+    def _cache_dtype(self, name: str) -> torch.dtype:
+        """Of keys and values of a contender."""
         if name.startswith("transformers"):
-            return 4 if name.endswith("float32") else 2
-        if self.cache is None:
-            if self.device.type != "cpu":
-                return getattr(torch, name).itemsize
-            return compiled.CACHE_DTYPE.itemsize if name in COMPILED else 4
-        return getattr(torch, self.cache).itemsize
+            return torch.float32 if name.endswith("float32") else torch.bfloat16
+        if self.cache is not None:
+            return getattr(torch, self.cache)
+        if self.device.type != "cpu":
+            return getattr(torch, name)
+        return compiled.CACHE_DTYPE if name in COMPILED else torch.float32
 
 
 def parse_precisions(text: str | None, device: torch.device = CPU) -> tuple[Precision, ...]:
@@ -151,15 +157,11 @@ def parse_precisions(text: str | None, device: torch.device = CPU) -> tuple[Prec
     return cast(tuple[Precision, ...], names)
 
 
-def _compared(row: Row, baselines: Sequence[Row], quantized: Mapping[Kind, Quantized]) -> Row:
-    """The row with its speed against the fastest baseline, and its quality where it was measured."""
-    values = dict(row.values)
+def _compared(row: Row, baselines: Sequence[float], lost: Mapping[str, float]) -> Row:
+    """The row with its speed against the fastest baseline, and what it loses in quality."""
+    values = {**row.values, **lost}
     if baselines:
-        values["times_baseline"] = values["tokens_per_s"] / max(other.values["tokens_per_s"] for other in baselines)
-    form = quantized.get(kind_of(row.name)) if row.name in QUANTIZED else next(iter(quantized.values()), None)
-    quality = form.quality.get(row.name) if form is not None else None
-    if quality is not None:
-        values |= {"kl_nats": quality.kl, "top_350_shared": quality.top_overlap}
+        values["times_baseline"] = values["tokens_per_s"] / max(baselines)
     return Row(row.name, values)
 
 

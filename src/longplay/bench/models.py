@@ -11,7 +11,8 @@ from longplay.checkpoint.store import SystemConfig
 from longplay.checkpoint.system import System, load_system, load_text_tokenizer
 from longplay.errors import CheckpointError
 from longplay.models.codec import Codec, CodecConfig
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.nn import processor
 from longplay.nn.conv import fold_weight_norm

@@ -57,6 +57,7 @@ def build(
     source: str,
     dtype: torch.dtype | None = None,
     fold: bool = True,
+    as_stored: Callable[[M], Iterable[str]] | None = None,
 ) -> M:
     """A model in evaluation mode with `tensors` as its weights.
 
@@ -68,6 +69,7 @@ def build(
         dtype: of all floating-point weights; None takes the widest that is stored.
         fold: turn weight-normed convolutions into plain ones and freeze the weights, for inference; training
             needs them as stored.
+        as_stored: names of weights of the model that keep their dtype, whatever `dtype` is; they are not even read.
 
     Raises:
         CheckpointError: missing, surplus or mis-shaped tensors.
@@ -77,7 +79,11 @@ def build(
     if dtype is None:
         stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
         dtype = functools.reduce(torch.promote_types, stored)
-    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    left = frozenset() if as_stored is None else frozenset(as_stored(model))
+    cast = {
+        name: tensor.to(dtype) if tensor.is_floating_point() and name not in left else tensor
+        for name, tensor in tensors.items()
+    }
     model.load_state_dict(cast, strict=True, assign=True)
     if fold:
         fold_weight_norm(model)

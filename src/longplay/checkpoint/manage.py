@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from longplay.checkpoint import store
 from longplay.checkpoint.build import check, skeleton
 from longplay.checkpoint.convert import Layout, convert
+from longplay.checkpoint.digest import digest
 from longplay.checkpoint.hub import BUNDLED, KNOWN, download, locate, parse_hub_name
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.quantized import is_part
 from longplay.checkpoint.store import SystemConfig
 from longplay.checkpoint.system import (
     check_text,
-    digest,
     load_config,
     load_stored,
     load_text_tokenizer,

@@ -15,8 +15,8 @@ from longplay.checkpoint.tags import CLASS, read_tagged_yaml
 from longplay.config import Config
 from longplay.errors import CheckpointError, ConfigError
 from longplay.models.codec import CodecConfig
-from longplay.models.flow import FlowConfig
-from longplay.models.lm import LMConfig
+from longplay.models.flow_config import FlowConfig
+from longplay.models.lm_config import LMConfig
 from longplay.models.tokenizer import TokenizerConfig
 
 SYSTEM_FILE = "inspiremusic.yaml"

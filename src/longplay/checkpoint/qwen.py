@@ -17,7 +17,7 @@ from torch import Tensor
 from longplay.checkpoint import store
 from longplay.checkpoint.published_config import QWEN_FILE, SYSTEM_FILE, qwen_sizes
 from longplay.errors import CheckpointError
-from longplay.models.lm import LMConfig
+from longplay.models.lm_config import LMConfig
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -30,8 +30,8 @@ from longplay.config import Config, read_yaml
 from longplay.errors import CheckpointError, ConfigError
 from longplay.files import replacing
 from longplay.models.codec import CodecConfig
-from longplay.models.flow import FlowConfig
-from longplay.models.lm import LMConfig
+from longplay.models.flow_config import FlowConfig
+from longplay.models.lm_config import LMConfig
 from longplay.models.tokenizer import TokenizerConfig
 
 MODELS: tuple[ModelName, ...] = ("tokenizer", "lm", "flow", "codec")

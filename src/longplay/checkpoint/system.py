@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from longplay.checkpoint import published, store
 from longplay.checkpoint.adapter import Adapter
 from longplay.checkpoint.build import build
+from longplay.checkpoint.digest import Digest, digest
 from longplay.checkpoint.hub import locate
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.published_config import codec_config, flow_config, lm_config, published_name, tokenizer_config
@@ -27,6 +28,7 @@ from longplay.text import TextTokenizer
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C")
+_DIGEST_NOTE = ".lm.digest.json"
 logger = logging.getLogger(__name__)
 
 
@@ -60,11 +62,22 @@ class System:
 
     @functools.cached_property
     def lm_digest(self) -> str:
-        """SHA-256 over the weights of the lm, hex; with an adapter, over what they were made of."""
+        """SHA-256 over the weights of the lm, hex, read unless it is noted; with an adapter, over what they were made of."""
         if self.adapter is None:
-            return lm_digest(self.weight_files)
+            return self._lm_digest.sha256
         base = self.adapter.config.base_digest  # opening the model has checked it
         return hashlib.sha256(f"{base} {self.adapter.digest} {self.adapter.scale:g}".encode()).hexdigest()
+
+    @functools.cached_property
+    def _lm_digest(self) -> Digest:
+        files = lm_files(self.weight_files)
+        return Digest.noted(files, self.directory / _DIGEST_NOTE) or Digest.of(files)
+
+    def note_lm_digest(self) -> None:
+        """Write `lm_digest` down beside the model, for the next time; it has another form there."""
+        note = self.directory / _DIGEST_NOTE
+        if self.adapter is None and Digest.noted(lm_files(self.weight_files), note) is None:
+            self._lm_digest.keep(note)
 
     @property
     def lm_directory(self) -> Path:
@@ -78,6 +91,7 @@ def load_system(
     dtype: torch.dtype | None = None,
     offline: bool = False,
     adapter: Adapter | None = None,
+    lean: bool = False,
 ) -> System:
     """Open a model for inference.
 
@@ -88,6 +102,8 @@ def load_system(
             always compute in float32.
         offline: never ask a hub, only its cache.
         adapter: to be added to the lm.
+        lean: leave what other forms of the lm replace (`LM.replaced`) as it is stored and on disk until it is read. Such an
+            lm is only good for making a decoder of it; `lm.float()` makes it an ordinary one.
 
     Raises:
         CheckpointError: no model there, it is incomplete, damaged or inconsistent, or the adapter is not for it.
@@ -109,7 +125,7 @@ def load_system(
         weight_files=files,
         device=target,
         tokenizer=_open(Tokenizer, config.tokenizer, directory, "tokenizer", target, torch.float32),
-        lm=_open(LM, config.lm, directory, "lm", target, dtype, adapter),
+        lm=_open(LM, config.lm, directory, "lm", target, dtype, adapter, LM.replaced if lean else None),
         flow=_open(Flow, config.flow, directory, "flow", target, torch.float32),
         codec=_open(Codec, config.codec, directory, "codec", target, torch.float32),
         text_tokenizer=text_tokenizer,
@@ -197,16 +213,12 @@ def weight_files(directory: Path, config: SystemConfig) -> tuple[Path, ...]:
 
 def lm_digest(files: tuple[Path, ...]) -> str:
     """SHA-256, hex, over the weights of the lm among the weight files of a model."""
-    return digest(tuple(file for file in files if file.stem in ("lm", "llm")))
+    return digest(lm_files(files))
 
 
-def digest(files: tuple[Path, ...]) -> str:
-    """SHA-256, hex, over the contents of `files` in order."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+def lm_files(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Those that hold the lm, among the weight files of a model."""
+    return tuple(file for file in files if file.stem in ("lm", "llm"))
 
 
 def _open(
@@ -217,10 +229,11 @@ def _open(
     device: torch.device,
     dtype: torch.dtype | None,
     adapter: Adapter | None = None,
+    as_stored: Callable[[M], Iterable[str]] | None = None,
 ) -> M | None:
     if section is None:
         return None
     weights = load_weights(directory, model)
     if adapter is not None:
         weights = adapter.added(weights, dtype)
-    return build(model_class, section, weights, f"{directory} {model}", dtype).to(device)
+    return build(model_class, section, weights, f"{directory} {model}", dtype, as_stored=as_stored).to(device)

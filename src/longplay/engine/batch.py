@@ -17,11 +17,12 @@ from torch import Tensor
 
 from longplay.engine.piece import Piece, RowBuilder
 from longplay.engine.prefill import PREFILL_POSITIONS, Prefill
-from longplay.engine.sampling import RECENT_CODES, UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
+from longplay.engine.sampling import UNIFORM_BLOCK, mix, redraw_repeats, sample, uniform_block
 from longplay.models.lm import LM
 from longplay.nn.cache import KVCache
 from longplay.nn.compiled import Drawing
 from longplay.nn.graphed import GraphedStep, step
+from longplay.nn.kernels import RECENT_CODES
 from longplay.prompt import GenerationOptions
 
 NO_CODE = -1

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from longplay.engine.noise import FrameNoise
 from longplay.engine.windows import Run, WindowPlan
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.nn.ode import Method
 
 

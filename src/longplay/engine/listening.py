@@ -1,4 +1,4 @@
-"""What an `lm` hears and says in float32, by which its other forms are made (`quantize`) and judged (`compare`).
+"""What an `lm` hears and says in float32, by which its other forms are made (`quantize`) and judged (`compare`, `says`).
 
 A float32 model of half a billion parameters makes two or three codes a second here. So every text is generated from at
 once, with the piece that forms are judged on among them, and what float32 says of that one is read off in one pass.
@@ -48,7 +48,7 @@ class Listening:
     @cached_property
     def logits(self) -> Tensor:
         """What float32 says before each code, guidance mixed in, [T, V]."""
-        return _guided(self.lm.decoder(), self, at_once=True)
+        return says(self.lm, self.lm.decoder(), self.piece, self.codes, at_once=True)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def listen(lm: LM, texts: Sequence[Sequence[int]], frames: int, most: int = KEPT
         frames: codes of each piece.
         most: inputs to keep; a few more than these are.
     """
-    pieces = [_piece(lm, ids, frames, seed=0) for ids in texts] + [_piece(lm, texts[0], frames, seed=1)]
+    pieces = [steady_piece(lm, ids, frames, seed=0) for ids in texts] + [steady_piece(lm, texts[0], frames, seed=1)]
     kept: dict[str, list[Tensor]] = {name: [] for name, _ in lm.linears()}
     watched = _ROWS * len(texts)
     every = max(1, watched * frames // most)
@@ -104,7 +104,7 @@ def listen(lm: LM, texts: Sequence[Sequence[int]], frames: int, most: int = KEPT
     return Listening(lm, {name: torch.cat(parts) for name, parts in kept.items()}, pieces[-1], codes[-1])
 
 
-def _piece(lm: LM, ids: Sequence[int], frames: int, seed: int) -> Piece:
+def steady_piece(lm: LM, ids: Sequence[int], frames: int, seed: int) -> Piece:
     """One of exactly `frames` codes, with a pulse where the model takes one."""
     control = Control.steady(MIDDLE_BPM) if lm.config.control else None
     return Piece(tuple(ids), frames, seed, min_frames=frames, control=control)
@@ -119,15 +119,34 @@ def compare(forms: Mapping[str, Decoder], heard: Listening, at_once: bool = Fals
         heard: in float32.
         at_once: let them read all codes at once, which says the same of forms that do not round what they are given.
     """
-    return {name: _quality(heard.logits, _guided(decoder, heard, at_once)) for name, decoder in forms.items()}
+    return {
+        name: closeness(heard.logits, says(heard.lm, decoder, heard.piece, heard.codes, at_once))
+        for name, decoder in forms.items()
+    }
 
 
-def _guided(decoder: Decoder, heard: Listening, at_once: bool) -> Tensor:
-    """What `decoder` says before each code, guidance mixed in, [T, V]."""
-    lm = heard.lm
-    codes = heard.codes[: lm.config.context_frames]
-    builder = RowBuilder(lm, heard.piece, "none")
-    cache = lm.cache(_ROWS, builder.max_positions(len(codes)))
+@torch.inference_mode()
+def says(
+    lm: LM,
+    decoder: Decoder,
+    piece: Piece,
+    codes: Tensor,
+    at_once: bool = False,
+    cache_dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """What one form of an lm says before each code of a piece, guidance mixed in, [T, V].
+
+    Args:
+        lm: whose embeddings are heard.
+        decoder: of it.
+        piece: without a prompt.
+        codes: [T]; of a model that was trained on windows no more count than those hold.
+        at_once: see `compare`.
+        cache_dtype: of keys and values.
+    """
+    codes = codes[: lm.config.context_frames].to(lm.audio_head.bias.device)
+    builder = RowBuilder(lm, piece, "none")
+    cache = lm.cache(_ROWS, builder.max_positions(len(codes)), cache_dtype)
     if at_once:
         rows = builder.rows(codes[:-1], 0, guided=True)
         states = decoder(pad_sequence(rows, batch_first=True), cache)
@@ -144,7 +163,8 @@ def _guided(decoder: Decoder, heard: Listening, at_once: bool) -> Tensor:
     return mix(conditional, unconditional, _OPTIONS.guidance)
 
 
-def _quality(exact: Tensor, other: Tensor) -> Quality:
+def closeness(exact: Tensor, other: Tensor) -> Quality:
+    """How close `other` logits [T, V] are to `exact` ones."""
     wanted, found = exact.log_softmax(dim=-1), other.log_softmax(dim=-1)
     kl = (wanted.exp() * (wanted - found)).sum(dim=-1).mean()
     top_k = min(_OPTIONS.top_k, exact.shape[-1])

@@ -9,8 +9,6 @@ import hashlib
 import torch
 from torch import Tensor
 
-RECENT_CODES = 32
-"""The latest codes, among which `max_repeat` counts."""
 UNIFORM_BLOCK = 256
 
 

@@ -13,17 +13,16 @@ vector before it, where in the bar it falls, the tempo and the key (`control.py`
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from longplay.config import Config
 from longplay.control import CHORD_WIDTH, CONTROL_WIDTH
+from longplay.models.lm_config import LMConfig
 from longplay.nn.attention import Attention, Rotary
 from longplay.nn.cache import KVCache
 from longplay.nn.compiled import CACHE_DTYPE, CompiledStep, CompiledWeights
@@ -37,83 +36,6 @@ _SOS, _TASK = 0, 1
 _INIT_STD = 0.02
 # Of the mean of the text, so that a step of Adam moves what it adds as far as what bars, tempo and key add.
 _TEXT_RMS = 0.1
-
-
-class LMConfig(Config):
-    """Sizes of the language model.
-
-    Attributes:
-        text_vocab_size: rows of the text embedding; may exceed what the text tokenizer uses.
-        codebook_size: of the tokenizer; eos is the class after the last code.
-        code_rate: codes per second.
-        num_labels: rows of the structure embedding.
-        unlabelled: label id of a stretch without a section; published models know no better than intro.
-        text_dropout: share of rows that train without their text, which is what guidance needs.
-        float16_time: round time vectors to float16, as the published models do (CHECKPOINTS.md 7, item 3).
-        context_frames: codes of history that the model was trained on; None: a whole piece.
-        control: whether it takes bars, tempo and key of the codes, and the mean of the text beside them; published models
-            do not.
-        chords: whether `control` says which chord sounds, too.
-        max_repeat: at which share of the latest codes one is drawn again, unless an option says otherwise (`prompt.py`); None: never.
-    """
-
-    text_vocab_size: PositiveInt
-    codebook_size: PositiveInt
-    code_rate: PositiveInt
-    num_labels: PositiveInt
-    dim: PositiveInt
-    num_layers: PositiveInt
-    num_heads: PositiveInt
-    num_kv_heads: PositiveInt
-    intermediate_dim: PositiveInt
-    rope_theta: float = Field(default=1e6, gt=1.0)
-    norm_eps: float = Field(default=1e-6, gt=0.0)
-    unlabelled: int = Field(default=0, ge=0)
-    text_dropout: float = Field(default=0.2, ge=0.0, le=1.0)
-    float16_time: bool = False
-    context_frames: int | None = Field(default=None, ge=2)
-    control: bool = False
-    chords: bool = False
-    max_repeat: float | None = Field(default=None, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "LMConfig":
-        if self.dim % (2 * self.num_heads):
-            raise ValueError(f"dim {self.dim} must be a multiple of twice num_heads {self.num_heads}")
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
-        if self.chords and not self.control:
-            raise ValueError("chords are part of control: set control")
-        if self.unlabelled >= self.num_labels:
-            raise ValueError(f"unlabelled {self.unlabelled} must be below num_labels {self.num_labels}")
-        return self
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.dim // self.num_heads
-
-    @property
-    def eos(self) -> int:
-        """The class that ends a piece."""
-        return self.codebook_size
-
-    @classmethod
-    def published(cls, size: Literal["base", "1.5b"]) -> "LMConfig":
-        """The published sizes (CHECKPOINTS.md 2.3)."""
-        base = size == "base"
-        return cls(
-            text_vocab_size=151936,
-            codebook_size=4096,
-            code_rate=75,
-            num_labels=5,
-            dim=896 if base else 1536,
-            num_layers=24 if base else 28,
-            num_heads=14 if base else 12,
-            num_kv_heads=2,
-            intermediate_dim=4864 if base else 8960,
-            float16_time=True,
-        )
 
 
 @dataclass(frozen=True)
@@ -249,6 +171,11 @@ class LM(nn.Module):
             found[f"{index}.down"] = {f"{prefix}.mlp.down_proj": mlp.down_proj}
         return found | {"head": {"audio_head": self.audio_head}}
 
+    def replaced(self) -> list[str]:
+        """Names of the weights that forms in few bits replace (`linear_layers`), and of the one of which a text reads some rows."""
+        layers = [name for layers in self.linear_layers().values() for name in layers]
+        return [*(f"{name}.weight" for name in layers), "text_embedding.weight"]
+
     def decoder(
         self, projections: Mapping[str, Projection] | None = None, compiled: CompiledStep | None = None
     ) -> Decoder:
@@ -334,7 +261,7 @@ class LM(nn.Module):
         embedding = torch.cat([angles.sin(), angles.cos()], dim=-1)
         if self.config.float16_time:
             embedding = embedding.half()
-        return embedding.to(self.audio_head.weight)
+        return embedding.to(self.audio_head.bias)
 
     def structure(
         self, starts: Float[Tensor, " S"], ends: Float[Tensor, " S"], labels: Int[Tensor, " S"]
@@ -359,7 +286,11 @@ class LM(nn.Module):
         """
         sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
         audio = torch.cat([task, self.audio_embedding(codes)]) + self.said(ids, control)
-        return torch.cat([sos, structure, self.text_embedding(ids), audio])
+        return torch.cat([sos, structure, self._embedded(ids), audio])
+
+    def _embedded(self, ids: Int[Tensor, " L"]) -> Float[Tensor, "L D"]:
+        """Of the text, in the dtype of everything else."""
+        return self.text_embedding(ids).to(self.audio_head.bias.dtype)
 
     def said(self, ids: Int[Tensor, " L"], control: Float[Tensor, "N C"] | None) -> Float[Tensor, "#N D"]:
         """What is added to the vectors before some codes.
@@ -379,7 +310,7 @@ class LM(nn.Module):
                 )
             added = added + self.control_projection(control[:, : self.control_projection.in_features])
         if self.text_projection is not None:
-            total = self.text_embedding(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
+            total = self._embedded(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
             added = added + self.text_projection(_TEXT_RMS * F.rms_norm(total, total.shape[-1:]))
         return added
 

@@ -69,7 +69,7 @@ def _code(name: str, *sizes: int) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
-        logger.info("compiling kernel %s for this machine, once: some seconds", name)
+        logger.info("compiling kernel %s for this machine, once: up to a minute", name)
         content = _compile(name, sizes)
         _keep(path, content)
         return content

@@ -22,7 +22,7 @@ from longplay.checkpoint.adapter import load_adapter
 from longplay.checkpoint.system import System, load_system
 from longplay.control import Control
 from longplay.errors import PromptError
-from longplay.models.flow import PUBLISHED_SOLVER
+from longplay.models.flow_config import PUBLISHED_SOLVER
 from longplay.pipeline.continuation import check_sound, go_on, hear
 from longplay.pipeline.device import resolve_device
 from longplay.pipeline.highs import add_highs
@@ -84,7 +84,7 @@ class Pipeline:
         change = None if adapter is None else load_adapter(adapter, adapter_scale)
         model = name_or_path or (change.config.base if change else "nano")
         name = str(model)
-        system = load_system(model, place, load_dtype(precision, place), adapter=change)
+        system = load_system(model, place, load_dtype(precision, place), adapter=change, lean=place.type == "cpu")
         speed_up(system)
         return cls(system, name, None if system.lm is None else settle(system, name, precision))
 

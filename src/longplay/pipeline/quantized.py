@@ -180,6 +180,7 @@ def quantize_and_keep(system: System, name: str, kind: Kind = "int8") -> Quantiz
     """As `quantize_model`, for a system that is open, which messages call `name`; a form that cannot be kept is used all the same."""
     assert system.lm is not None
     logger.warning("%s: its language model is made %s, once; a large one takes minutes", name, kind)
+    system.lm.float()  # it may be `lean`
     made = quantize_lm(system.lm, system.text_tokenizer, kind)
     try:
         save_quantized(system, made, kind)
@@ -212,6 +213,7 @@ def load_quantized(system: System, kind: Kind = "int8") -> Quantized | None:
     if metadata.get(f"longplay_{kind}") != _FORMATS[kind] or metadata.get("source") != system.lm_digest:
         logger.info("%s: was made from other weights; ignored", path)
         return None
+    system.note_lm_digest()
     return _read(path, metadata, system.lm, kind)
 
 
@@ -224,6 +226,7 @@ def save_quantized(system: System, made: Quantized, kind: Kind = "int8") -> None
     assert system.lm is not None
     metadata = {**form_metadata(made, kind), "source": system.lm_digest}
     save_tensors(system.lm_directory / file_of(kind), form_tensors(system.lm, made), metadata)
+    system.note_lm_digest()
 
 
 def form_tensors(lm: LM, made: Quantized) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.engine.encode import context_frames
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec
-from longplay.models.flow import Flow, FlowConfig
+from longplay.models.flow import Flow
+from longplay.models.flow_config import FlowConfig
 from longplay.nn.conformer import ConformerLayer
 from longplay.nn.convnext import ConvNeXtBlock
 from longplay.nn.ode import cosine_time

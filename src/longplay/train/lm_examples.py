@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from longplay.control import MIDDLE_BPM, Control
 from longplay.data.token_windows import TokenTrack, TokenWindow
-from longplay.models.lm import LMBatch, LMConfig
+from longplay.models.lm import LMBatch
+from longplay.models.lm_config import LMConfig
 from longplay.models.segments import Segment, window_segments
 
 STRETCH_BEATS = (1, 2, 4, 8, 16)  # that stay together where beats are exchanged

@@ -18,7 +18,8 @@ from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
 from longplay.files import write_text
-from longplay.models.lm import LM, LMBatch, LMConfig
+from longplay.models.lm import LM, LMBatch
+from longplay.models.lm_config import LMConfig
 from longplay.models.tokenizer import Tokenizer
 from longplay.prompt import GenerationOptions
 from longplay.report import to_json

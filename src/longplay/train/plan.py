@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from longplay.errors import ConfigError
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.report import number
 
 # dense bf16 flop/s and bytes of memory, from the makers' data sheets

@@ -23,7 +23,8 @@ from longplay.config import Config
 from longplay.data.manifest import Split
 from longplay.data.token_windows import TAKES, TokenTrack, TokenWindow, read_tables, tracks_of
 from longplay.errors import ConfigError, TrainingError
-from longplay.models.lm import LM, LMBatch, LMConfig
+from longplay.models.lm import LM, LMBatch
+from longplay.models.lm_config import LMConfig
 from longplay.text import TextTokenizer
 from longplay.train.lm_examples import Example, collate, tensors
 

@@ -12,6 +12,8 @@ NAMES = MappingProxyType(
     {"step": "step", "project": "step", "transformers": "transformer", "convolution": "convolution"}
 )
 """The module of each."""
+RECENT_CODES = 32
+"""The latest codes, among which `max_repeat` counts; draws by torch count them, too (`engine/batch.py`)."""
 
 
 def compiled(name, *sizes):

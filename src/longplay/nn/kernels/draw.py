@@ -9,11 +9,10 @@ A draw by torch is two dozen calls, which take as long as a third of a step of a
 import numpy as np
 from numba import njit
 
-from longplay.nn.kernels import vectors
+from longplay.nn.kernels import RECENT_CODES, vectors
 
 GUIDANCE, TEMPERATURE, TOP_P, MAX_REPEAT = range(4)
 """Columns of the settings of a slot."""
-RECENT_CODES = 32  # as in engine/sampling.py
 _LEAST = np.float32(-87.0)  # what is that far below, or forbidden, has no weight at all
 
 

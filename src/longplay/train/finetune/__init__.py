@@ -31,7 +31,8 @@ from longplay.data.token_windows import read_token_tracks
 from longplay.data.workers import Outcome
 from longplay.errors import CheckpointError, UserError
 from longplay.files import write_text
-from longplay.models.lm import LM, LMConfig
+from longplay.models.lm import LM
+from longplay.models.lm_config import LMConfig
 from longplay.pipeline import Pipeline
 from longplay.pipeline.device import resolve_device
 from longplay.report import check_plotting, to_json

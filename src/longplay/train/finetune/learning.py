@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from longplay.data.token_windows import TokenTrack
-from longplay.models.lm import LMConfig
+from longplay.models.lm_config import LMConfig
 from longplay.pipeline.device import resolve_device
 from longplay.pipeline.synthesis import synthesis_dtype
 from longplay.train.finetune.music import PUBLISHED_WINDOW_SECONDS, window_frames
