@@ -39,6 +39,11 @@ class Outcome(NamedTuple, Generic[Job, Result]):
         return self.result  # type: ignore[return-value]  # None may be the result
 
 
+def died(job: Job) -> Outcome[Job, Any]:
+    """Of a job that ended its worker."""
+    return Outcome(job, None, WorkerDied("its worker process died, e.g. killed or out of memory"))
+
+
 def run_jobs(
     function: Callable[[Job], Result],
     jobs: Iterable[Job],
@@ -112,7 +117,7 @@ def _died(future: Future[Any]) -> bool:
 def _outcome(job: Job, future: Future[Result]) -> Outcome[Job, Result]:
     error = future.exception()
     if _died(future):
-        return Outcome(job, None, WorkerDied("its worker process died, e.g. killed or out of memory"))
+        return died(job)
     if isinstance(error, Exception):
         return Outcome(job, None, error)
     if error is not None:
