@@ -1,9 +1,6 @@
 """Processes and the actors of a cluster: one outcome for each job, whatever happens to the workers."""
 
-import os
 import pickle
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,14 +53,6 @@ def test_an_actor_says_what_became_of_a_job_and_gives_up_one_that_ends_it() -> N
     assert outcome(0, 8).get() == 4
     with pytest.raises(WorkerDied):
         outcome(0, 8).get()
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    module = pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # actors find `dying` as this process does
-    yield module
-    module.shutdown()
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """From a file of any kind to the corpus form: 48 kHz, mono, trimmed, at an even loudness, 16 bits."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +8,13 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from longplay.address import Location
 from longplay.audio.clip import to_mono
 from longplay.audio.meters import loudness
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.data.quality import Channels, Quality, inspect
 from longplay.errors import AudioError
-from longplay.files import replacing
+from longplay.files import fetched, replacing
 from longplay.prompt import MAX_SECONDS
 
 LOUDNESS = -16.0  # LUFS
@@ -33,22 +33,26 @@ class Prepared(NamedTuple):
     quality: Quality
 
 
-def read(path: Path) -> tuple[Channels, int]:
+def read(path: Location) -> tuple[Channels, int]:
     """A file as channels [C, S] and its sample rate.
 
     Raises:
         AudioError: the file cannot be decoded, is empty or longer than two hours, or holds NaN.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, seconds = file.samplerate, file.frames / file.samplerate
-            if seconds > MAX_SECONDS:
-                raise AudioError(
-                    f"{path}: lasts {seconds / 3600:.1f} h; cut it into pieces of up to {MAX_SECONDS / 3600:g} h"
-                )
-            samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: cannot be decoded ({error}); convert it to WAV or FLAC, or leave it out") from None
+    with fetched(path) as here:
+        try:
+            with soundfile.SoundFile(here) as file:
+                rate, seconds = file.samplerate, file.frames / file.samplerate
+                if seconds > MAX_SECONDS:
+                    raise AudioError(
+                        f"{path}: lasts {seconds / 3600:.1f} h; cut it into pieces of up to {MAX_SECONDS / 3600:g} h"
+                    )
+                samples = file.read(dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, OSError) as error:
+            reason = str(error).replace(str(here), str(path))
+            raise AudioError(
+                f"{path}: cannot be decoded ({reason}); convert it to WAV or FLAC, or leave it out"
+            ) from None
     if not len(samples):
         raise AudioError(f"{path}: holds no samples; leave it out")
     if not np.isfinite(samples).all():
@@ -56,7 +60,7 @@ def read(path: Path) -> tuple[Channels, int]:
     return np.ascontiguousarray(samples.T), rate
 
 
-def read_mono(path: Path) -> tuple[Wav, int]:
+def read_mono(path: Location) -> tuple[Wav, int]:
     """A file as mono [S] and its sample rate.
 
     Raises:
@@ -83,7 +87,7 @@ def normalize(wav: Wav, rate: int) -> Wav:
     return (wav * gain).astype(np.float32)
 
 
-def prepare(paths: Sequence[Path]) -> Prepared:
+def prepare(paths: Sequence[Location]) -> Prepared:
     """The sum of `paths` (stems, or one file) in corpus form; an empty wav if all of it is silent.
 
     Raises:
@@ -105,7 +109,7 @@ def mixed(stems: Sequence[Wav]) -> Wav:
     return mix
 
 
-def write_wav(path: Path, wav: Wav) -> None:
+def write_wav(path: Location, wav: Wav) -> None:
     """Write 16-bit PCM at 48 kHz; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
