@@ -21,7 +21,8 @@ from longplay.analysis.measure import Facts, measure
 from longplay.audio.clip import to_mono
 from longplay.config import Config
 from longplay.data.decode import Prepared, prepare, read, read_mono, write_wav
-from longplay.data.fingerprint import Words, duplicates, fingerprint
+from longplay.data.duplicates import duplicates
+from longplay.data.fingerprint import Words, fingerprint
 from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest
 from longplay.data.quality import Quality, flags, inspect
 from longplay.errors import AudioError
