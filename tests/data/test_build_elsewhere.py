@@ -14,7 +14,7 @@ import soundfile
 from mutagen.flac import FLAC
 
 from dying import half_prepare
-from longplay.address import Location, location
+from longplay.address import Address, Location, location
 from longplay.data.build import Built, build
 from longplay.data.cluster import run_on_ray
 from longplay.data.intake import find_recordings
@@ -29,7 +29,10 @@ RATE = 24000
 def run_here(function: Any, jobs: Iterable[Any], workers: int) -> Iterator[Outcome[Any, Any]]:
     """A `RunJobs` for a store that only this process sees."""
     for job in jobs:
-        yield Outcome(job, function(job), None)
+        try:
+            yield Outcome(job, function(job), None)
+        except UserError as error:
+            yield Outcome(job, None, error)
 
 
 def song(seed: int) -> np.ndarray:
@@ -39,10 +42,10 @@ def song(seed: int) -> np.ndarray:
     return (0.05 * np.concatenate(chords)).astype(np.float32)
 
 
-@pytest.fixture
-def music(tmp_path: Path) -> Path:
-    """Three songs, one in a folder with sidecar and tags, a copy, and what is no song."""
-    source = tmp_path / "music"
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three songs, one of them in a folder with sidecar and tags, a copy, and what is no song."""
+    source = tmp_path_factory.mktemp("songs") / "music"
     (source / "album").mkdir(parents=True)
     for name, seed in {"one.wav": 0, "two.wav": 1, "album/three.flac": 2, "again.ogg": 0}.items():
         soundfile.write(source / name, song(seed), RATE)
@@ -67,10 +70,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.fixture
-def expected(music: Path, tmp_path: Path) -> dict[str, bytes]:
-    made(tmp_path / "plain", music)
-    found = contents(tmp_path / "plain")
+@pytest.fixture(scope="module")
+def expected(music: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("plain") / "corpus"
+    made(out, music)
+    found = contents(out)
     dropped = found.pop("dropped.jsonl").decode()
     assert "duplicate: repeats" in dropped
     assert "unreadable" in dropped
@@ -136,8 +140,6 @@ def test_nothing_at_an_address_is_said(bucket: Path) -> None:
 
 
 def test_what_cannot_be_fetched_is_tried_again(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from longplay.address import Address
-
     memory = fsspec.filesystem("memory")
     memory.put(f"{music}/", "/music/", recursive=True)
     source, fetch = location("memory://music"), Address.fetch
@@ -147,19 +149,14 @@ def test_what_cannot_be_fetched_is_tried_again(music: Path, tmp_path: Path, monk
             raise UserError(f"{address}: cannot be reached (timeout)")
         fetch(address, to)
 
-    def run(function: Any, jobs: Iterable[Any], workers: int) -> Iterator[Outcome[Any, Any]]:
-        for job in jobs:
-            try:
-                yield Outcome(job, function(job), None)
-            except UserError as error:
-                yield Outcome(job, None, error)
-
     try:
         monkeypatch.setattr(Address, "fetch", fail)
-        dropped = build(source, tmp_path / "out", tags=False, run=run).corpus.dropped
+        dropped = build(source, tmp_path / "out", tags=False, run=run_here).corpus.dropped
         assert "failed: memory://music/one.wav: cannot be reached (timeout)" in dropped.values()
         monkeypatch.setattr(Address, "fetch", fetch)
-        assert "one" in {track.title for track in build(source, tmp_path / "out", tags=False, run=run).corpus.tracks}
+        assert "one" in {
+            track.title for track in build(source, tmp_path / "out", tags=False, run=run_here).corpus.tracks
+        }
     finally:
         memory.store.clear()
 

@@ -93,6 +93,7 @@ def tokens(
     """Encode a corpus into token shards for the stages lm and flow; resumable, each track once."""
     import os
 
+    from longplay.address import location
     from longplay.data.labels import apply_labels, read_labels
     from longplay.data.manifest import Track
     from longplay.data.varispeed import with_varispeed
@@ -103,6 +104,8 @@ def tokens(
         semitones = [int(part) for part in varispeed.split(",")] if varispeed else []
     except ValueError:
         raise typer.BadParameter(f"--varispeed {varispeed}: give whole semitones, e.g. -3,2") from None
+    if cluster is not None:  # other machines have other working directories
+        manifest = str(location(manifest).resolve())
     log_and_limit(1)
     Encoder.load(model, codec)  # what is wrong with the models is said here, once
     share = threads or max(1, (os.cpu_count() or 1) // workers)

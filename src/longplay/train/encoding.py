@@ -1,5 +1,6 @@
 """One worker's part of making tokens: load the models once, then audio in, codes out."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,8 +72,9 @@ class Encoder:
         """
         with ExitStack() as stack:
             file = stack.enter_context(open_folder(job.folder).open(job.path))
+            whole = io.BytesIO(file.read())  # libsndfile would take a store that fails for the end of the file
             try:
-                samples, rate = sf.read(file, dtype="float32", always_2d=True)
+                samples, rate = sf.read(whole, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
                 raise AudioError(f"{job.path}: cannot be decoded ({error}); build the corpus again") from None
         mono, rate = to_mono(samples.T), rate * job.speed
