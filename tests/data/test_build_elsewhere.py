@@ -11,14 +11,17 @@ import fsspec
 import numpy as np
 import pytest
 import soundfile
+import torch
 from mutagen.flac import FLAC
 
 from dying import half_prepare
 from longplay.address import Address, Location, location
+from longplay.data import hearing
 from longplay.data.build import Built, build
 from longplay.data.cluster import run_on_ray
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import read_manifest
+from longplay.data.musicnn import Listener, Musicnn
 from longplay.data.report import write_report
 from longplay.data.workers import Outcome, RunJobs, run_jobs
 from longplay.errors import UserError
@@ -132,6 +135,23 @@ def test_in_memory_and_by_a_manifest_of_addresses(music: Path, tmp_path: Path) -
     }
 
 
+def test_what_is_heard_is_kept_there_too(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    listener = Listener(Musicnn(), Musicnn())
+    monkeypatch.setattr(hearing, "_listener", lambda: listener)
+    memory, out = fsspec.filesystem("memory"), location("memory://corpus")
+    try:
+        first = build(music, out, run=run_here)
+        listened = [name for name in memory.find("/corpus/facts") if name.endswith(".passages.json")]
+        monkeypatch.setattr(hearing, "_listener", lambda: pytest.fail("it is listened to again"))
+        again = build(music, out, run=run_here)
+    finally:
+        memory.store.clear()
+    assert len(listened) == 4  # the copy as well, before it is known for one
+    assert all(track.passages for track in first.corpus.tracks if track.title != "The Third")
+    assert again == first
+
+
 def test_nothing_at_an_address_is_said(bucket: Path) -> None:
     with pytest.raises(UserError, match="dir://nowhere: is not there"):
         find_recordings(location("dir://nowhere"))
@@ -162,8 +182,8 @@ def test_what_cannot_be_fetched_is_tried_again(music: Path, tmp_path: Path, monk
 
 
 def killing(folder: Path, run: RunJobs) -> RunJobs:
-    """`run`, of which one worker dies in the middle of a recording."""
-    return lambda function, jobs, workers: run(partial(half_prepare, folder, function), jobs, workers)  # type: ignore[return-value]
+    """`run`, whose one worker dies in the middle of a recording."""
+    return lambda function, jobs, workers: run(partial(half_prepare, folder, function), jobs, 1)  # type: ignore[return-value]
 
 
 def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(
