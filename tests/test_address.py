@@ -1,12 +1,13 @@
 """Paths and addresses, used alike."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from longplay.address import Address, below, each_at, location, named
+from longplay.address import Address, at_once, below, location, named
 from longplay.errors import UserError
 from longplay.files import fetched, replacing, version, write_text
 
@@ -74,9 +75,15 @@ def test_a_file_that_fails_is_not_put(folder: Address) -> None:
     assert not (folder / "x").is_file()
 
 
-def test_the_order_is_that_of_the_items(folder: Address) -> None:
-    for place in (folder, Path()):
-        assert each_at(place, str, range(100)) == [str(number) for number in range(100)]
+def test_what_is_done_at_once_comes_in_order() -> None:
+    both = threading.Barrier(2, timeout=30)  # which nobody passes alone
+
+    def name(number: int) -> str:
+        if number < 2:
+            both.wait()
+        return str(number)
+
+    assert at_once(name, range(100)) == [str(number) for number in range(100)]
 
 
 def test_a_store_that_cannot_be_reached_is_named() -> None:

@@ -170,10 +170,8 @@ def below(path: Location, folder: Location) -> str | None:
     return str(inner.relative_to(outer)) if inner.is_relative_to(outer) else None
 
 
-def each_at(place: Location, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`function` of each item, in order; many at a time where each of them waits for the store at `place`."""
-    if isinstance(place, Path):
-        return [function(item) for item in items]
+def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of each item, in order; many at a time, for what waits for a disk or a store."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
 

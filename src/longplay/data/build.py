@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from longplay.address import Location, below, each_at
+from longplay.address import Location, at_once, below
 from longplay.analysis.measure import Facts
 from longplay.data.captions import Description, captions, moods, passages
 from longplay.data.hearing import hear, heard
@@ -79,7 +79,7 @@ def build(
         raise UserError(f"flag {unknown[0]!r}: unknown; flags are {', '.join(LIMITS)}")
     intake = find_recordings(source)
     store = Store(out, min_seconds, reference)
-    done_before = each_at(out, lambda each: store.is_done(each.id, [each.path]), intake.recordings)
+    done_before = at_once(lambda each: store.is_done(each.id, [each.path]), intake.recordings)
     todo = [each for each, is_done in zip(intake.recordings, done_before, strict=True) if not is_done]
     failed = {}
     for done, outcome in enumerate(run(partial(_prepare, store), todo, workers), 1):
@@ -88,7 +88,7 @@ def build(
         progress("prepare", done, len(todo))
     if tags:
         there = [each for each in intake.recordings if each.id not in failed]
-        facts = each_at(out, lambda each: store.facts(each.id), there)
+        facts = at_once(lambda each: store.facts(each.id), there)
         usable = [each for each, found in zip(there, facts, strict=True) if found is not None]
         audio = {each.id: each.path if reference else store.audio(each.id) for each in usable}
         hear(store, audio, workers, progress, run)
@@ -106,7 +106,7 @@ def _assemble(
 ) -> Built:
     ordered = sorted(recordings, key=lambda each: (SPLIT_ORDER.index(split[each.id]), each.id))
     by_id = {each.id: each for each in ordered if each.id not in dropped}
-    prepared = dict(zip(by_id, each_at(store.root, store.preparation, by_id), strict=True))
+    prepared = dict(zip(by_id, at_once(store.preparation, by_id), strict=True))
     kept = store.select(
         sorted(by_id, key=lambda name: (SPLIT_ORDER.index(split[name]), *_worse(by_id[name], prepared[name]))), drop
     )
@@ -119,7 +119,7 @@ def _assemble(
         path = below(audio, store.root) or str(audio)  # relative inside it, so that a corpus can be moved
         return _track(by_id[name], kept.facts[name], made, heard(store, name), split[name], path)
 
-    tracks = each_at(store.root, track, [name for name in by_id if name in kept.facts])
+    tracks = at_once(track, [name for name in by_id if name in kept.facts])
     corpus = write_corpus(store.root, tracks, dropped | kept.dropped)
     if not tracks:
         reasons = sorted({reason.split(":")[0] for reason in corpus.dropped.values()})

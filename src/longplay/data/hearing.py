@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from longplay.address import Location, each_at
+from longplay.address import Location, at_once
 from longplay.analysis.measure import Texture, textures
 from longplay.data.decode import read_mono
 from longplay.data.musicnn import Listener
@@ -40,7 +40,7 @@ def hear(
     Raises:
         DownloadError: musicnn cannot be fetched.
     """
-    unheard = each_at(store.root, partial(_unheard, store), audio)
+    unheard = at_once(partial(_unheard, store), audio)
     missing = [job for job, files in zip(audio.items(), unheard, strict=True) if files]
     for done, outcome in enumerate(run(partial(_hear, store), missing, workers), 1):
         try:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import mutagen
 from pydantic import ValidationError
 
-from longplay.address import Address, Location, below, each_at, named
+from longplay.address import Address, Location, at_once, below, named
 from longplay.config import describe
 from longplay.data.recordings import Given, Recording, recording_id
 from longplay.errors import ConfigError, PromptError, UserError
@@ -52,9 +52,9 @@ def find_recordings(source: Location) -> Intake:
     if (source / SCP).is_file():
         found = _published(source)
     elif source.is_dir():
-        found = Intake(each_at(source, partial(_from_folder, source), _audio_files(source)), {})
+        found = Intake(at_once(partial(_from_folder, source), _audio_files(source)), {})
     elif source.is_file():
-        found = Intake(each_at(source, partial(_from_row, source), _rows(source)), {})
+        found = Intake(at_once(partial(_from_row, source), _rows(source)), {})
     else:
         raise UserError(
             f"{source}: is not there; give a folder of audio, a .jsonl or .csv manifest, or a folder with wav.scp"

@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 from pydantic import ValidationError
 
-from longplay.address import Location, each_at
+from longplay.address import Location, at_once
 from longplay.analysis.measure import Facts, measure
 from longplay.audio.clip import to_mono
 from longplay.config import Config
@@ -123,7 +123,7 @@ class Store:
         facts: dict[str, Facts] = {}
         dropped: dict[str, str] = {}
         names = list(ordered)
-        records = each_at(self.root, lambda name: (self.facts(name), self.preparation(name)), names)
+        records = at_once(lambda name: (self.facts(name), self.preparation(name)), names)
         for name, (found, made) in zip(names, records, strict=True):
             raised = [flag for flag in flags(made.quality) if flag in drop] if made and made.quality else []
             if found is None:
@@ -132,7 +132,7 @@ class Store:
                 dropped[name] = f"flagged: {', '.join(raised)}"
             else:
                 facts[name] = found
-        copies = duplicates(dict(zip(facts, each_at(self.root, self.fingerprint, facts), strict=True)))
+        copies = duplicates(dict(zip(facts, at_once(self.fingerprint, facts), strict=True)))
         dropped |= {name: f"duplicate: repeats {original}" for name, original in copies.items()}
         return Selection({name: found for name, found in facts.items() if name not in copies}, dropped)
 
