@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longplay.address import Location
 from longplay.errors import UserError
 from longplay.files import replacing
 
@@ -59,7 +59,7 @@ def check_plotting() -> None:
         raise UserError("matplotlib is missing; install it with: pip install 'longplay[evaluate]'") from None
 
 
-def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
+def save_figure(figure: "Figure", path: Location, dpi: int) -> None:
     """Write a picture, of the format that its suffix names, in one step: it appears complete or not at all."""
     with replacing(path) as part:
         figure.savefig(part, dpi=dpi, format=path.suffix.removeprefix("."))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from longplay.audio import Audio
-from longplay.audio.decode import BY_FFMPEG, BY_SOUNDFILE
+from longplay.audio.decode import BY_FFMPEG, BY_SOUNDFILE, seconds_of
 from longplay.data.build import build
 from longplay.errors import AudioError
 from recordings import chord
@@ -35,6 +35,7 @@ def test_other_formats_are_read(tmp_path: Path, name: str, codec: str, error: fl
     read = Audio.load(encode(tmp_path / name, audio, codec))
     assert (read.sample_rate, len(read.wav)) == (44_100, channels)
     assert read.seconds == pytest.approx(2.0, abs=0.05)
+    assert seconds_of(tmp_path / name) == pytest.approx(2.0, abs=0.05)
     inner = slice(65_000, 80_000)  # when the encoder has settled; in time to the sample
     assert np.abs(read.wav[:, inner] - audio.wav[:, inner]).mean() < error * np.abs(audio.wav).max()
 

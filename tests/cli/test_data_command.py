@@ -17,6 +17,8 @@ RATE = 24000
         (("build", ".", "out"), "names no audio file"),
         (("build", ".", "out", "--valid", "0.7", "--test", "0.5"), "must stay below 1"),
         (("build", ".", "out", "--group-by", "mood"), "mood"),
+        (("build", ".", "out", "--cluster", "ray"), "say how many actors, with --workers N"),
+        (("build", "nowhere://bucket/music", "out"), "nowhere://bucket/music/wav.scp: cannot be reached"),
         (("structure", "nowhere.wav"), "nowhere.wav: cannot be decoded"),
         (("label", "nowhere.jsonl"), "nowhere.jsonl"),
         (("accuracy", "nowhere.jsonl"), "nowhere.jsonl"),

@@ -1,7 +1,6 @@
-"""The actor without a cluster, and what is said without Ray; with Ray, the same shards as without (slow)."""
+"""What is said without Ray; with Ray, the same shards as without (slow)."""
 
 import math
-import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +13,9 @@ import soundfile as sf
 
 from longplay.data.manifest import Track, write_manifest
 from longplay.errors import UserError
-from longplay.train import cluster
 from longplay.train.build import load_stage_config
 from longplay.train.cluster_run import train_on_ray
-from longplay.train.encoding import Encoder, Job, encode_here
+from longplay.train.encoding import Encoder, encode_here, encode_on_ray
 from longplay.train.loop import train
 from longplay.train.tokens import prepare_tokens
 from systems import save_tiny
@@ -36,23 +34,10 @@ def manifest(tmp_path: Path) -> Path:
     return tmp_path / "manifest.jsonl"
 
 
-def test_the_actor_encodes_as_the_encoder_does_and_says_what_it_cannot(manifest: Path, tmp_path: Path) -> None:
-    model = str(tmp_path / "model")
-    actor = cluster.EncodingActor(model, model, "cpu", None)
-    row = {"utt": "u1", "folder": str(tmp_path), "path": "u1.wav"}
-    made = actor(row)
-    codes = pickle.loads(made["codes"])
-    expected = Encoder.load(model, model)(Job(**row))
-    assert (made["utt"], made["error"]) == ("u1", "")
-    assert np.array_equal(codes.semantic, expected.semantic)
-    assert np.array_equal(codes.acoustic, expected.acoustic)
-    assert "u9.wav" in actor(row | {"path": "u9.wav"})["error"]
-
-
 def test_without_ray_the_extra_is_named(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="longplay\\[cluster\\]"):
-        cluster.encode_on_ray("m", None, 1)
+        encode_on_ray("m", None, 1)
 
 
 def test_training_without_ray_names_the_extra_too(monkeypatch: Any, tmp_path: Path) -> None:
@@ -73,7 +58,7 @@ def test_ray_makes_the_same_shards(manifest: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     model = str(tmp_path / "model")
     try:
-        prepare_tokens(manifest, tmp_path / "ray", cluster.encode_on_ray(model, model, 1, threads=1))
+        prepare_tokens(manifest, tmp_path / "ray", encode_on_ray(model, model, 1, threads=1))
     finally:
         ray.shutdown()
     prepare_tokens(manifest, tmp_path / "here", encode_here(Encoder.load(model, model)))

@@ -1,8 +1,10 @@
+import io
 import json
 import multiprocessing
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -26,7 +28,7 @@ from longplay.keys import Key
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.prompt import Section
-from longplay.train import tokens
+from longplay.train import encoding, tokens
 from longplay.train.encoding import Encoder, Job, encode_here, encode_in_processes
 from systems import save_tiny
 
@@ -288,6 +290,26 @@ def test_what_cannot_be_encoded_is_named_and_the_rest_is_kept(manifest: Path, tm
     with pytest.raises(TrainingError, match="1 of 5 tracks cannot be encoded.*t2: t2.wav"):
         tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(Encoder(*models)))
     assert sorted(rows(tmp_path / "tokens")) == ["t0", "t1", "t3", "t4"]
+
+
+def test_a_store_that_fails_is_not_taken_for_the_end_of_a_track(
+    manifest: Path, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if size is None or size < 0 or self.tell() + size > 20_000:
+                raise OSError("connection reset")
+            return super().read(size)
+
+        def readinto(self, buffer: Any) -> int:
+            found = self.read(len(buffer))
+            buffer[: len(found)] = found
+            return len(found)
+
+    failing = Failing((manifest.parent / "t0.wav").read_bytes())
+    monkeypatch.setattr(encoding, "open_folder", lambda folder: SimpleNamespace(open=lambda name: failing))
+    with pytest.raises(OSError, match="connection reset"):
+        Encoder(*models)(Job("t0", "s3://bucket", "t0.wav"))
 
 
 def test_object_storage_holds_the_same_as_the_disk(manifest: Path, tmp_path: Path, models: Any) -> None:

@@ -35,6 +35,29 @@ def decode(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
         raise UndecodableError(error.strerror or str(error)) from None
 
 
+def seconds_of(path: Path) -> float:
+    """How long a file is, silence and all, as its header says.
+
+    Raises:
+        AudioError: as `decode`.
+    """
+    found: list[float] = []
+
+    def look(frames: int, rate: int, channels: int) -> None:
+        found.append(frames / rate)
+        raise _SeenError
+
+    try:
+        decode(path, look)
+    except _SeenError:
+        pass
+    return found[0]
+
+
+class _SeenError(Exception):
+    """The header has been read, which is enough."""
+
+
 def _by_soundfile(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
     try:
         with soundfile.SoundFile(path) as file:
@@ -56,15 +79,17 @@ def _by_ffmpeg(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
             if not container.streams.audio:
                 raise UndecodableError("there is no sound in it")
             stream = container.streams.audio[0]
-            rate, channels = stream.rate, stream.channels
             seconds = (
                 float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / av.time_base
             )
-            check(round(seconds * rate), rate, channels)
+            check(round(seconds * stream.rate), stream.rate, stream.channels)
             planar = av.AudioResampler(format="fltp")
             blocks = [
                 block.to_ndarray() for frame in [*container.decode(stream), None] for block in planar.resample(frame)
             ]
+            return (
+                np.concatenate([np.zeros((stream.channels, 0), np.float32), *blocks], axis=1),
+                stream.rate,
+            )
     except av.FFmpegError as error:
         raise UndecodableError(str(error.strerror)) from None
-    return np.concatenate(blocks, axis=1) if blocks else np.zeros((channels, 0), np.float32), rate

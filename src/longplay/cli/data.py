@@ -9,6 +9,7 @@ from longplay.cli.packages import need
 from longplay.cli.progress import stage_bars
 
 if TYPE_CHECKING:
+    from longplay.address import Location
     from longplay.data.store import Corpus
 
 app = typer.Typer(help="Build the music to train on.", no_args_is_help=True)
@@ -22,9 +23,16 @@ def data() -> None:
 @app.command()
 def build(
     source: Annotated[
-        Path, typer.Argument(help="A folder of audio, a .jsonl or .csv manifest, or a folder with wav.scp and text.")
+        str,
+        typer.Argument(
+            help="A folder of audio, a .jsonl or .csv manifest, or a folder with wav.scp and text; a path, or an address such "
+            "as s3://bucket/music."
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="Directory of the corpus; one that is there is brought up to date.")],
+    out: Annotated[
+        str,
+        typer.Argument(help="Folder of the corpus, a path or an address; one that is there is brought up to date."),
+    ],
     valid: Annotated[float, typer.Option(min=0, max=1, help="Share to validate on.")] = 0.05,
     test: Annotated[float, typer.Option(min=0, max=1, help="Share to test on.")] = 0.05,
     group_by: Annotated[
@@ -36,7 +44,12 @@ def build(
     reference: Annotated[bool, typer.Option("--reference", help="Keep the audio where it is, as it is.")] = False,
     tags: Annotated[bool, typer.Option(help="Let musicnn (fetched once) hear styles, instruments and moods.")] = True,
     plots: Annotated[bool, typer.Option(help="Draw report.png.")] = True,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, default one for each core; or actors of a cluster.")
+    ] = None,
+    cluster: Annotated[
+        Literal["ray"] | None, typer.Option(help="Work on a Ray cluster (extra `cluster`) instead of processes here.")
+    ] = None,
 ) -> None:
     """Prepare your own recordings: decode, check, measure, describe, split; with a report of what came in.
 
@@ -47,14 +60,22 @@ def build(
 
     if plots:
         need(("matplotlib",), "report.png", "train", ", or do without: --no-plots")
+    if cluster is not None and workers is None:
+        raise typer.BadParameter("--cluster ray: say how many actors, with --workers N")
+    from longplay.address import location
     from longplay.data import build as building
+    from longplay.data.cluster import run_on_ray
     from longplay.data.report import write_report
+    from longplay.data.workers import run_jobs
 
     flags = [flag.strip() for flag in drop.split(",") if flag.strip()]
+    music, corpus = location(source), location(out)
+    if cluster is not None:  # other machines have other working directories
+        music, corpus = music.resolve(), corpus.resolve()
     with stage_bars("prepare", "hear") as progress:
         built = building.build(
-            source,
-            out,
+            music,
+            corpus,
             valid,
             test,
             group_by,
@@ -64,10 +85,11 @@ def build(
             tags,
             workers or os.cpu_count() or 1,
             progress,
+            run_jobs if cluster is None else run_on_ray,
         )
-    write_report(out, built, plots)
-    _summarize(out, built.corpus)
-    typer.echo(f"report: {out / 'report.md'}")
+    write_report(corpus, built, plots)
+    _summarize(corpus, built.corpus)
+    typer.echo(f"report: {corpus / 'report.md'}")
 
 
 @app.command()
@@ -208,7 +230,7 @@ def attribution(
     write_text(out, text(read_manifest(manifest)))
 
 
-def _summarize(out: Path, built: "Corpus") -> None:
+def _summarize(out: "Location", built: "Corpus") -> None:
     for split in ("train", "valid", "test"):
         chosen = [track for track in built.tracks if track.split == split]
         typer.echo(f"{split}: {len(chosen)} tracks, {sum(track.seconds for track in chosen) / 3600:.2f} h")

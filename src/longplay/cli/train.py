@@ -93,25 +93,24 @@ def tokens(
     """Encode a corpus into token shards for the stages lm and flow; resumable, each track once."""
     import os
 
+    from longplay.address import location
     from longplay.data.labels import apply_labels, read_labels
     from longplay.data.manifest import Track
     from longplay.data.varispeed import with_varispeed
-    from longplay.train.encoding import Encoder, encode_in_processes
+    from longplay.train.encoding import Encoder, encode_in_processes, encode_on_ray
     from longplay.train.tokens import prepare_tokens
 
     try:
         semitones = [int(part) for part in varispeed.split(",")] if varispeed else []
     except ValueError:
         raise typer.BadParameter(f"--varispeed {varispeed}: give whole semitones, e.g. -3,2") from None
+    if cluster is not None:  # other machines have other working directories
+        manifest = str(location(manifest).resolve())
     log_and_limit(1)
     Encoder.load(model, codec)  # what is wrong with the models is said here, once
     share = threads or max(1, (os.cpu_count() or 1) // workers)
-    if cluster == "ray":
-        from longplay.train.cluster import encode_on_ray
-
-        encode_all = encode_on_ray(model, codec, workers, device, share)
-    else:
-        encode_all = encode_in_processes(model, codec, workers, device, share)
+    encode = encode_in_processes if cluster is None else encode_on_ray
+    encode_all = encode(model, codec, workers, device, share)
     known = read_labels(labels) if labels is not None else None
 
     def choose(tracks: list[Track]) -> list[Track]:

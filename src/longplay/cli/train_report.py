@@ -78,7 +78,8 @@ def throughput(
     out: Annotated[Path | None, typer.Option(help="Folder for throughput.json and throughput.md.")] = None,
 ) -> None:
     """Hours of audio an hour that `train tokens` encodes, and how it grows with the workers."""
-    from longplay.train.encoding import Encoder, encode_in_processes
+    from longplay.data.cluster import join_cluster
+    from longplay.train.encoding import Encoder, encode_in_processes, encode_on_ray
     from longplay.train.throughput import measure_throughput
     from longplay.train.tokens import EncodeAll
 
@@ -93,8 +94,6 @@ def throughput(
     def encode_all(count: int) -> EncodeAll:
         if cluster is None:
             return encode_in_processes(model, codec, count, device, threads)
-        from longplay.train.cluster import encode_on_ray, join_cluster
-
         join_cluster(max(counts))
         return encode_on_ray(model, codec, count, device, threads)
 

@@ -10,12 +10,12 @@ changed, and nothing else.
 """
 
 import math
-import os
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from longplay.address import Location, at_once, below
 from longplay.analysis.measure import Facts
 from longplay.data.captions import Description, captions, course, moods, passages
 from longplay.data.hearing import hear, heard
@@ -25,7 +25,7 @@ from longplay.data.quality import LIMITS, Quality, flags
 from longplay.data.recordings import Given, GroupBy, Recording, splits
 from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
 from longplay.data.tags import Heard
-from longplay.data.workers import run_jobs
+from longplay.data.workers import RunJobs, run_jobs
 from longplay.errors import UserError
 from longplay.prompt import Section
 
@@ -42,8 +42,8 @@ class Built(NamedTuple):
 
 
 def build(
-    source: Path,
-    out: Path,
+    source: Location,
+    out: Location,
     valid: float = 0.05,
     test: float = 0.05,
     group_by: GroupBy = "album",
@@ -53,6 +53,7 @@ def build(
     tags: bool = True,
     workers: int = 1,
     progress: Progress = lambda stage, done, total: None,
+    run: RunJobs = run_jobs,
 ) -> Built:
     """Build, or bring up to date, a corpus in `out` from the recordings that `source` names (`find_recordings`).
 
@@ -63,8 +64,9 @@ def build(
         reference: keep the audio where and as it is, and only name it; else it is written at 48 kHz, mono, trimmed of
             silence, at an even loudness.
         tags: let musicnn say which styles, instruments and moods it hears, for captions where none are given.
-        workers: processes.
+        workers: processes, or what `run` takes for them.
         progress: is told how many recordings are prepared, and of how many.
+        run: who prepares and listens, e.g. `run_on_ray`; only this process writes the manifest, after them.
 
     Raises:
         UserError: `source` names nothing, a share or a flag is wrong, or no recording can be used.
@@ -77,15 +79,19 @@ def build(
         raise UserError(f"flag {unknown[0]!r}: unknown; flags are {', '.join(LIMITS)}")
     intake = find_recordings(source)
     store = Store(out, min_seconds, reference)
-    todo = [each for each in intake.recordings if not store.is_done(each.id, [each.path])]
+    done_before = at_once(lambda each: store.is_done(each.id, [each.path]), intake.recordings)
+    todo = [each for each, is_done in zip(intake.recordings, done_before, strict=True) if not is_done]
     failed = {}
-    for done, outcome in enumerate(run_jobs(partial(_prepare, store), todo, workers), 1):
+    for done, outcome in enumerate(run(partial(_prepare, store), todo, workers), 1):
         if outcome.error is not None:
             failed[outcome.job.id] = f"failed: {outcome.error}"
         progress("prepare", done, len(todo))
     if tags:
-        usable = [each for each in intake.recordings if each.id not in failed and store.facts(each.id) is not None]
-        hear(store, {each.id: each.path if reference else store.audio(each.id) for each in usable}, workers, progress)
+        there = [each for each in intake.recordings if each.id not in failed]
+        facts = at_once(lambda each: store.facts(each.id), there)
+        usable = [each for each, found in zip(there, facts, strict=True) if found is not None]
+        audio = {each.id: each.path if reference else store.audio(each.id) for each in usable}
+        hear(store, audio, workers, progress, run)
     return _assemble(
         store, intake.recordings, intake.dropped | failed, splits(intake.recordings, group_by, valid, test), drop
     )
@@ -100,17 +106,20 @@ def _assemble(
 ) -> Built:
     ordered = sorted(recordings, key=lambda each: (SPLIT_ORDER.index(split[each.id]), each.id))
     by_id = {each.id: each for each in ordered if each.id not in dropped}
-    prepared = {name: store.preparation(name) for name in by_id}
+    prepared = dict(zip(by_id, at_once(store.preparation, by_id), strict=True))
     kept = store.select(
         sorted(by_id, key=lambda name: (SPLIT_ORDER.index(split[name]), *_worse(by_id[name], prepared[name]))), drop
     )
     quality = {name: made.quality for name, made in prepared.items() if made and made.quality}
-    tracks = []
-    for name in (name for name in by_id if name in kept.facts):
-        facts, made = kept.facts[name], prepared[name]
+
+    def track(name: str) -> Track:
+        made = prepared[name]
         assert made is not None
-        path = by_id[name].path if store.reference else store.audio(name)
-        tracks.append(_track(by_id[name], facts, made, heard(store, name), split[name], _relative(path, store.root)))
+        audio = by_id[name].path if store.reference else store.audio(name)
+        path = below(audio, store.root) or str(audio)  # relative inside it, so that a corpus can be moved
+        return _track(by_id[name], kept.facts[name], made, heard(store, name), split[name], path)
+
+    tracks = at_once(track, [name for name in by_id if name in kept.facts])
     corpus = write_corpus(store.root, tracks, dropped | kept.dropped)
     if not tracks:
         reasons = sorted({reason.split(":")[0] for reason in corpus.dropped.values()})
@@ -127,11 +136,6 @@ def _worse(recording: Recording, made: Preparation | None) -> tuple[float, ...]:
     found = made.quality
     treble, seconds = found.bandwidth // 1000, round(found.seconds)
     return len(flags(found)), -treble, -seconds, recording.path.suffix.lower() not in LOSSLESS
-
-
-def _relative(path: Path, root: Path) -> str:
-    """As it stands in a manifest in `root`: relative inside it, so that a corpus can be moved; else absolute."""
-    return Path(os.path.relpath(path, root)).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, split: Split, path: str) -> Track:

@@ -73,25 +73,25 @@ def build_corpus(
     if tags:
         usable = [work.id for work in chosen if store.facts(work.id) is not None]
         hear(store, {name: store.audio(name) for name in usable}, workers, progress)
-    corpus = assemble(store, chosen)
+    corpus = assemble(out, store, chosen)
     if rendered_hours:
         fonts = find_fonts([Path("/"), *_fetch_fonts(out)])
         _render_hours(out, fonts, rendered_hours, workers, progress)
-        corpus = assemble(store, chosen)
+        corpus = assemble(out, store, chosen)
     return corpus
 
 
-def assemble(store: Store, chosen: Iterable[Work]) -> Corpus:
+def assemble(out: Path, store: Store, chosen: Iterable[Work]) -> Corpus:
     """Write the manifest of what is decoded, without duplicates, and of what is rendered."""
     by_id = {work.id: work for work in sorted(chosen, key=lambda work: (SPLIT_ORDER.index(work.split), work.id))}
     kept = store.select(name for name in by_id if store.is_done(name))
     tracks = [
-        describe(by_id[name], facts, store.root / "extracted" / by_id[name].package / "copyright", heard(store, name))
+        describe(by_id[name], facts, out / "extracted" / by_id[name].package / "copyright", heard(store, name))
         for name, facts in kept.facts.items()
     ]
-    for path in sorted((store.root / "rendered").glob("*.json")):
+    for path in sorted((out / "rendered").glob("*.json")):
         tracks.append(Track.model_validate_json(path.read_text(encoding="utf-8")))
-    return write_corpus(store.root, tracks, kept.dropped)
+    return write_corpus(out, tracks, kept.dropped)
 
 
 def _extract(out: Path, package: tuple[str, Sequence[Work]]) -> None:

@@ -1,7 +1,6 @@
 """From a file of any kind to the corpus form: 48 kHz, mono, trimmed, at an even loudness, 16 bits."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +8,14 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from longplay.address import Location
 from longplay.audio.clip import to_mono
 from longplay.audio.decode import UndecodableError, decode
 from longplay.audio.meters import loudness
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.data.quality import Channels, Quality, inspect
 from longplay.errors import AudioError
-from longplay.files import replacing
+from longplay.files import fetched, replacing
 from longplay.prompt import MAX_SECONDS
 
 LOUDNESS = -16.0  # LUFS
@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
     quality: Quality
 
 
-def read(path: Path) -> tuple[Channels, int]:
+def read(path: Location) -> tuple[Channels, int]:
     """A file as channels [C, S] and its sample rate.
 
     Raises:
@@ -47,10 +47,15 @@ def read(path: Path) -> tuple[Channels, int]:
                 f"{path}: lasts {frames / rate / 3600:.1f} h; cut it into pieces of up to {MAX_SECONDS / 3600:g} h"
             )
 
-    try:
-        wav, rate = decode(path, check)
-    except UndecodableError as error:
-        raise AudioError(f"{path}: cannot be decoded ({error}); convert it to WAV or FLAC, or leave it out") from None
+    with fetched(path) as here:
+        try:
+            wav, rate = decode(here, check)
+        except UndecodableError as error:
+            raise AudioError(
+                f"{path}: cannot be decoded ({error}); convert it to WAV or FLAC, or leave it out"
+            ) from None
+        except AudioError as error:
+            raise AudioError(str(error).replace(str(here), str(path))) from None
     if not wav.shape[1]:
         raise AudioError(f"{path}: holds no samples; leave it out")
     if not np.isfinite(wav).all():
@@ -58,7 +63,7 @@ def read(path: Path) -> tuple[Channels, int]:
     return wav, rate
 
 
-def read_mono(path: Path) -> tuple[Wav, int]:
+def read_mono(path: Location) -> tuple[Wav, int]:
     """A file as mono [S] and its sample rate.
 
     Raises:
@@ -85,7 +90,7 @@ def normalize(wav: Wav, rate: int) -> Wav:
     return (wav * gain).astype(np.float32)
 
 
-def prepare(paths: Sequence[Path]) -> Prepared:
+def prepare(paths: Sequence[Location]) -> Prepared:
     """The sum of `paths` (stems, or one file) in corpus form; an empty wav if all of it is silent.
 
     Raises:
@@ -107,7 +112,7 @@ def mixed(stems: Sequence[Wav]) -> Wav:
     return mix
 
 
-def write_wav(path: Path, wav: Wav) -> None:
+def write_wav(path: Location, wav: Wav) -> None:
     """Write 16-bit PCM at 48 kHz; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:

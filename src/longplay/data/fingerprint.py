@@ -5,8 +5,6 @@ a 32-bit word, one bit per band between 300 Hz and 2 kHz: does the energy step b
 shrink? Copies share many words at any offset; different music shares almost none.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import numpy.typing as npt
 import soxr
@@ -16,9 +14,6 @@ FRAME = 2048
 HOP = 128
 BANDS = 33
 LOW, HIGH = 300.0, 2000.0
-SAME = (
-    0.02  # of the shorter track's words: copies share 0.1 to 1, unrelated music at most 0.004 (measured on 343 tracks)
-)
 
 Words = npt.NDArray[np.uint32]  # sorted and unique
 
@@ -38,34 +33,3 @@ def fingerprint(wav: npt.NDArray[np.float32], rate: int) -> Words:
     steps = np.diff(np.concatenate(energy), axis=1)
     bits = np.diff(steps, axis=0) > 0
     return np.unique(bits[:, :32] @ (np.uint32(1) << np.arange(bits[:, :32].shape[1], dtype=np.uint32)))
-
-
-def duplicates(prints: Mapping[str, Words]) -> dict[str, str]:
-    """Tracks to drop, each with the track that it repeats; of a group, the first in the order of `prints` stays."""
-    names = list(prints)
-    shared = shared_words(list(prints.values()))
-    result: dict[str, str] = {}
-    for index, name in enumerate(names):
-        for earlier in range(index):
-            shorter = min(len(prints[name]), len(prints[names[earlier]]))
-            if names[earlier] not in result and shared[index, earlier] > SAME * shorter:
-                result[name] = names[earlier]
-                break
-    return result
-
-
-def shared_words(prints: Sequence[Words]) -> npt.NDArray[np.int64]:
-    """How many words each two tracks have in common, [tracks, tracks], symmetric with a zero diagonal."""
-    words = np.concatenate([*prints, np.zeros(0, np.uint32)])
-    owners = np.repeat(np.arange(len(prints)), [len(each) for each in prints])
-    order = np.argsort(words, kind="stable")
-    words, owners = words[order], owners[order]
-    counts = np.zeros((len(prints), len(prints)), np.int64)
-    first = np.arange(len(words))
-    for distance in range(1, len(prints)):  # equal words are neighbours, at most one of each track
-        first = first[first + distance < len(words)]
-        first = first[words[first] == words[first + distance]]
-        if not len(first):
-            break
-        np.add.at(counts, (owners[first], owners[first + distance]), 1)
-    return counts + counts.T

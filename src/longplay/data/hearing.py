@@ -6,11 +6,11 @@
 import json
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from longplay.address import Location, at_once
 from longplay.analysis.measure import Texture, textures
 from longplay.data.decode import read_mono
 from longplay.data.musicnn import Listener
@@ -25,21 +25,24 @@ from longplay.data.tags import (
     probabilities,
     words,
 )
-from longplay.data.workers import run_jobs
+from longplay.data.workers import RunJobs, run_jobs
 from longplay.errors import DownloadError, UserError
 from longplay.files import write_text
 
 Listen = Callable[[Wav, int], Any]
 
 
-def hear(store: Store, audio: Mapping[str, Path], workers: int, progress: Progress) -> None:
+def hear(
+    store: Store, audio: Mapping[str, Location], workers: int, progress: Progress, run: RunJobs = run_jobs
+) -> None:
     """Listen to every id of `audio` (its file) that is new or was prepared again since.
 
     Raises:
         DownloadError: musicnn cannot be fetched.
     """
-    missing = [(name, path) for name, path in audio.items() if _unheard(store, name)]
-    for done, outcome in enumerate(run_jobs(partial(_hear, store), missing, workers), 1):
+    unheard = at_once(partial(_unheard, store), audio)
+    missing = [job for job, files in zip(audio.items(), unheard, strict=True) if files]
+    for done, outcome in enumerate(run(partial(_hear, store), missing, workers), 1):
         try:
             outcome.get()
         except DownloadError as error:
@@ -67,16 +70,16 @@ def heard(store: Store, name: str) -> Heard:
     return (words(whole) if whole else NOTHING)._replace(passages=passages)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Location) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError:
         raise UserError(f"{path}: is damaged; delete it and build the corpus again") from None
 
 
-def _unheard(store: Store, name: str) -> list[tuple[Path, Listen]]:
+def _unheard(store: Store, name: str) -> list[tuple[Location, Listen]]:
     """The files that are not there, and what makes them."""
-    files: tuple[tuple[Path, Listen], ...] = (
+    files: tuple[tuple[Location, Listen], ...] = (
         (store.tags(name), lambda wav, rate: probabilities(_listener(), wav, rate)),
         (store.passages(name), lambda wav, rate: passage_probabilities(_listener(), wav, rate)),
         (store.textures(name), lambda wav, rate: textures(wav, rate, passage_bounds(wav, rate))),
@@ -84,7 +87,7 @@ def _unheard(store: Store, name: str) -> list[tuple[Path, Listen]]:
     return [each for each in files if not each[0].is_file()]
 
 
-def _hear(store: Store, job: tuple[str, Path]) -> None:
+def _hear(store: Store, job: tuple[str, Location]) -> None:
     name, path = job
     wav, rate = read_mono(path)
     for file, listen in _unheard(store, name):

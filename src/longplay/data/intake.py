@@ -5,12 +5,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mutagen
 from pydantic import ValidationError
 
+from longplay.address import Address, Location, at_once, below, named
 from longplay.audio.decode import BY_FFMPEG, BY_SOUNDFILE
 from longplay.config import describe
 from longplay.data.recordings import Given, Recording, recording_id
@@ -35,7 +37,7 @@ class Intake(NamedTuple):
     dropped: dict[str, str]
 
 
-def find_recordings(source: Path) -> Intake:
+def find_recordings(source: Location) -> Intake:
     """The recordings that `source` names: a folder, a .jsonl or .csv manifest, or a folder with `wav.scp` and `text`.
 
     A folder is searched to its depths. Beside `song.flac`, `song.txt` holds a caption a line, and `song.json` the
@@ -48,9 +50,9 @@ def find_recordings(source: Path) -> Intake:
     if (source / SCP).is_file():
         found = _published(source)
     elif source.is_dir():
-        found = Intake([_from_folder(path, source) for path in _audio_files(source)], {})
+        found = Intake(at_once(partial(_from_folder, source), _audio_files(source)), {})
     elif source.is_file():
-        found = Intake([_from_row(row, source, where) for where, row in _rows(source)], {})
+        found = Intake(at_once(partial(_from_row, source), _rows(source)), {})
     else:
         raise UserError(
             f"{source}: is not there; give a folder of audio, a .jsonl or .csv manifest, or a folder with wav.scp"
@@ -67,7 +69,12 @@ def find_recordings(source: Path) -> Intake:
     return found
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
+def _audio_files(folder: Location) -> Iterator[Location]:
+    if isinstance(folder, Address):
+        for path in folder.files():
+            if path.suffix.lower() in AUDIO and "/." not in f"/{below(path, folder)}":
+                yield path
+        return
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -76,8 +83,9 @@ def _audio_files(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _from_folder(path: Path, folder: Path) -> Recording:
-    name = path.relative_to(folder).as_posix()
+def _from_folder(folder: Location, path: Location) -> Recording:
+    name = below(path, folder)
+    assert name is not None
     given = Given()
     if (sidecar := path.with_suffix(".json")).is_file():
         given = _given(_read_json(sidecar), str(sidecar))
@@ -87,7 +95,7 @@ def _from_folder(path: Path, folder: Path) -> Recording:
     return Recording(id=given.id or recording_id(name), path=path.resolve(), source=name, given=given.over(_tags(path)))
 
 
-def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(manifest: Location) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line stands, and its fields."""
     if manifest.suffix == ".csv":
         rows = csv.DictReader(_read(manifest).splitlines())
@@ -101,18 +109,20 @@ def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{manifest}: a manifest ends in .jsonl or .csv")
 
 
-def _from_row(row: Mapping[str, Any], manifest: Path, where: str) -> Recording:
+def _from_row(manifest: Location, line: tuple[str, Mapping[str, Any]]) -> Recording:
+    where, row = line
     names = [row[key] for key in PATHS if row.get(key)]
     if len(names) != 1:
         raise ConfigError(f"{where}: expected the audio file as one of {', '.join(PATHS)}")
     given = _given({key: value for key, value in row.items() if key not in (*PATHS, *IGNORED)}, where)
-    path, source = manifest.parent / names[0], str(names[0])
+    source = str(names[0])
+    path = named(source, manifest.parent)
     return Recording(
         id=given.id or recording_id(source), path=path.resolve(), source=source, given=given.over(_tags(path))
     )
 
 
-def _published(folder: Path) -> Intake:
+def _published(folder: Location) -> Intake:
     """The recipes' pair: `<utt> <path>`, and `<utt>\\t<|start|><|label|><|text|><|end|>` with times of the song."""
     texts = dict(
         line.split(maxsplit=1) for line in _read(folder / SCP_TEXT).splitlines() if len(line.split(maxsplit=1)) == 2
@@ -132,7 +142,7 @@ def _published(folder: Path) -> Intake:
             label = PUBLISHED_LABELS.get(match[2])
             sections = (Section(label=label, start=0, end=end - start),) if label else ()
             given = Given(id=_safe_id(utt), captions=(match[3],), sections=sections, offset=start)
-            path = folder / name.strip()
+            path = named(name.strip(), folder)
             recordings.append(
                 Recording(id=_safe_id(utt), path=path.resolve(), source=name.strip(), given=given.over(_tags(path)))
             )
@@ -161,10 +171,14 @@ def _safe_id(name: str) -> str:
     return name if re.fullmatch(r"[\w][\w.-]{0,99}", name) else recording_id(name)
 
 
-def _tags(path: Path) -> Given:
+def _tags(path: Location) -> Given:
     """Title, artist, album, genre and licence of the file's tags; nothing where it has none or they are damaged."""
     try:
-        tags = mutagen.File(path, easy=True)
+        if isinstance(path, Address):
+            with path.opened() as file:
+                tags = mutagen.File(fileobj=file, filename=path.name, easy=True)
+        else:
+            tags = mutagen.File(path, easy=True)
     except (mutagen.MutagenError, OSError):
         return Given()
 
@@ -182,7 +196,7 @@ def _tags(path: Path) -> Given:
     )  # fmt: skip
 
 
-def _read(path: Path) -> str:
+def _read(path: Location) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -191,7 +205,7 @@ def _read(path: Path) -> str:
         raise UserError(f"{path}: is not UTF-8 text; convert it") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Location) -> dict[str, Any]:
     return _parse_json(_read(path), str(path))
 
 

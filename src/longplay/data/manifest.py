@@ -1,11 +1,11 @@
 """The manifest: one line of JSON per track of a corpus, everything that training may know about it."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 
+from longplay.address import Location
 from longplay.analysis.measure import Facts
 from longplay.chords import TimedChord
 from longplay.config import Config
@@ -82,13 +82,13 @@ class Track(Config):
     speed: float = Field(default=1.0, gt=0)
 
 
-def write_manifest(path: Path, tracks: Iterable[Track]) -> None:
+def write_manifest(path: Location, tracks: Iterable[Track]) -> None:
     """Write `tracks` as JSON lines, sorted by id; a reader never sees half a file."""
     lines = [track.model_dump_json(exclude_defaults=True) for track in sorted(tracks, key=lambda track: track.id)]
     write_text(path, "".join(line + "\n" for line in lines))
 
 
-def read_manifest(path: Path) -> list[Track]:
+def read_manifest(path: Location) -> list[Track]:
     """The tracks of a manifest.
 
     Raises:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import InstanceOf, field_validator
 
+from longplay.address import Address
 from longplay.chords import TimedChord
 from longplay.config import Config
 from longplay.data.manifest import Split
@@ -78,12 +79,12 @@ class Recording(Config):
 
     Attributes:
         id: unique, stable, fit for a file name.
-        path: of the file, absolute.
+        path: of the file, absolute, or its address.
         source: how its owner calls it: path below the folder, or as the manifest has it.
     """
 
     id: str
-    path: Path
+    path: Path | InstanceOf[Address]
     source: str
     given: Given
 

@@ -3,9 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from longplay.address import Location
 from longplay.data.build import Built
 from longplay.data.quality import LIMITS, Quality, flags
 from longplay.errors import UserError
@@ -16,7 +16,7 @@ LISTED = 50  # rows of each table in words; the numbers have them all
 SPLITS = ("train", "valid", "test")
 
 
-def write_report(out: Path, built: Built, plots: bool = True) -> None:
+def write_report(out: Location, built: Built, plots: bool = True) -> None:
     """Write `report.json`, `report.md` and, if asked for, `report.png` to `out`.
 
     Raises:
@@ -88,7 +88,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
     return [*lines, *(["", f"... and {len(every) - LISTED} more, in report.json."] if len(every) > LISTED else []), ""]
 
 
-def _plot(built: Built, figures: Mapping[str, Any], path: Path) -> None:
+def _plot(built: Built, figures: Mapping[str, Any], path: Location) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:

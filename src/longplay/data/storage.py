@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from longplay.address import open_address
 from longplay.errors import UserError
 
 
@@ -52,23 +53,6 @@ def open_folder(address: Path | str) -> Folder:
         UserError: fsspec, or what it needs for this protocol, is not installed.
     """
     return Folder(*open_address(str(address)))
-
-
-def open_address(address: str) -> tuple[Any, str]:
-    """The file system of a path or address, and the path there.
-
-    Raises:
-        UserError: as `open_folder`.
-    """
-    try:
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise UserError("token shards need fsspec: `pip install 'longplay[train]'`") from None
-    try:
-        fs, path = url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{address}: cannot be reached ({error})") from None
-    return fs, str(path)
 
 
 def split_address(address: Path | str) -> tuple[str, str]:

@@ -10,22 +10,23 @@ manifest.jsonl      what training reads         dropped.jsonl       what is not 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soxr
 from pydantic import ValidationError
 
+from longplay.address import Location, at_once
 from longplay.analysis.measure import Facts, measure
 from longplay.audio.clip import to_mono
 from longplay.config import Config
 from longplay.data.decode import Prepared, prepare, read, read_mono, write_wav
-from longplay.data.fingerprint import duplicates, fingerprint
+from longplay.data.duplicates import duplicates
+from longplay.data.fingerprint import Words, fingerprint
 from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest
 from longplay.data.quality import Quality, flags, inspect
 from longplay.errors import AudioError
-from longplay.files import write_text
+from longplay.files import fetched, replacing, version, write_text
 
 MIN_SECONDS = 10.0
 SPLIT_ORDER = ("test", "valid", "train")  # of two copies, the one that is not trained on stays
@@ -66,24 +67,25 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """Prepared recordings in `root`.
+    """Prepared recordings in `root`, a folder of this machine or of a store that many machines share.
 
     Attributes:
         min_seconds: what sounds for less is not usable.
         reference: leave the audio where it is, untouched, and only measure it.
     """
 
-    root: Path
+    root: Location
     min_seconds: float = MIN_SECONDS
     reference: bool = False
 
-    def prepare(self, name: str, paths: Sequence[Path]) -> None:
+    def prepare(self, name: str, paths: Sequence[Location]) -> None:
         """Decode, inspect and measure one recording (or stems); the facts come last and say that all is done."""
         stamp = self._stamp(paths)
         audio = self.audio(name)
         old = self.preparation(name)
         facts: Facts | None = None
-        if audio.is_file() and (old is None or old.stamp == stamp):  # interrupted, or to be measured again
+        measured = self._facts(name).is_file()
+        if measured and audio.is_file() and (old is None or old.stamp == stamp):  # to be measured again
             wav = read_mono(audio)[0]
             made = old or Preparation(stamp=stamp)
         else:
@@ -95,11 +97,12 @@ class Store:
             write_text(self._preparation(name), made.model_dump_json() + "\n")
         if made.reason is None:
             facts = measure(wav, SAMPLE_RATE)
-            self._facts(name).parent.mkdir(parents=True, exist_ok=True)
-            np.save(self._facts(name).with_suffix(".npy"), fingerprint(wav, SAMPLE_RATE))
+            self._fingerprint(name).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._fingerprint(name)) as part, part.open("wb") as file:
+                np.save(file, fingerprint(wav, SAMPLE_RATE))
         write_text(self._facts(name), "null\n" if facts is None else facts.model_dump_json() + "\n")
 
-    def is_done(self, name: str, paths: Sequence[Path] = ()) -> bool:
+    def is_done(self, name: str, paths: Sequence[Location] = ()) -> bool:
         """Whether it is prepared; with `paths`, from these files as they are now and with these settings."""
         if not self._facts(name).is_file():
             return False
@@ -119,8 +122,9 @@ class Store:
         """
         facts: dict[str, Facts] = {}
         dropped: dict[str, str] = {}
-        for name in ordered:
-            found, made = self.facts(name), self.preparation(name)
+        names = list(ordered)
+        records = at_once(lambda name: (self.facts(name), self.preparation(name)), names)
+        for name, (found, made) in zip(names, records, strict=True):
             raised = [flag for flag in flags(made.quality) if flag in drop] if made and made.quality else []
             if found is None:
                 dropped[name] = (made and made.reason) or "silent or too short"
@@ -128,7 +132,7 @@ class Store:
                 dropped[name] = f"flagged: {', '.join(raised)}"
             else:
                 facts[name] = found
-        copies = duplicates({name: np.load(self._facts(name).with_suffix(".npy")) for name in facts})
+        copies = duplicates(dict(zip(facts, at_once(self.fingerprint, facts), strict=True)))
         dropped |= {name: f"duplicate: repeats {original}" for name, original in copies.items()}
         return Selection({name: found for name, found in facts.items() if name not in copies}, dropped)
 
@@ -142,23 +146,28 @@ class Store:
         path = self._preparation(name)
         return Preparation.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def audio(self, name: str) -> Path:
+    def fingerprint(self, name: str) -> Words:
+        """Of a recording that is done and usable."""
+        with fetched(self._fingerprint(name)) as file:
+            return np.load(file)
+
+    def audio(self, name: str) -> Location:
         """Where its prepared audio lies."""
         return self.root / "audio" / f"{name}.wav"
 
-    def tags(self, name: str) -> Path:
+    def tags(self, name: str) -> Location:
         """Where it is written what musicnn hears in it."""
         return self.root / "facts" / f"{name}.tags.json"
 
-    def passages(self, name: str) -> Path:
+    def passages(self, name: str) -> Location:
         """Where it is written what musicnn hears in each of its passages."""
         return self.root / "facts" / f"{name}.passages.json"
 
-    def textures(self, name: str) -> Path:
+    def textures(self, name: str) -> Location:
         """Where it is written what was measured in each of its passages."""
         return self.root / "facts" / f"{name}.textures.json"
 
-    def _decode(self, paths: Sequence[Path], stamp: str) -> tuple[np.ndarray, Preparation]:
+    def _decode(self, paths: Sequence[Location], stamp: str) -> tuple[np.ndarray, Preparation]:
         try:
             wav, lead, quality = _as_it_is(paths[0]) if self.reference else prepare(paths)
         except AudioError as error:
@@ -173,19 +182,22 @@ class Store:
             )
         return wav, Preparation(stamp=stamp, reason=reason, quality=quality, lead=round(lead, 3))
 
-    def _stamp(self, paths: Sequence[Path]) -> str:
-        stats = [path.stat() if path.is_file() else None for path in paths]
-        files = ["missing" if stat is None else f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats]
-        return " ".join([*files, f"min {self.min_seconds:g} s", *(["by reference"] if self.reference else [])])
+    def _stamp(self, paths: Sequence[Location]) -> str:
+        return " ".join(
+            [*map(version, paths), f"min {self.min_seconds:g} s", *(["by reference"] if self.reference else [])]
+        )
 
-    def _facts(self, name: str) -> Path:
+    def _facts(self, name: str) -> Location:
         return self.root / "facts" / f"{name}.json"
 
-    def _preparation(self, name: str) -> Path:
+    def _fingerprint(self, name: str) -> Location:
+        return self.root / "facts" / f"{name}.npy"
+
+    def _preparation(self, name: str) -> Location:
         return self.root / "quality" / f"{name}.json"
 
 
-def write_corpus(out: Path, tracks: Iterable[Track], dropped: Mapping[str, str]) -> Corpus:
+def write_corpus(out: Location, tracks: Iterable[Track], dropped: Mapping[str, str]) -> Corpus:
     """Write the manifest and the list of what is dropped."""
     write_manifest(out / MANIFEST, tracks)
     lines = [json.dumps({"id": name, "reason": reason}, ensure_ascii=False) for name, reason in sorted(dropped.items())]
@@ -193,7 +205,7 @@ def write_corpus(out: Path, tracks: Iterable[Track], dropped: Mapping[str, str])
     return Corpus(read_manifest(out / MANIFEST), dict(dropped))
 
 
-def _as_it_is(path: Path) -> Prepared:
+def _as_it_is(path: Location) -> Prepared:
     channels, rate = read(path)
     wav = soxr.resample(to_mono(channels), rate, SAMPLE_RATE)
     quality = inspect(channels, rate)

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from longplay.errors import LongplayError
 
@@ -37,6 +37,20 @@ class Outcome(NamedTuple, Generic[Job, Result]):
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]  # None may be the result
+
+
+class RunJobs(Protocol):
+    """What `run_jobs` is one of: it runs a picklable function over jobs in some workers, one outcome for each job."""
+
+    def __call__(
+        self, function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+    ) -> Iterator[Outcome[Job, Result]]:
+        """Run the jobs; see `run_jobs`."""
+
+
+def died(job: Job) -> Outcome[Job, Any]:
+    """Of a job that ended its worker."""
+    return Outcome(job, None, WorkerDied("its worker process died, e.g. killed or out of memory"))
 
 
 def run_jobs(
@@ -112,7 +126,7 @@ def _died(future: Future[Any]) -> bool:
 def _outcome(job: Job, future: Future[Result]) -> Outcome[Job, Result]:
     error = future.exception()
     if _died(future):
-        return Outcome(job, None, WorkerDied("its worker process died, e.g. killed or out of memory"))
+        return died(job)
     if isinstance(error, Exception):
         return Outcome(job, None, error)
     if error is not None:

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from longplay.data.cluster import find_ray, join_cluster
 from longplay.errors import ConfigError, LongplayError, TrainingError
 from longplay.train.build import StageConfig
-from longplay.train.cluster import find_ray, join_cluster
 from longplay.train.parallel import PATIENCE
 from longplay.train.run import train_run
 

@@ -1,5 +1,6 @@
 """One worker's part of making tokens: load the models once, then audio in, codes out."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from longplay.audio.clip import to_mono
 from longplay.checkpoint.system import System, load_system
+from longplay.data.cluster import find_ray, run_on_ray
 from longplay.data.storage import open_folder
 from longplay.data.workers import Outcome, run_jobs
 from longplay.engine.encode import encode
@@ -70,8 +72,9 @@ class Encoder:
         """
         with ExitStack() as stack:
             file = stack.enter_context(open_folder(job.folder).open(job.path))
+            whole = io.BytesIO(file.read())  # libsndfile would take a store that fails for the end of the file
             try:
-                samples, rate = sf.read(file, dtype="float32", always_2d=True)
+                samples, rate = sf.read(whole, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
                 raise AudioError(f"{job.path}: cannot be decoded ({error}); build the corpus again") from None
         mono, rate = to_mono(samples.T), rate * job.speed
@@ -135,6 +138,19 @@ def encode_in_processes(
 ) -> Callable[[Sequence[Job]], Iterator[Outcome[Job, Codes]]]:
     """An `encode_all` of `prepare_tokens` that works in processes of this machine, a model in each."""
     return lambda jobs: run_jobs(_encode, jobs, workers, _load, (tokenizer, codec, device, threads))
+
+
+def encode_on_ray(
+    tokenizer: str, codec: str | None, workers: int, device: str = "cpu", threads: int | None = None
+) -> Callable[[Sequence[Job]], Iterator[Outcome[Job, Codes]]]:
+    """An `encode_all` of `prepare_tokens` that works in actors on a Ray cluster, a model in each.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    find_ray()
+    gpus = 1 if device.startswith("cuda") else 0
+    return lambda jobs: run_on_ray(_encode, jobs, workers, _load, (tokenizer, codec, device, threads), gpus)
 
 
 def encode_here(encoder: Encoder) -> Callable[[Sequence[Job]], Iterator[Outcome[Job, Codes]]]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
+from longplay.audio.decode import seconds_of
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Split, Track
 from longplay.data.recordings import splits
 from longplay.data.token_windows import TokenTrack, read_token_tracks
-from longplay.errors import ConfigError, UserError
+from longplay.errors import AudioError, ConfigError, UserError
+from longplay.files import fetched
 
 LEAST_SECONDS, FEW_SECONDS = 60.0, 300.0
 KEPT_SECONDS, REHEARSED_SECONDS = 1800.0, 7200.0
@@ -81,8 +82,9 @@ def pieces(source: Path, valid: float) -> list[Piece]:
     found = []
     for recording in recordings:
         try:
-            found.append(Piece(soundfile.info(str(recording.path)).duration, split[recording.id]))
-        except (soundfile.LibsndfileError, OSError):  # preparing it will say why
+            with fetched(recording.path) as here:
+                found.append(Piece(seconds_of(here), split[recording.id]))
+        except (AudioError, OSError):  # preparing it will say why
             continue
     return found
 
