@@ -1,6 +1,7 @@
 """From a file to samples: by libsndfile or, for what that does not read, by FFmpeg, which the extra `m4a` brings along."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,8 @@ def seconds_of(path: Path) -> float:
         found.append(frames / rate)
         raise _SeenError
 
-    try:
+    with suppress(_SeenError):
         decode(path, look)
-    except _SeenError:
-        pass
     return found[0]
 
 
