@@ -160,3 +160,14 @@ def test_one_stage_after_the_other_starts_no_stage_before_it_is_timed() -> None:
     assert begun == []
     assert list(sound) == [0, 1, 2]  # type: ignore[comparison-overlap]
     assert begun == ["piece", "code 0", "code 1", "code 2", "sound 0", "sound 1", "sound 2"]
+
+
+@pytest.mark.parametrize("bench", [FlowBench, CodecBench])
+def test_the_work_per_second_of_music_does_not_change_with_the_batch(
+    tiny: str, bench: type[FlowBench | CodecBench]
+) -> None:
+    more = {"baseline_seconds": 0} if bench is FlowBench else {}
+    one, three = (bench(tiny, seconds=2, repeats=1, batch=batch, **more).run() for batch in (1, 3))
+    assert (one.setting["batch"], three.setting["batch"]) == (1, 3)
+    for alone, together in zip(one.rows, three.rows, strict=True):
+        assert together.values["gflop_per_s_of_music"] == pytest.approx(alone.values["gflop_per_s_of_music"], rel=1e-2)

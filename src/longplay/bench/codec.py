@@ -38,7 +38,8 @@ class CodecBench:
 
     Attributes:
         model: see `open_system`.
-        seconds: of music.
+        seconds: of music, of each piece.
+        batch: pieces at once; costs are per second of the music of all.
         repeats: of every contender.
         device: where.
     """
@@ -47,6 +48,7 @@ class CodecBench:
     seconds: float = 10.0
     repeats: int = 3
     device: torch.device = CPU
+    batch: int = 1
 
     def run(self) -> BenchReport:
         """Measure; the contenders take turns.
@@ -58,7 +60,7 @@ class CodecBench:
         limits = measure_limits(self.device)
         work: dict[str, tuple[Decode, Tensor]] = {}
         if system.codec is not None:
-            latents = _latents(system.codec, self.seconds).to(self.device)
+            latents = _latents(system.codec, self.seconds, self.batch).to(self.device)
             work["codec, whole, float32"] = (system.codec.decode, latents)
             for name, dtype in dtypes(self.device).items():
                 codec = copy.deepcopy(system.codec).decode_in(dtype)
@@ -66,19 +68,19 @@ class CodecBench:
             if use_kernels(codec := copy.deepcopy(system.codec), self.device):
                 work[f"codec, windows{_KERNELS}, float32"] = (_windowed(codec), latents)
         if system.tokenizer is not None:
-            codes = _codes(system.tokenizer, self.seconds).to(self.device)
+            codes = _codes(system.tokenizer, self.seconds, self.batch).to(self.device)
             work["tokenizer, whole, float32"] = (system.tokenizer.decode, codes)
             work["tokenizer, windows, float32"] = (_windowed(system.tokenizer), codes)
         if not work:
             raise CheckpointError(f"model {self.model!r}: has neither codec nor tokenizer")
         with PeakMemory(self.device) as peak, torch.inference_mode():
             timings = in_turns({name: partial(decode, frames) for name, (decode, frames) in work.items()}, self.repeats)
-        rows = []
+        rows, music = [], self.seconds * self.batch
         for name, (decode, frames) in work.items():
             whole, _ = work[f"{name.partition(',')[0]}, whole, float32"]
             counted, _ = work[name.replace(_KERNELS, "")]  # which are counted as what they stand for
-            flops = count_flops(partial(counted, frames)) / self.seconds
-            cost = timings[name].median / self.seconds
+            flops = count_flops(partial(counted, frames)) / music
+            cost = timings[name].median / music
             values = {
                 "s_per_s": cost,
                 "spread": timings[name].spread,
@@ -88,7 +90,7 @@ class CodecBench:
             }
             rows.append(Row(name, values | _differences(decode, whole, frames)))
         curves = [self._curve(name, decode, frames) for name, (decode, frames) in work.items() if "float32" in name]
-        setting = {"seconds": self.seconds, **machine(self.device)}
+        setting = {"seconds": self.seconds, "batch": self.batch, **machine(self.device)}
         found = limits.values() | {"peak_memory_gb": peak.bytes / 1e9}
         return BenchReport("codec", self.model, setting, found, rows, curves)
 
@@ -115,14 +117,14 @@ def _differences(decode: Decode, whole: Decode, frames: Tensor) -> dict[str, flo
 
 
 @torch.inference_mode()
-def _latents(codec: Codec, seconds: float) -> Tensor:
+def _latents(codec: Codec, seconds: float, batch: int) -> Tensor:
     config, generator = codec.config, torch.Generator().manual_seed(0)
-    shape = (1, config.num_codebooks, max(1, round(seconds * config.frame_rate)))
+    shape = (batch, config.num_codebooks, max(1, round(seconds * config.frame_rate)))
     return codec.embed(torch.randint(config.codebook_size, shape, generator=generator))
 
 
-def _codes(tokenizer: Tokenizer, seconds: float) -> Tensor:
+def _codes(tokenizer: Tokenizer, seconds: float, batch: int) -> Tensor:
     config, generator = tokenizer.config, torch.Generator().manual_seed(0)
     books = () if config.num_codebooks == 1 else (config.num_codebooks,)
-    shape = (1, *books, max(1, round(seconds * config.frame_rate)))
+    shape = (batch, *books, max(1, round(seconds * config.frame_rate)))
     return torch.randint(config.codebook_size, shape, generator=generator)

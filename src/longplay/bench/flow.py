@@ -35,7 +35,8 @@ class FlowBench:
 
     Attributes:
         model: see `open_system`.
-        seconds: of music.
+        seconds: of music, of each piece.
+        batch: pieces at once; costs are per second of the music of all.
         repeats: of every contender.
         num_steps, solver: of the solver; None: the model's own.
         baseline_seconds: the longest piece that the baseline makes; 0 leaves it out.
@@ -49,6 +50,7 @@ class FlowBench:
     solver: Method | None = None
     baseline_seconds: float = 10.0
     device: torch.device = CPU
+    batch: int = 1
 
     def run(self) -> BenchReport:
         """Measure; the contenders take turns.
@@ -63,11 +65,11 @@ class FlowBench:
             timings = in_turns({name: self._windows(form, self.seconds) for name, form in forms.items()}, self.repeats)
         with torch.inference_mode():
             latents = {name: self._windows(form, self.seconds)() for name, form in forms.items()}
-        rows = []
+        rows, music = [], self.seconds * self.batch
         for name, timing in timings.items():
             counted = name.removesuffix(_INT8).rpartition(" ")[2]
-            flops = count_flops(self._windows(forms[f"windows, {counted}"], self.seconds)) / self.seconds
-            cost = timing.median / self.seconds
+            flops = count_flops(self._windows(forms[f"windows, {counted}"], self.seconds)) / music
+            cost = timing.median / music
             rate = limits.gemm[counted]
             lost = latent_error(flow, latents[name], latents["windows, float32"])
             rows.append(Row(name, self._row(cost, timing.spread, flops, rate) | {"relative_error": lost}))
@@ -85,6 +87,7 @@ class FlowBench:
         solver, num_steps = flow.config.defaults(self.solver, self.num_steps)
         setting = {
             "seconds": self.seconds,
+            "batch": self.batch,
             "solver": solver,
             "evaluations": evaluations(solver, num_steps),
             **machine(self.device),
@@ -107,8 +110,8 @@ class FlowBench:
         return lengths, [timed(work(length)) for length in lengths]
 
     def _windows(self, flow: Flow, seconds: float) -> Callable[[], Tensor]:
-        run = flow_window(flow, (0,), FlowSettings(self.num_steps, solver=self.solver))
-        return partial(run_windows, run, some_codes(flow, seconds), flow_plan(flow.config))
+        run = flow_window(flow, range(self.batch), FlowSettings(self.num_steps, solver=self.solver))
+        return partial(run_windows, run, some_codes(flow, seconds, self.batch), flow_plan(flow.config))
 
     def _whole(self, flow: Flow, seconds: float) -> Callable[[], Tensor]:
         codes = some_codes(flow, seconds)
@@ -143,10 +146,10 @@ def open_flow(model: str, device: torch.device) -> Flow:
     return system.flow
 
 
-def some_codes(flow: Flow, seconds: float) -> Tensor:
-    """Codes [1, T] drawn evenly: for time, not for quality."""
+def some_codes(flow: Flow, seconds: float, batch: int = 1) -> Tensor:
+    """Codes [batch, T] drawn evenly: for time, not for quality."""
     generator = torch.Generator().manual_seed(0)
-    shape = (1, max(2, round(seconds * flow.config.code_rate)))
+    shape = (batch, max(2, round(seconds * flow.config.code_rate)))
     codes = torch.randint(flow.config.codebook_size, shape, generator=generator)
     return codes.to(flow.input_embedding.weight.device)
 

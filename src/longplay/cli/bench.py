@@ -24,6 +24,7 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto: 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="random:base, random:1.5b, nano, a model directory or a name on a hub.")
 ]
+Batch = Annotated[int, typer.Option(min=1, help="Pieces at once.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Of each contender, of which the median counts.")]
 
 
@@ -31,7 +32,7 @@ Repeats = Annotated[int, typer.Option(min=1, help="Of each contender, of which t
 def lm(
     model: Model = "nano",
     seconds: Annotated[float, typer.Option(min=2, help="Of music to make.")] = 30.0,
-    batch: Annotated[int, typer.Option(min=1, help="Pieces at once, each a pair of rows.")] = 1,
+    batch: Batch = 1,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -59,6 +60,7 @@ def lm(
 def flow(
     model: Model = "nano",
     seconds: Annotated[float, typer.Option(min=2, help="Of music to make.")] = 10.0,
+    batch: Batch = 1,
     repeats: Repeats = 3,
     num_steps: options.NumStepsOption = None,
     solver: options.SolverOption = None,
@@ -76,9 +78,9 @@ def flow(
     """Seconds per second of music of the flow, in windows and whole; or one of three studies of its settings."""
     place = prepare(threads, json, device)
     if study is not None:
-        if num_steps is not None or solver is not None or place.type != "cpu":
+        if num_steps is not None or solver is not None or batch > 1 or place.type != "cpu":
             raise typer.BadParameter(
-                f"--study {study} has settings of its own, on the CPU; leave out --num-steps, --solver and --device"
+                f"--study {study} has settings of its own, on the CPU; leave out --num-steps, --solver, --batch and --device"
             )
         from longplay.bench.flow_studies import FlowStudy
 
@@ -86,13 +88,14 @@ def flow(
         return
     from longplay.bench.flow import FlowBench
 
-    show(FlowBench(model, seconds, repeats, num_steps, solver, baseline_seconds, place).run(), json)
+    show(FlowBench(model, seconds, repeats, num_steps, solver, baseline_seconds, place, batch).run(), json)
 
 
 @app.command()
 def codec(
     model: Model = "nano",
     seconds: Annotated[float, typer.Option(min=2, help="Of music to decode.")] = 10.0,
+    batch: Batch = 1,
     repeats: Repeats = 3,
     device: Device = "cpu",
     threads: Threads = None,
@@ -102,7 +105,7 @@ def codec(
     place = prepare(threads, json, device)
     from longplay.bench.codec import CodecBench
 
-    show(CodecBench(model, seconds, repeats, place).run(), json)
+    show(CodecBench(model, seconds, repeats, place, batch).run(), json)
 
 
 @app.command()
