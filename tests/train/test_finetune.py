@@ -54,6 +54,7 @@ def request_(model: Path, songs: Path, monkeypatch: pytest.MonkeyPatch) -> Finet
     """A finetune of seconds."""
     monkeypatch.setattr(music, "LEAST_SECONDS", 15.0)
     monkeypatch.setattr(finetuning, "MEASURED_WINDOWS", 4)
+    monkeypatch.setattr(finetuning.learning, "HELD_OUT_WINDOWS", 2)
     return FinetuneConfig(
         music=str(songs), model=str(model), tags=False, steps=4, rank=2, batch_size=2, sample_seconds=1.0, valid=0.3
     )

@@ -87,7 +87,12 @@ def draw_curves(records: list[Record], path: Path) -> None:
         panels.setdefault(_OF_ONE_BOOK.sub("", key.removeprefix(HELD_OUT)), []).append(key)
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.6 * rows), layout="constrained")
+    width, height = 4.2 * columns, 2.6 * rows
+    figure = Figure(figsize=(width, height))
+    # Margins in inches: to find them by measuring every label takes matplotlib longer than all of the drawing.
+    figure.subplots_adjust(
+        0.6 / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.3 / height, wspace=0.6 / 3.5, hspace=0.8 / 1.8
+    )
     for index, (name, of_panel) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, index)
         for key in sorted(of_panel, key=lambda key: key.startswith(HELD_OUT)):
@@ -97,7 +102,7 @@ def draw_curves(records: list[Record], path: Path) -> None:
             label += f", codebook {book[1]}" if book else ""
             axes.plot(steps, values, label=label, marker="o" if len(steps) == 1 else None)
         axes.set(title=name, xlabel="step")
-        axes.legend()
+        axes.legend(loc="upper right")
     save_figure(figure, path, dpi=70)
 
 

@@ -16,6 +16,7 @@ from longplay.train.lora import LoRAConfig
 PASSES, LEAST_STEPS, MOST_STEPS = 8, 200, 2000
 LORA_RATE, FULL_RATE = 1e-3, 1e-4
 EVALUATIONS = 5
+HELD_OUT_WINDOWS = 16
 OPENING_FRAMES = 96
 
 
@@ -59,6 +60,7 @@ def stage_config(
             "opening_frames": OPENING_FRAMES if frames >= 2 * OPENING_FRAMES else None,
             "batch_size": config.batch_size,
             "sample_seconds": 0.0,
+            "held_out_windows": HELD_OUT_WINDOWS,
             "loop": {
                 "steps": steps,
                 "seed": config.seed,
