@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from longplay.checkpoint.published_config import qwen_keys
 from longplay.checkpoint.qwen import AUDIO_SIDE, INDEX_FILE, WEIGHTS_FILE, is_qwen, read_weights
 from longplay.checkpoint.store import load_tensors, save_tensors
 from longplay.errors import CheckpointError
@@ -22,19 +23,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers = pytest.importorskip("transformers")
     directory = tmp_path_factory.mktemp("qwen")
     torch.manual_seed(0)
-    model = transformers.Qwen2ForCausalLM(
-        transformers.Qwen2Config(
-            vocab_size=CONFIG.text_vocab_size,
-            hidden_size=CONFIG.dim,
-            num_hidden_layers=CONFIG.num_layers,
-            num_attention_heads=CONFIG.num_heads,
-            num_key_value_heads=CONFIG.num_kv_heads,
-            intermediate_size=CONFIG.intermediate_dim,
-            rope_theta=CONFIG.rope_theta,
-            rms_norm_eps=CONFIG.norm_eps,
-            tie_word_embeddings=False,
-        )
-    )
+    model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**qwen_keys(CONFIG), tie_word_embeddings=False))
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or "norm" in name:  # which start as zeros and ones
             torch.nn.init.normal_(parameter, 0.5, 0.1)

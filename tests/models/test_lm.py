@@ -7,6 +7,7 @@ from torch import Tensor
 
 from golden_fixtures import Golden
 from longplay.checkpoint.names import is_unused, to_native
+from longplay.checkpoint.published_config import qwen_keys
 from longplay.config import Config
 from longplay.errors import ConfigError
 from longplay.models.lm import IGNORED, LM, LMBatch
@@ -109,18 +110,7 @@ def test_equals_transformers_qwen2() -> None:
         from transformers import Qwen2Config, Qwen2Model
     lm = tiny_lm(num_heads=4, num_kv_heads=1, rope_theta=500.0)
     config = lm.config
-    reference = Qwen2Model(
-        Qwen2Config(
-            vocab_size=7,
-            hidden_size=config.dim,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
-            num_key_value_heads=config.num_kv_heads,
-            intermediate_size=config.intermediate_dim,
-            rms_norm_eps=config.norm_eps,
-            rope_theta=config.rope_theta,
-        )
-    ).eval()
+    reference = Qwen2Model(Qwen2Config(**qwen_keys(config) | {"vocab_size": 7})).eval()
     missing, unexpected = reference.load_state_dict(lm.state_dict(), strict=False)
     assert missing == ["embed_tokens.weight"]
     assert all("embedding" in name or "audio_head" in name for name in unexpected)

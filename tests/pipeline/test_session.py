@@ -69,11 +69,14 @@ def test_windows_of_one_shape_share_a_batch_where_that_is_faster(
     monkeypatch.setattr(
         module, "_run_flow", lambda requests, *given: (sizes.append(len(requests)), run_flow(requests, *given))[1]
     )
+    monkeypatch.setattr(module, "_sharing", lambda device: (2, 3))
+    all_asked, round_ = threading.Event(), module.Runner.round
+    monkeypatch.setattr(module.Runner, "round", lambda self: (all_asked.wait(), round_(self))[1])
     with pipeline.session(slots=3, seconds=8.0) as session:
-        session._at_once, session._patience = 2, 3
         streams = [
             pipeline.stream("x", options.model_copy(update={"seed": seed}), session=session) for seed in range(3)
         ]
+        all_asked.set()
         made = [whole(stream) for stream in streams]
     assert max(sizes) == 2
     for seed, wav in enumerate(made):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from longplay.checkpoint.published_config import qwen_keys
 from longplay.errors import UserError
 from longplay.models.lm_config import LMConfig
 from longplay.prompt import GenerationOptions
@@ -34,15 +35,7 @@ def transformers_loop(
         raise UserError(
             "the baseline needs transformers; install it with: pip install transformers, or use --baseline-seconds 0"
         ) from None
-    sizes = Qwen2Config(
-        vocab_size=1,
-        hidden_size=config.dim,
-        intermediate_size=config.intermediate_dim,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        rms_norm_eps=config.norm_eps,
-    )
+    sizes = Qwen2Config(**qwen_keys(config) | {"vocab_size": 1})
     with torch.device("meta"):
         parts = nn.ModuleList([Qwen2Model(sizes), nn.Linear(config.dim, config.codebook_size + 1)])
         embedding = nn.Embedding(config.codebook_size + 1, config.dim)

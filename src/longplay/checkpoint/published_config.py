@@ -19,6 +19,17 @@ from longplay.models.flow_config import FlowConfig
 from longplay.models.lm_config import LMConfig
 from longplay.models.tokenizer import TokenizerConfig
 
+QWEN_KEYS = {
+    "text_vocab_size": "vocab_size",
+    "dim": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "intermediate_dim": "intermediate_size",
+    "rope_theta": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+}
+"""Sizes of an lm, by the keys of `LMConfig`, and those of Qwen's `config.json`."""
 SYSTEM_FILE = "inspiremusic.yaml"
 QWEN_FILE = "config.json"
 CODEC_FILE = "music_tokenizer/config.json"
@@ -181,16 +192,12 @@ def qwen_sizes(path: Path) -> dict[str, Any]:
     qwen.expect("rope_scaling", None)
     turning = qwen.section("rope_parameters") if "rope_parameters" in qwen.data else qwen  # as newer files have it
     turning.expect("rope_type", "default")
-    return {
-        "text_vocab_size": qwen["vocab_size"],
-        "dim": qwen["hidden_size"],
-        "num_layers": qwen["num_hidden_layers"],
-        "num_heads": qwen["num_attention_heads"],
-        "num_kv_heads": qwen["num_key_value_heads"],
-        "intermediate_dim": qwen["intermediate_size"],
-        "rope_theta": turning["rope_theta"],
-        "norm_eps": qwen["rms_norm_eps"],
-    }
+    return {ours: (turning if theirs == "rope_theta" else qwen)[theirs] for ours, theirs in QWEN_KEYS.items()}
+
+
+def qwen_keys(config: LMConfig) -> dict[str, Any]:
+    """What an lm's config says by the keys of Qwen's `config.json`."""
+    return {theirs: getattr(config, ours) for ours, theirs in QWEN_KEYS.items()}
 
 
 def published_name(directory: Path) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from longplay.cli import options
 from longplay.cli.packages import need
 from longplay.cli.progress import stage_bars
 
@@ -47,9 +48,7 @@ def build(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, default one for each core; or actors of a cluster.")
     ] = None,
-    cluster: Annotated[
-        Literal["ray"] | None, typer.Option(help="Work on a Ray cluster (extra `cluster`) instead of processes here.")
-    ] = None,
+    cluster: options.ClusterOption = None,
 ) -> None:
     """Prepare your own recordings: decode, check, measure, describe, split; with a report of what came in.
 

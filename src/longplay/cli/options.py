@@ -81,6 +81,9 @@ FlowTemperatureOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option(help="Of all random numbers. [default: drawn, and recorded]")]
 FixedSeedOption = Annotated[int | None, typer.Option(help="Of the flow's noise. [default: 0]")]
 CountOption = Annotated[int, typer.Option(min=1, max=1000, help="How many pieces; seeds count up.")]
+ClusterOption = Annotated[
+    Literal["ray"] | None, typer.Option(help="Work on a Ray cluster (extra `cluster`) instead of processes here.")
+]
 AtOnceOption = Annotated[
     int | None,
     typer.Option(

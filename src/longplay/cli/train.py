@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from longplay.checkpoint.names import ModelName
+from longplay.cli import options
 from longplay.cli.progress import log_and_limit
 from longplay.cli.train_report import plan, status, throughput
 
@@ -86,9 +87,7 @@ def tokens(
         int | None, typer.Option(min=1, help="CPU threads of each worker; default: a fair share.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where the models compute, e.g. cpu or cuda.")] = "cpu",
-    cluster: Annotated[
-        Literal["ray"] | None, typer.Option(help="Work on a Ray cluster (extra `cluster`) instead of processes here.")
-    ] = None,
+    cluster: options.ClusterOption = None,
 ) -> None:
     """Encode a corpus into token shards for the stages lm and flow; resumable, each track once."""
     import os

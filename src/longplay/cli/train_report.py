@@ -1,9 +1,11 @@
 """`longplay train status`, `plan` and `throughput`: how a run does, what one would cost, how fast tokens are made."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from longplay.cli import options
 
 if TYPE_CHECKING:
     from longplay.train.status import Status
@@ -74,7 +76,7 @@ def throughput(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker, whatever their number.")] = 1,
     device: Annotated[str, typer.Option(help="Where the models compute, e.g. cpu or cuda.")] = "cpu",
-    cluster: Annotated[Literal["ray"] | None, typer.Option(help="On a Ray cluster instead of processes here.")] = None,
+    cluster: options.ClusterOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for throughput.json and throughput.md.")] = None,
 ) -> None:
     """Hours of audio an hour that `train tokens` encodes, and how it grows with the workers."""

@@ -361,8 +361,6 @@ class Batch:
         kept = self._history[slot, start - seat.first : seat.length - seat.first].clone()
         seat.first = start
         seat.reading = self._reading(slot, kept)
-        while not seat.reading.done:
-            seat.reading.read(PREFILL_POSITIONS)
         self._finish_reading(slot)
         self._set_longest()
 

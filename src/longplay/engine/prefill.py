@@ -52,14 +52,13 @@ class Prefill:
         self.held = min(start + positions, self._length)
 
     @torch.inference_mode()
-    def logits(self) -> Tensor:
-        """Logits [B, V] after the last position of each row, once `done`."""
+    def logits(self, positions: int = PREFILL_POSITIONS) -> Tensor:
+        """Logits [B, V] after the last position of each row; reads what is left, so many positions at a time."""
+        while not self.done:
+            self.read(positions)
         return self._decoder.head(self._last)
 
 
 def prefill(decoder: Decoder, rows: Sequence[Tensor], cache: KVCache, positions: int = PREFILL_POSITIONS) -> Tensor:
     """Read whole rows at once: see `Prefill`; gives its logits."""
-    reading = Prefill(decoder, rows, cache)
-    while not reading.done:
-        reading.read(positions)
-    return reading.logits()
+    return Prefill(decoder, rows, cache).logits(positions)

@@ -31,7 +31,7 @@ from longplay.models.lm import LM
 from longplay.pipeline.continuation import Heard
 from longplay.pipeline.overlap import Cores, Share, Unwanted, overlapped, patiently
 from longplay.pipeline.steps import AHEAD_CODES, AHEAD_WINDOWS, Steps, as_wav
-from longplay.pipeline.stream import Stage
+from longplay.pipeline.stream import Meter, Stage
 from longplay.prompt import Prompt
 
 PREFIX_POSITIONS = 512
@@ -64,7 +64,7 @@ class _Request:
     owner: str
     sound: "queue.SimpleQueue[Wav | _End]" = field(default_factory=queue.SimpleQueue)
     cancelled: bool = False
-    made: dict[Stage, int] = field(default_factory=dict)
+    meters: dict[Stage, Meter] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -97,11 +97,8 @@ class Session:
         context = lm.config.context_frames
         positions = PREFIX_POSITIONS + (frames if context is None else min(frames, context))
         self._runner = Runner(lm, slots, positions, guided, None if cache is None else getattr(torch, cache))
-        self._rate = lm.config.code_rate
         self._device = system.device
         self._threads = torch.get_num_threads()
-        on_cpu = system.device.type == "cpu"
-        self._at_once, self._patience = (1, 0) if on_cpu else (WINDOWS_AT_ONCE, PATIENCE)
         self._orders: queue.SimpleQueue[Callable[[], list[Part[_Request]]] | None] = queue.SimpleQueue()
         self._requests: dict[str, _Request] = {}
         self._lock = threading.Lock()
@@ -215,7 +212,7 @@ class Session:
             parts: list[Part[_Request]] = []
             while self._runner.idle or not self._orders.empty():
                 if self._runner.idle:
-                    yield parts  # perhaps for long the last ones
+                    yield parts  # these go on now: nothing else may come for long
                     parts = []
                 order = patiently(self._orders.get)
                 if order is None:
@@ -225,11 +222,11 @@ class Session:
                 request = self._requests.get(made.key)
                 if request is not None:
                     parts.append(Part(request, made.codes[None].to(self._device), made.finished))
-                    _tell(parts[-1], "lm", self._rate)
+                    _tell(parts[-1], "lm", request.steps.lm.config.code_rate)
             yield parts
 
     def _latents(self, rounds: Iterator[list[Part[_Request]]]) -> Generator[list[Part[_Request]], None, None]:
-        windows = WindowBatch[_Request](_run_flow, self._at_once, self._patience)
+        windows = WindowBatch[_Request](_run_flow, *_sharing(self._device))
         for parts in rounds:
             as_they_are = []
             for part in parts:
@@ -252,7 +249,7 @@ class Session:
                 yield made
 
     def _decoded(self, latents: Iterator[list[Part[_Request]]]) -> Generator[list[Part[_Request]], None, None]:
-        windows = WindowBatch[_Request](_run_decoder, self._at_once, self._patience)
+        windows = WindowBatch[_Request](_run_decoder, *_sharing(self._device))
         for parts in latents:
             for part in parts:
                 request = part.piece
@@ -283,6 +280,11 @@ class Session:
             request.sound.put(_End(None))
 
 
+def _sharing(device: torch.device) -> tuple[int, int]:
+    """How many windows are run together, and for how many rounds one waits for others."""
+    return (1, 0) if device.type == "cpu" else (WINDOWS_AT_ONCE, PATIENCE)
+
+
 def _run_flow(requests: Sequence[_Request], windows: Sequence[Window]) -> Tensor:
     steps = requests[0].steps
     rows = [request.steps.flow_row(request.piece) for request in requests]
@@ -298,6 +300,7 @@ def _tell(part: Part[_Request], stage: Stage, rate: float) -> None:
     """Let `progress` hear how many seconds of a piece a stage has made so far."""
     request = part.piece
     if part.frames is not None:
-        request.made[stage] = request.made.get(stage, 0) + part.frames.shape[-1]
-        skip = 0.0 if stage == "lm" else request.skip
-        request.steps.progress(stage, max(0.0, request.made[stage] / rate - skip))
+        if stage not in request.meters:
+            skip = 0.0 if stage == "lm" else request.skip
+            request.meters[stage] = Meter(request.steps.progress, stage, rate, skip)
+        request.meters[stage].count(part.frames.shape[-1])

@@ -21,10 +21,10 @@ from longplay.control import Control
 from longplay.engine.batch import NO_CODE
 from longplay.engine.decode import generate
 from longplay.engine.encode import encode
-from longplay.engine.flow_windows import FlowRow, FlowSettings, flow_plan, run_flow
+from longplay.engine.flow_windows import FlowRow, FlowSettings, flow_plan, flow_window
 from longplay.engine.piece import REFERENCE_PROMPT_SECONDS, Piece
-from longplay.engine.vocode import DecodeStream, decode_plan, windows_of
-from longplay.engine.windows import WindowStream, run_stream, stateless
+from longplay.engine.vocode import DecodeStream, decode_plan, stream_decode
+from longplay.engine.windows import WindowStream, run_stream
 from longplay.errors import AudioError, CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.flow import Flow
@@ -33,7 +33,7 @@ from longplay.models.tokenizer import Tokenizer
 from longplay.pipeline.arrangement import arrange, carry_on
 from longplay.pipeline.continuation import Heard, find_control
 from longplay.pipeline.overlap import Cores, Share, overlapped
-from longplay.pipeline.stream import Progress, Stage, silent
+from longplay.pipeline.stream import Meter, Progress, Stage, silent
 from longplay.prompt import Prompt, SettledOptions
 from longplay.text import TextTokenizer
 
@@ -237,12 +237,9 @@ class Steps:
         return np.concatenate(list(chunks), axis=1)
 
     def _latents(self, codes: Iterable[Tensor], piece: Piece | None, skip: float) -> Iterator[Tensor]:
-        flow, row, settings = self.flow, self.flow_row(piece), self.flow_settings
-
-        def run(codes: Tensor, start: int) -> Tensor:
-            return run_flow(flow, [row], codes, [start], settings)
-
-        return self.metered(run_stream(run, codes, self.flow_stream()), "flow", flow.config.frame_rate, skip)
+        row = self.flow_row(piece)
+        run = flow_window(self.flow, (row.seed,), self.flow_settings, row.chords)
+        return self.metered(run_stream(run, codes, self.flow_stream()), "flow", self.flow.config.frame_rate, skip)
 
     def flow_row(self, piece: Piece | None) -> FlowRow:
         """What the flow is told of a piece besides its codes."""
@@ -271,17 +268,16 @@ class Steps:
         return DecodeStream(self.decoder, decode_plan(self.decoder, FIRST_SECONDS, LAG_SECONDS))
 
     def _audio(self, frames: Iterable[Tensor], skip: float) -> Generator[Wav, None, None]:
-        wav = run_stream(stateless(windows_of(self.decoder)), frames, self.decode_stream())
+        wav = stream_decode(self.decoder, frames, FIRST_SECONDS, LAG_SECONDS)
         stage: Stage = "tokenizer" if self.options.fast else "codec"
         made = self.metered(wav, stage, self.decoder.config.sample_rate, skip)
-        return (as_wav(chunk) for chunk in made if chunk.shape[-1])
+        return (as_wav(chunk) for chunk in made)
 
     def metered(self, tensors: Iterable[Tensor], stage: Stage, rate: float, skip: float = 0.0) -> Iterator[Tensor]:
         """The same tensors [..., T] at `rate`, telling `progress` how many seconds beyond `skip` have passed."""
-        count = 0
+        meter = Meter(self.progress, stage, rate, skip)
         for tensor in tensors:
-            count += tensor.shape[-1]
-            self.progress(stage, max(0.0, count / rate - skip))
+            meter.count(tensor.shape[-1])
             yield tensor
 
     def _need(self, model: M | None, part: str) -> M:

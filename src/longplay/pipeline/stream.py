@@ -22,6 +22,19 @@ def silent(stage: Stage, seconds: float) -> None:
     """The progress callback for those who do not want to know."""
 
 
+class Meter:
+    """Tells `progress` how many seconds of a piece a stage has made so far, beyond `skip`; counts frames at `rate`."""
+
+    def __init__(self, progress: Progress, stage: Stage, rate: float, skip: float = 0.0) -> None:
+        self._progress, self._stage, self._rate, self._skip = progress, stage, rate, skip
+        self._frames = 0
+
+    def count(self, frames: int) -> None:
+        """So many more have been made."""
+        self._frames += frames
+        self._progress(self._stage, max(0.0, self._frames / self._rate - self._skip))
+
+
 def one_at_a_time(progress: Progress) -> Progress:
     """The same callback for stages that work at the same time."""
     lock = threading.Lock()
