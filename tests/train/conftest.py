@@ -103,9 +103,11 @@ def flow_stage(tracks: list[TokenTrack]) -> Any:
         }
     )
 
-    def build(**changes: Any) -> FlowStage:
+    def build(overlap: int = 1, **changes: Any) -> FlowStage:
         torch.manual_seed(0)
-        return FlowStage(config.model_copy(update=changes), Codec(codec).eval(), tracks, tracks)
+        quantizer = codec.quantizer.model_copy(update={"overlap": overlap})
+        overlapping = codec.model_copy(update={"quantizer": quantizer})
+        return FlowStage(config.model_copy(update=changes), Codec(overlapping).eval(), tracks, tracks)
 
     return build
 

@@ -165,6 +165,15 @@ def test_flow_latents_are_standardised_and_aligned_with_the_codes(flow_stage: An
     torch.testing.assert_close(row[:, :3], stage.codec.embed(acoustic.unsqueeze(0))[0])
 
 
+def test_flow_latents_of_overlapping_codes_are_those_of_the_whole_piece(flow_stage: Any) -> None:
+    stage = flow_stage(overlap=5)
+    windows = stage.windows.batch(0, 0, 16)
+    for window, row in zip(windows, stage._tensors(windows)[1], strict=True):
+        whole = stage.codec.embed(torch.from_numpy(window.track.acoustic[None].astype(np.int64)))[0]
+        part = whole[:, 2 * window.start :][:, : row.shape[1]]
+        torch.testing.assert_close(row[:, : part.shape[1]], part)
+
+
 def test_one_scale_for_all_channels_keeps_small_ones_small(flow_stage: Any) -> None:
     each, common = flow_stage().model, flow_stage(latent_scale="common").model
     assert len(set(common.latent_std.tolist())) == 1

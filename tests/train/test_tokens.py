@@ -132,12 +132,18 @@ def test_shards_say_what_is_heard_in_a_passage(manifest: Path, tmp_path: Path, m
         assert track.captions_at(len(track.semantic) - 1) == ("a", "b", "1", "part 1")
 
 
+@pytest.mark.parametrize("overlap", [1, 5])
 def test_windows_give_the_same_codes_as_the_whole(
-    manifest: Path, tmp_path: Path, models: Any, monkeypatch: Any
+    manifest: Path, tmp_path: Path, models: Any, monkeypatch: Any, overlap: int
 ) -> None:
-    tokens.prepare_tokens(manifest, tmp_path / "whole", encode_here(Encoder(*models)))
+    tokenizer, codec = models
+    quantizer = codec.config.quantizer.model_copy(update={"overlap": overlap, "sweeps": 2})
+    overlapping = Codec(codec.config.model_copy(update={"quantizer": quantizer})).eval()
+    overlapping.load_state_dict(codec.state_dict())
+    encoder = Encoder(tokenizer, overlapping)
+    tokens.prepare_tokens(manifest, tmp_path / "whole", encode_here(encoder))
     monkeypatch.setattr(engine_encode, "WINDOW_SECONDS", 0.25)
-    tokens.prepare_tokens(manifest, tmp_path / "windows", encode_here(Encoder(*models)))
+    tokens.prepare_tokens(manifest, tmp_path / "windows", encode_here(encoder))
     for a, b in zip(*(read_token_tracks(tmp_path / name, "train") for name in ("whole", "windows")), strict=True):
         assert np.array_equal(a.semantic, b.semantic)
         assert np.array_equal(a.acoustic, b.acoustic)

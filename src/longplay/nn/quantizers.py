@@ -11,10 +11,11 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from longplay.config import Config
+from longplay.nn.overlap import Chosen, Overlap
 from longplay.nn.whole_batch import rows_of_all
 
 MOVING = ("cluster_size", "embed_avg", "inited")  # state of a codebook in training, which a release leaves out
@@ -146,14 +147,14 @@ class Codebook(nn.Module):
         """Quantize; in training mode with `ema` the codebook also moves towards `x`."""
         x = x.float()
         if self.training and self.config.ema:
-            self._ensure_inited(x)
+            self.start(x)
         codes = self.encode(x)
         values = self.decode(codes)
         loss = self.config.commitment_loss * F.mse_loss(x, values.detach())
         if not self.config.ema:
             loss = loss + self.config.codebook_loss * F.mse_loss(values, x.detach())
         if self.training and self.config.ema:
-            self._follow(x.detach(), codes)
+            self.follow(x.detach(), codes)
         return Quantized(x + (values - x).detach(), codes.unsqueeze(1), loss)
 
     @torch.no_grad()
@@ -163,7 +164,8 @@ class Codebook(nn.Module):
         self.inited.fill_(1)
 
     @torch.no_grad()
-    def _ensure_inited(self, x: Tensor) -> None:
+    def start(self, x: Float[Tensor, "B D T"]) -> None:
+        """With `ema`: before the first batch, take the vectors from it; after `go_on`, only the moving sums. Later: nothing."""
         if bool(self.cluster_size.any()):
             return
         rows = rows_of_all(x.detach().transpose(1, 2).reshape(-1, self.config.dim))
@@ -176,7 +178,8 @@ class Codebook(nn.Module):
         self.inited.fill_(1)
 
     @torch.no_grad()
-    def _follow(self, x: Tensor, codes: Tensor) -> None:
+    def follow(self, x: Float[Tensor, "B D T"], codes: Int[Tensor, "B T"]) -> None:
+        """With `ema`: move the vectors of `codes` towards `x`, and exchange those that are hardly ever chosen."""
         # each process draws its own new vectors; DDP sends the first one's buffers to all before the next step
         rows = rows_of_all(x.transpose(1, 2).reshape(-1, self.config.dim))
         flat = rows_of_all(codes.reshape(-1))
@@ -201,11 +204,26 @@ class Codebook(nn.Module):
 
 
 class GroupResidualConfig(Config):
-    """`num_layers` residual layers, each of `num_groups` codebooks over equal slices of the latent."""
+    """`num_layers` residual layers, each of `num_groups` codebooks over equal slices of the latent.
+
+    Attributes:
+        overlap: frames over which what a frame's codes say is spread, an odd number (`nn/overlap.py`). 1: each frame is what
+            its own codes say, as published.
+        sweeps: how often the search for overlapping codes goes over them.
+    """
 
     num_layers: int = Field(default=2, gt=0)
     num_groups: int = Field(default=2, gt=0)
     codebook: CodebookConfig
+    overlap: int = Field(default=1, gt=0)
+    sweeps: int = Field(default=4, gt=0)
+
+    @field_validator("overlap")
+    @classmethod
+    def _has_a_middle(cls, overlap: int) -> int:
+        if overlap % 2 == 0:
+            raise ValueError(f"{overlap} frames have no middle one; give an odd number")
+        return overlap
 
     @property
     def num_codebooks(self) -> int:
@@ -227,9 +245,12 @@ class GroupResidualQuantizer(nn.Module):
         self.layers = nn.ModuleList(
             nn.ModuleList(Codebook(config.codebook) for _ in range(config.num_groups)) for _ in range(config.num_layers)
         )
+        self.overlap = Overlap(config.overlap) if config.overlap > 1 else None
 
     def forward(self, x: Float[Tensor, "B D T"]) -> Quantized:
-        """Quantize [B, D, T]; the loss is the mean over layers."""
+        """Quantize [B, D, T]; the loss is the mean over layers, or of the whole where codes overlap."""
+        if self.overlap is not None:
+            return self._together(x.float(), self.overlap)
         residual = x.float()
         codes, losses, total = [], [], torch.zeros_like(residual)
         for layer in self._books():
@@ -243,23 +264,67 @@ class GroupResidualQuantizer(nn.Module):
 
     def encode(self, x: Float[Tensor, "B D T"]) -> Int[Tensor, "B K T"]:
         """Codes of latents."""
-        residual = x.float()
-        codes = []
+        if self.overlap is None:
+            return self._nearest(x.float()).codes
+        with torch.no_grad():
+            return self.overlap.search(x.float(), self._nearest, self.config.sweeps).codes
+
+    def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B D T"]:
+        """Latents of codes: the sum over layers of their vectors, spread where codes overlap."""
+        vectors = torch.stack([torch.cat(layer, dim=1) for layer in self._vectors(codes)]).sum(0)
+        return vectors if self.overlap is None else self.overlap.spread(vectors)
+
+    @property
+    def reach(self) -> int:
+        """Frames on each side of a frame, besides its own latent, that its codes depend on."""
+        return 0 if self.overlap is None else self.overlap.reach(self.config.sweeps)
+
+    def _nearest(self, x: Tensor) -> Chosen:
+        """Layer by layer, what is nearest to what is left of vectors [B, D, T]."""
+        residual, codes = x, list[Tensor]()
         for layer in self._books():
             layer_codes = [book.encode(part) for book, part in zip(layer, self._split(residual), strict=True)]
             decoded = [book.decode(c) for book, c in zip(layer, layer_codes, strict=True)]
             residual = residual - torch.cat(decoded, dim=1)
             codes += layer_codes
-        return torch.stack(codes, dim=1)
+        return Chosen(torch.stack(codes, dim=1), x - residual)
 
-    def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B D T"]:
-        """Sum over layers of the codes' vectors: the latents."""
+    def _together(self, x: Tensor, overlap: Overlap) -> Quantized:
+        """Quantize with overlapping codes; in training mode with `ema` the codebooks also move to lessen the error."""
+        book = self.config.codebook
+        if self.training and book.ema:
+            self._start(x.detach())
+        codes = self.encode(x.detach())
+        values = self.decode(codes)
+        loss = book.commitment_loss * F.mse_loss(x, values.detach())
+        if not book.ema:
+            loss = loss + book.codebook_loss * F.mse_loss(values, x.detach())
+        if self.training and book.ema:
+            step = overlap.correction(x.detach() - values)
+            groups = codes.unflatten(1, (self.config.num_layers, self.config.num_groups)).unbind(1)
+            for layer, vectors, chosen in zip(self._books(), self._vectors(codes), groups, strict=True):
+                for each, own, part, c in zip(layer, vectors, self._split(step), chosen.unbind(1), strict=True):
+                    each.follow(own + part, c)
+        return Quantized(x + (values - x).detach(), codes, loss)
+
+    @torch.no_grad()
+    def _start(self, x: Tensor) -> None:
+        """Before the first batch: vectors of the layers as without overlap."""
+        residual = x
+        for layer in self._books():
+            parts = self._split(residual)
+            for book, part in zip(layer, parts, strict=True):
+                book.start(part)
+            decoded = [book.decode(book.encode(part)) for book, part in zip(layer, parts, strict=True)]
+            residual = residual - torch.cat(decoded, dim=1)
+
+    def _vectors(self, codes: Tensor) -> list[list[Tensor]]:
+        """Of each layer the vectors [B, D / groups, T] of its codebooks."""
         layers = codes.unflatten(1, (self.config.num_layers, self.config.num_groups)).unbind(1)
-        decoded = [
-            torch.cat([book.decode(c) for book, c in zip(layer, group.unbind(1), strict=True)], dim=1)
+        return [
+            [book.decode(c) for book, c in zip(layer, group.unbind(1), strict=True)]
             for layer, group in zip(self._books(), layers, strict=True)
         ]
-        return torch.stack(decoded).sum(0)
 
     def _books(self) -> list[list[Codebook]]:
         return [list(cast("nn.ModuleList", layer)) for layer in self.layers]  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -274,8 +275,7 @@ class FlowStage:
         codes = torch.from_numpy(np.stack([window.semantic for window in windows]).astype(np.int64))
         if self.files:
             return codes, torch.cat([self._heard(window) for window in windows])
-        acoustic = np.stack([self._acoustic(window) for window in windows]).astype(np.int64)
-        return codes, self.codec.embed(torch.from_numpy(acoustic))
+        return codes, torch.cat([self._embedded(window) for window in windows])
 
     def _chords(self, windows: Sequence[TokenWindow]) -> Tensor | None:
         """Features [B, T, C] of the chords at each code; None for a flow that is told of none."""
@@ -297,9 +297,12 @@ class FlowStage:
         wav = excerpt(self.files[window.track.utt], start, (frames + 2 * around) * hop, rate)
         return self.codec.encoder(torch.from_numpy(wav)[None, None])[..., around : around + frames]
 
-    def _acoustic(self, window: TokenWindow) -> np.ndarray:
-        ratio = self.config.flow.ratio
+    def _embedded(self, window: TokenWindow) -> Tensor:
+        """Latents [1, D, T] of the codec's codes, with those around them that overlap."""
+        ratio, around = self.config.flow.ratio, self.codec.config.quantizer.overlap // 2
         start, length = window.start * ratio, len(window.semantic) * ratio
-        part = window.track.acoustic[:, start : start + length]
+        first = max(0, start - around)
+        codes = torch.from_numpy(window.track.acoustic[None, :, first : start + length + around].astype(np.int64))
+        latents = self.codec.embed(codes)[..., start - first :][..., :length]
         # the last hop of the tokenizer may be only half filled: the codec then has a frame less
-        return np.pad(part, ((0, 0), (0, length - part.shape[1])), mode="edge")
+        return F.pad(latents, (0, length - latents.shape[-1]), mode="replicate")

@@ -21,6 +21,8 @@ class LoopConfig(Config):
             Codebooks then move once for each part, and `steadiness` is of a part.
         shard: spread weights, gradients and optimizer state over the processes (FSDP); lm and flow only.
         checkpoint_activations: compute the blocks again in the backward pass instead of keeping their activations.
+        precision: of matrix products; `auto` is bfloat16 where the device has instructions for it, else float32. Elsewhere torch
+            converts, and a step of a GAN took nine times as long.
         compile: `torch.compile` the blocks; pays after minutes.
         device: `auto` is a GPU where there is one.
         workers: threads that prepare the batches to come; 0: each batch is made when it is needed.
@@ -38,7 +40,7 @@ class LoopConfig(Config):
     weight_decay: float = Field(default=0.01, ge=0)
     grad_clip: float = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     accumulate: int = Field(default=1, gt=0)
     shard: bool = False
     checkpoint_activations: bool = False

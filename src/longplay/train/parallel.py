@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from longplay.errors import ConfigError, TrainingError
+from longplay.nn.processor import has_bfloat16
 from longplay.train.loop_config import LoopConfig
 from longplay.train.stage import Batch, Losses, Stage
 
@@ -109,8 +110,10 @@ class Parallel:
         return root
 
     def autocast(self) -> torch.autocast:
-        """The context of the forward pass: bfloat16 where the config asks for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        """The context of the forward pass, in the precision that the config asks for."""
+        asked = self.config.precision
+        half = has_bfloat16(self.device) if asked == "auto" else asked == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     @contextlib.contextmanager
     def gradients(self, complete: bool) -> Iterator[None]:

@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import torch
-
 from longplay.data.token_windows import TokenTrack
 from longplay.models.lm_config import LMConfig
-from longplay.pipeline.device import resolve_device
-from longplay.pipeline.synthesis import synthesis_dtype
 from longplay.train.finetune.music import PUBLISHED_WINDOW_SECONDS, window_frames
 from longplay.train.finetune.request import FinetuneConfig
 from longplay.train.lm_stage import LMStageConfig
@@ -45,7 +41,6 @@ def stage_config(
     codes = sum(len(track.semantic) for track in tracks)
     steps = round(PASSES * codes / (frames * config.batch_size))
     steps = config.steps or min(max(steps, LEAST_STEPS), MOST_STEPS)
-    fast = synthesis_dtype(resolve_device(device)) is torch.bfloat16
     return LMStageConfig.parse(
         {
             "stage": "lm",
@@ -68,7 +63,6 @@ def stage_config(
                 "warmup_steps": max(1, steps // 20),
                 "decay_steps": steps,
                 "ema_decay": 0.99,
-                "precision": "bfloat16" if fast else "float32",
                 "device": device,
                 "trackers": [],
                 "log_every": max(1, min(20, steps // 10)),
