@@ -31,6 +31,12 @@ def golden(golden_directory: Path) -> type[Golden]:
 
 
 @pytest.fixture(autouse=True)
+def shards_of_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of shards (`longplay.data.mapped`) go with the test that made them."""
+    monkeypatch.setattr("longplay.data.mapped.cache_folder", lambda: tmp_path / "cache")
+
+
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Small models run fastest, and reproducibly, on one thread."""
     import torch

@@ -64,5 +64,5 @@ def write_text(path: Location, text: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Of the variable LONGPLAY_CACHE, else of the user: kernels and the weights of musicnn; all may be deleted."""
+    """Of the variable LONGPLAY_CACHE, else of the user: kernels, the weights of musicnn and copies of token shards; all may be deleted."""
     return Path(os.environ.get("LONGPLAY_CACHE") or "~/.cache/longplay").expanduser()

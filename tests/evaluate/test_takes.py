@@ -13,7 +13,7 @@ import torch
 from longplay.chords import parse_progression, timed
 from longplay.data.manifest import Track
 from longplay.data.musicnn import Listener, Musicnn
-from longplay.data.token_windows import read_token_tracks
+from longplay.data.token_tracks import read_token_tracks
 from longplay.data.workers import Outcome
 from longplay.engine.piece import Piece, RowBuilder
 from longplay.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from longplay.data.token_windows import TokenTrack
+from longplay.data.token_tracks import TokenTrack
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
 from longplay.prompt import Section

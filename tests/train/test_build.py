@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from longplay.checkpoint.store import save_tensors
-from longplay.data.token_windows import TokenTrack
+from longplay.data.token_tracks import TokenTrack
 from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.lm import LM
 from longplay.models.lm_config import LMConfig

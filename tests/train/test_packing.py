@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.data.token_tracks import TokenTrack
+from longplay.data.token_windows import TokenWindow, TokenWindows
 from longplay.errors import ConfigError, TrainingError
 from longplay.models.lm import LMBatch
 from longplay.prompt import Section

@@ -8,7 +8,8 @@ import torch
 
 from longplay.chords import Chord
 from longplay.control import Control
-from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.data.token_tracks import TokenTrack
+from longplay.data.token_windows import TokenWindow, TokenWindows
 from longplay.train.lm_examples import STRETCH_BEATS, Example, exchange_beats
 from tiny_lm import tiny_config
 

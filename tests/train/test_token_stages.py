@@ -12,7 +12,8 @@ import torch
 from longplay.chords import Chord
 from longplay.control import CHORD_WIDTH, Control
 from longplay.data.manifest import Track, read_manifest, write_manifest
-from longplay.data.token_windows import TokenTrack, TokenWindows
+from longplay.data.token_tracks import TokenTrack
+from longplay.data.token_windows import TokenWindows
 from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.keys import Key
 from longplay.models.flow import Flow

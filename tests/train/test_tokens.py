@@ -20,7 +20,8 @@ from longplay.chords import Chord, TimedChord
 from longplay.control import Control
 from longplay.data.labels import TrackLabel, apply_labels
 from longplay.data.manifest import Passage, Track, read_manifest, write_manifest
-from longplay.data.token_windows import TokenWindows, read_token_tracks
+from longplay.data.token_tracks import read_token_tracks
+from longplay.data.token_windows import TokenWindows
 from longplay.data.varispeed import with_varispeed
 from longplay.engine import encode as engine_encode
 from longplay.errors import TrainingError
@@ -164,7 +165,7 @@ def test_a_killed_run_goes_on_with_nothing_lost_or_doubled(
     with pytest.raises(KeyboardInterrupt):
         tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(dies_on_the_fourth))
     assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(encoder)).tracks == 3
-    tracks = read_token_tracks(tmp_path / "tokens", "train") + read_token_tracks(tmp_path / "tokens", "valid")
+    tracks = [t for split in ("train", "valid") for t in read_token_tracks(tmp_path / "tokens", split)]
     assert sorted(track.utt for track in tracks) == ["t0", "t1", "t2", "t3", "t4"]
 
 

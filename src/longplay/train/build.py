@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -14,7 +15,7 @@ from longplay.checkpoint.store import TEXT_FILE
 from longplay.checkpoint.system import lm_digest, load_config, load_system, load_text_tokenizer, weight_files
 from longplay.config import merge, override, read_yaml
 from longplay.data.manifest import Split, read_manifest
-from longplay.data.token_windows import TokenTrack, read_token_tracks
+from longplay.data.token_tracks import TokenTrack, figures_of, read_token_tracks
 from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.lm import LM
 from longplay.text import TextTokenizer
@@ -98,18 +99,22 @@ def build_stage(config: StageConfig, data: Path | str, run: Path) -> Stage:
             codec.config.frame_rate,
             "of the codec's latents a second there are",
         )
-        _check_codes("flow", config.flow.codebook_size, (*train, *held_out))
+        for tracks in (train, held_out):
+            _check_codes("flow", config.flow.codebook_size, tracks)
         return FlowStage(config, codec, train, held_out, begins=not (run / CHECKPOINT).exists())
     return build_lm_stage(config, train, held_out, run)
 
 
-def build_lm_stage(config: LMStageConfig, train: list[TokenTrack], held_out: list[TokenTrack], run: Path) -> LMStage:
+def build_lm_stage(
+    config: LMStageConfig, train: Sequence[TokenTrack], held_out: Sequence[TokenTrack], run: Path
+) -> LMStage:
     """The lm's stage over tracks that are at hand; else as `build_stage`."""
     tokenizer = load_tokenizer(config.tokenizer)
     _check_fit(
         "lm.code_rate", config.lm.code_rate, tokenizer.config.frame_rate, "of the tokenizer's codes a second there are"
     )
-    _check_codes("lm", config.lm.codebook_size, (*train, *held_out))
+    for tracks in (train, held_out):
+        _check_codes("lm", config.lm.codebook_size, tracks)
     init = None if config.init is None else locate(str(config.init))
     text = _text_tokenizer(config, init, run, train)
     kept = read_token_tracks(config.keep, "valid") if config.keep is not None else ()
@@ -141,12 +146,12 @@ def _check_codes(stage: str, size: int, tracks: Sequence[TokenTrack]) -> None:
     Raises:
         TrainingError: naming the piece.
     """
-    for track in tracks:
-        largest = int(track.semantic.max(initial=0))
-        if largest >= size:
-            raise TrainingError(
-                f"{track.utt}: has code {largest}, and {stage}.codebook_size is {size}; set it to the size of the tokenizer's codebook"
-            )
+    figures = figures_of(tracks)
+    for index in np.flatnonzero(figures.largest >= size)[:1]:
+        raise TrainingError(
+            f"{figures.utts[index]}: has code {figures.largest[index]}, and {stage}.codebook_size is {size}; "
+            "set it to the size of the tokenizer's codebook"
+        )
 
 
 def audio_files(manifest: Path, split: Split, stage: str) -> list[tuple[Path, float]]:
@@ -182,7 +187,7 @@ def _start_from(stage: LMStage, directory: Path) -> None:
     start_from(stage.model, "lm", directory, own=() if same_text else ("text_embedding.weight",))
 
 
-def _text_tokenizer(config: LMStageConfig, init: Path | None, run: Path, tracks: list[TokenTrack]) -> TextTokenizer:
+def _text_tokenizer(config: LMStageConfig, init: Path | None, run: Path, tracks: Sequence[TokenTrack]) -> TextTokenizer:
     """The run's text tokenizer, learnt once from the training captions, or that of the model it starts from."""
     if config.text == "init" and init is not None:
         text = load_text_tokenizer(init)

@@ -19,7 +19,8 @@ from longplay.checkpoint.system import load_system
 from longplay.config import Config
 from longplay.data.crops import excerpt
 from longplay.data.manifest import read_manifest
-from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.data.token_tracks import TokenTrack, figures_of, some_of
+from longplay.data.token_windows import TokenWindow, TokenWindows
 from longplay.engine.encode import context_frames
 from longplay.errors import TrainingError
 from longplay.models.codec import Codec
@@ -120,8 +121,8 @@ class FlowStage:
         self,
         config: FlowStageConfig,
         codec: Codec,
-        train_tracks: list[TokenTrack],
-        held_out_tracks: list[TokenTrack],
+        train_tracks: Sequence[TokenTrack],
+        held_out_tracks: Sequence[TokenTrack],
         begins: bool = True,
     ) -> None:
         self.name = "flow"
@@ -135,14 +136,15 @@ class FlowStage:
         if config.music is not None:
             self.files = {t.id: config.music.parent / t.path for t in read_manifest(config.music) if t.codec_ok}
             train_tracks, held_out_tracks = (
-                [track for track in some if track.utt in self.files] for some in (train_tracks, held_out_tracks)
+                some_of(each, np.array([utt in self.files for utt in figures_of(each).utts], bool))
+                for each in (train_tracks, held_out_tracks)
             )
-            if not (train_tracks and held_out_tracks):
+            if not (len(train_tracks) and len(held_out_tracks)):
                 raise TrainingError(
                     f"{config.music}: music: names no recording good enough for the codec for {(len(train_tracks) and 'the valid') or 'the train'} "
                     "pieces of the shards; give the manifest that they were made from"
                 )
-        elif missing := [track.utt for track in [*train_tracks, *held_out_tracks] if not len(track.acoustic)]:
+        elif missing := [*_without_acoustic(train_tracks), *_without_acoustic(held_out_tracks)]:
             raise TrainingError(
                 f"{len(missing)} pieces have no acoustic codes ({missing[0]}); encode them with a codec, or set music to their manifest"
             )
@@ -162,7 +164,7 @@ class FlowStage:
         elif begins:
             self._measure(train_tracks)
 
-    def _measure(self, tracks: list[TokenTrack]) -> None:
+    def _measure(self, tracks: Sequence[TokenTrack]) -> None:
         """What the music says before the first step: the scale of the latents, a first guess, and what guesses leave."""
         config = self.config
         if config.flow.normalize_latents:
@@ -306,3 +308,9 @@ class FlowStage:
         latents = self.codec.embed(codes)[..., start - first :][..., :length]
         # the last hop of the tokenizer may be only half filled: the codec then has a frame less
         return F.pad(latents, (0, length - latents.shape[-1]), mode="replicate")
+
+
+def _without_acoustic(tracks: Sequence[TokenTrack]) -> list[str]:
+    """Ids of the pieces that have no codes of a codec."""
+    figures = figures_of(tracks)
+    return [figures.utts[index] for index in np.flatnonzero(figures.acoustic == 0)]

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from longplay.control import MIDDLE_BPM, Control
-from longplay.data.token_windows import TokenTrack, TokenWindow
+from longplay.data.token_tracks import TokenTrack
+from longplay.data.token_windows import TokenWindow
 from longplay.models.lm import LMBatch
 from longplay.models.lm_config import LMConfig
 from longplay.models.segments import Segment, window_segments

@@ -14,7 +14,8 @@ from torch import nn
 from longplay.checkpoint.adapter import AdapterConfig, save_adapter
 from longplay.config import Config
 from longplay.data.captions import some_tags
-from longplay.data.token_windows import TokenTrack, TokenWindow, TokenWindows
+from longplay.data.token_tracks import TokenTrack
+from longplay.data.token_windows import TokenWindow, TokenWindows
 from longplay.engine.decode import generate
 from longplay.engine.piece import Piece
 from longplay.files import write_text
@@ -130,8 +131,8 @@ class LMStage:
         config: LMStageConfig,
         tokenizer: Tokenizer,
         text: TextTokenizer,
-        train_tracks: list[TokenTrack],
-        held_out_tracks: list[TokenTrack],
+        train_tracks: Sequence[TokenTrack],
+        held_out_tracks: Sequence[TokenTrack],
         kept_tracks: Sequence[TokenTrack] = (),
         rehearsed_tracks: Sequence[TokenTrack] = (),
         adapter: AdapterConfig | None = None,
@@ -154,7 +155,7 @@ class LMStage:
                 train_tracks, config.opening_frames, packed, rehearsed_tracks, config.keep_share
             )
             self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames, shorter=packed)
-        self.kept = TokenWindows(list(kept_tracks), config.lm.context_frames, shorter=packed) if kept_tracks else None
+        self.kept = TokenWindows(kept_tracks, config.lm.context_frames, shorter=packed) if len(kept_tracks) else None
         self.preference: Preference | None = None
         if config.preference is not None and reference is not None:
             self.preference = Preference(config.preference, reference, text, config.held_out_windows)

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from longplay.config import Config
 from longplay.data.manifest import Split
-from longplay.data.token_windows import TAKES, TokenTrack, TokenWindow, read_tables, tracks_of
+from longplay.data.token_tracks import TAKES, TokenTrack, read_shards
+from longplay.data.token_windows import TokenWindow
 from longplay.errors import ConfigError, TrainingError
 from longplay.models.lm import LM, LMBatch
 from longplay.models.lm_config import LMConfig
@@ -117,11 +118,11 @@ def read_pairs(config: PreferenceConfig, split: Split) -> Pairs:
         TrainingError: there is no shard, one is none of takes, or nothing is to be preferred.
     """
     groups = defaultdict[int, list[Rated]](list)
-    for name, table in read_tables(config.takes, split, TAKES).items():
-        if unknown := sorted({"group", *config.worth} - set(table.column_names)):
-            raise ConfigError(f"{config.takes}/{name}: takes have no {', '.join(unknown)}; see preference.worth")
-        measured = table.select(["group", *config.worth]).to_pylist()
-        for track, row in zip(tracks_of(table), measured, strict=True):
+    for shard in read_shards(config.takes, split, TAKES):
+        if unknown := sorted({"group", *config.worth} - set(shard.table.column_names)):
+            raise ConfigError(f"{config.takes}/{shard.name}: takes have no {', '.join(unknown)}; see preference.worth")
+        measured = shard.table.select(["group", *config.worth]).take(shard.rows).to_pylist()
+        for track, row in zip(shard.tracks, measured, strict=True):
             groups[row["group"]].append(Rated(track, _worth(row, config.worth)))
     return Pairs(list(groups.values()), config.least)
 

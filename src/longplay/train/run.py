@@ -17,7 +17,7 @@ import yaml
 
 import longplay
 from longplay.data.storage import open_folder
-from longplay.data.token_windows import SHARDS
+from longplay.data.token_tracks import SHARDS
 from longplay.files import write_text
 from longplay.train.build import StageConfig, build_stage
 from longplay.train.loop import train

@@ -27,7 +27,7 @@ from longplay.data.build import build
 from longplay.data.manifest import MANIFEST, Track
 from longplay.data.report import write_report as write_data_report
 from longplay.data.store import Progress
-from longplay.data.token_windows import read_token_tracks
+from longplay.data.token_tracks import read_token_tracks
 from longplay.data.workers import Outcome
 from longplay.errors import CheckpointError, UserError
 from longplay.files import write_text

@@ -1,8 +1,9 @@
 """How the lm learns in a finetune: how long, in which windows, at which rate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from longplay.data.token_windows import TokenTrack
+from longplay.data.token_tracks import TokenTrack, figures_of
 from longplay.models.lm_config import LMConfig
 from longplay.train.finetune.music import PUBLISHED_WINDOW_SECONDS, window_frames
 from longplay.train.finetune.request import FinetuneConfig
@@ -22,8 +23,8 @@ def stage_config(
     lm: LMConfig,
     keep: Path | None,
     device: str,
-    tracks: list[TokenTrack],
-    held: list[TokenTrack],
+    tracks: Sequence[TokenTrack],
+    held: Sequence[TokenTrack],
 ) -> LMStageConfig:
     """The config of stage lm for a finetune.
 
@@ -34,11 +35,9 @@ def stage_config(
         device: where to compute.
         tracks, held: to learn from, and to measure with.
     """
-    frames = window_frames(
-        tracks + held,
-        lm.context_frames or round(PUBLISHED_WINDOW_SECONDS * lm.code_rate),
-    )
-    codes = sum(len(track.semantic) for track in tracks)
+    learning, measuring = (figures_of(each).lengths.tolist() for each in (tracks, held))
+    frames = window_frames(learning + measuring, lm.context_frames or round(PUBLISHED_WINDOW_SECONDS * lm.code_rate))
+    codes = sum(learning)
     steps = round(PASSES * codes / (frames * config.batch_size))
     steps = config.steps or min(max(steps, LEAST_STEPS), MOST_STEPS)
     return LMStageConfig.parse(

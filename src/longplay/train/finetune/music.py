@@ -12,7 +12,7 @@ from longplay.audio.decode import seconds_of
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Split, Track
 from longplay.data.recordings import splits
-from longplay.data.token_windows import TokenTrack, read_token_tracks
+from longplay.data.token_tracks import TokenTrack, read_token_tracks
 from longplay.errors import AudioError, ConfigError, UserError
 from longplay.files import fetched
 
@@ -126,11 +126,10 @@ def check_amount(tracks: Sequence[Track | Piece]) -> str | None:
     return None
 
 
-def window_frames(tracks: Sequence[TokenTrack], longest: int) -> int:
-    """The length of the windows: `longest`, or what nine tenths of the music reach where many pieces are shorter."""
-    lengths = sorted((len(track.semantic) for track in tracks), reverse=True)
+def window_frames(lengths: Sequence[int], longest: int) -> int:
+    """The length of the windows: `longest`, or what nine tenths of the music, in pieces of `lengths`, reach."""
     total, reached = sum(lengths), 0
-    for length in lengths:
+    for length in sorted(lengths, reverse=True):
         reached += length
         if reached >= REACHED * total:
             return min(longest, length)
@@ -176,7 +175,7 @@ def check_kept(folder: Path, codebook_size: int) -> None:
         ConfigError: they hold codes that this one has not.
         TrainingError: there is no shard, or none with music of the validation split.
     """
-    largest = max(int(track.semantic.max(initial=0)) for track in read_token_tracks(folder, "valid"))
+    largest = int(read_token_tracks(folder, "valid").figures.largest.max())
     if largest >= codebook_size:
         raise ConfigError(
             f"{folder}: holds the code {largest}, the model has {codebook_size} codes; give a manifest, or shards made "
