@@ -60,12 +60,18 @@ class Overlap(nn.Module):
             sweeps: how often.
         """
         codes, vectors = nearest(latents)
+        window, half, length = self.window.to(latents.dtype), self.frames // 2, latents.shape[-1]
+        error = F.pad(
+            latents - self.spread(vectors), (half, self.frames)
+        )  # of frames t - half to t + half: [t, t + frames)
         for _ in range(sweeps):
-            for phase in range(min(self.frames, latents.shape[-1])):
-                wanted = vectors + self.correction(latents - self.spread(vectors))
-                codes[..., phase :: self.frames], vectors[..., phase :: self.frames] = nearest(
-                    wanted[..., phase :: self.frames]
-                )
+            for phase in range(min(self.frames, length)):
+                own = vectors[..., phase :: self.frames]
+                around = error[..., phase : phase + own.shape[-1] * self.frames].unflatten(-1, (-1, self.frames))
+                codes[..., phase :: self.frames], chosen = nearest(own + around @ window / self.power)
+                around -= (chosen - own).unsqueeze(-1) * window
+                error[..., :half], error[..., half + length :] = 0.0, 0.0  # there is nothing to be near to
+                own.copy_(chosen)
         return Chosen(codes, vectors)
 
     def reach(self, sweeps: int) -> int:
