@@ -7,12 +7,17 @@ classes or code; unknown keys are errors.
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from longplay.errors import ConfigError
+
+Rate = Annotated[
+    float, Field(gt=0), PlainSerializer(lambda rate: int(rate) if rate == int(rate) else rate, when_used="json")
+]
+"""Frames or codes a second: 75, or 86.1328125 of 44.1 kHz in hops of 512."""
 
 
 class Config(BaseModel):

@@ -77,7 +77,7 @@ class LMBench:
         """
         limits = measure_limits(self.device)
         lm, quantized = open_lm(self.model, self.precisions)
-        chunk = lm.config.code_rate  # a second of music
+        chunk = round(lm.config.code_rate)  # a second of music
         forms: dict[str, LM] = {name: in_precision(lm, name, quantized, self.device) for name in self.precisions}
         ours = {name: chunks(form, self._pieces(chunk), chunk, self.cache) for name, form in forms.items()}
         baselines = dict(self._baselines(lm.config, chunk))

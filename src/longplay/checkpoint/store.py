@@ -12,6 +12,7 @@ may lack models (a training stage leaves one); a model is there if and only if i
 """
 
 import contextlib
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -57,42 +58,42 @@ class SystemConfig(Config):
             raise ValueError(
                 f"tokenizer.num_codebooks {self.tokenizer.num_codebooks}: lm and flow need a tokenizer of 1"
             )
-        pairs = (
+        pairs: tuple[tuple[str, float | None, str, float | None], ...] = (
             (
                 "lm.codebook_size",
-                self.lm and self.lm.codebook_size,
+                self.lm.codebook_size if self.lm else None,
                 "tokenizer.codebook.size",
-                self.tokenizer and self.tokenizer.codebook_size,
+                self.tokenizer.codebook_size if self.tokenizer else None,
             ),
             (
                 "flow.codebook_size",
-                self.flow and self.flow.codebook_size,
+                self.flow.codebook_size if self.flow else None,
                 "tokenizer.codebook.size",
-                self.tokenizer and self.tokenizer.codebook_size,
+                self.tokenizer.codebook_size if self.tokenizer else None,
             ),
             (
                 "flow.code_rate",
-                self.flow and self.flow.code_rate,
+                self.flow.code_rate if self.flow else None,
                 "the tokenizer's frame rate",
-                self.tokenizer and self.tokenizer.frame_rate,
+                self.tokenizer.frame_rate if self.tokenizer else None,
             ),
             (
                 "flow.latent_dim",
-                self.flow and self.flow.latent_dim,
+                self.flow.latent_dim if self.flow else None,
                 "the codec's latent width",
-                self.codec and self.codec.latent_dim,
+                self.codec.latent_dim if self.codec else None,
             ),
             (
                 "flow.frame_rate",
-                self.flow and self.flow.frame_rate,
+                self.flow.frame_rate if self.flow else None,
                 "the codec's frame rate",
-                self.codec and self.codec.frame_rate,
+                self.codec.frame_rate if self.codec else None,
             ),
         )
         for name, value, other_name, other in pairs:
-            if value is not None and other is not None and value != other:
+            if value is not None and other is not None and not math.isclose(value, other, rel_tol=1e-9):
                 raise ValueError(
-                    f"{name} {value} differs from {other_name} {other:g}; the models are not of one system"
+                    f"{name} {value:.12g} differs from {other_name} {other:.12g}; the models are not of one system"
                 )
         return self
 

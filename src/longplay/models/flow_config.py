@@ -1,10 +1,11 @@
 """Rates and sizes of `flow`, and how it is sampled."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
-from longplay.config import Config
+from longplay.config import Config, Rate
 from longplay.nn.conformer import ConformerConfig
 from longplay.nn.convnext import ConvNeXtEncoderConfig
 from longplay.nn.ode import Method, evaluations
@@ -47,8 +48,8 @@ class FlowConfig(Config):
     """
 
     codebook_size: PositiveInt
-    code_rate: PositiveInt
-    frame_rate: PositiveInt
+    code_rate: Rate
+    frame_rate: Rate
     input_dim: PositiveInt
     latent_dim: PositiveInt
     encoder: EncoderConfig
@@ -70,8 +71,8 @@ class FlowConfig(Config):
 
     @model_validator(mode="after")
     def _rates_divide(self) -> "FlowConfig":
-        if self.frame_rate % self.code_rate:
-            raise ValueError(f"frame_rate {self.frame_rate} must be a multiple of code_rate {self.code_rate}")
+        if self.ratio < 1 or not math.isclose(self.ratio * self.code_rate, self.frame_rate, rel_tol=1e-9):
+            raise ValueError(f"frame_rate {self.frame_rate:.12g} must be a multiple of code_rate {self.code_rate:.12g}")
         return self
 
     @model_validator(mode="after")
@@ -92,7 +93,7 @@ class FlowConfig(Config):
     @property
     def ratio(self) -> int:
         """Latent frames per code."""
-        return self.frame_rate // self.code_rate
+        return round(self.frame_rate / self.code_rate)
 
     def defaults(self, solver: Method | None, num_steps: int | None) -> tuple[Method, int]:
         """What is given, and this model's own choice where nothing is; the number of steps suits the solver."""

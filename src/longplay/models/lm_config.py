@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from longplay.config import Config
+from longplay.config import Config, Rate
 
 
 class LMConfig(Config):
@@ -27,7 +27,7 @@ class LMConfig(Config):
 
     text_vocab_size: PositiveInt
     codebook_size: PositiveInt
-    code_rate: PositiveInt
+    code_rate: Rate
     num_labels: PositiveInt
     dim: PositiveInt
     num_layers: PositiveInt

@@ -1,5 +1,6 @@
 """From a config to a stage that can train."""
 
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -135,9 +136,8 @@ def _check_fit(key: str, given: float, needed: float, what: str) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    if given != needed:
-        remedy = f"set {key}={needed:g}" if needed == int(needed) else "train one with a whole number"
-        raise ConfigError(f"{key} = {given:g}: {what} {needed:g}; {remedy}")
+    if not math.isclose(given, needed, rel_tol=1e-9):
+        raise ConfigError(f"{key} = {given:.12g}: {what} {needed:.12g}; set {key}={needed:.12g}")
 
 
 def _check_codes(stage: str, size: int, tracks: Sequence[TokenTrack]) -> None:

@@ -105,7 +105,7 @@ class Example:
 
 
 def exchange_beats(
-    numbers: npt.NDArray[np.integer[Any]], track: TokenTrack, rate: int, rng: np.random.Generator
+    numbers: npt.NDArray[np.integer[Any]], track: TokenTrack, rate: float, rng: np.random.Generator
 ) -> npt.NDArray[np.integer[Any]]:
     """Numbers of neighbouring codes of a piece [N], exchanged, in stretches of beats, for those at the same place of some bar.
 
