@@ -98,6 +98,18 @@ def test_how_it_is_computed_does_not_change_what_is_learnt(
         torch.testing.assert_close(changed[key], value, atol=2e-4, rtol=2e-3, msg=lambda m, k=key: f"{k}: {m}")
 
 
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize(("precision", "half"), [("auto", None), ("float32", False), ("bfloat16", True)])
+def test_the_precision_is_what_the_device_has_instructions_for(
+    precision: Any, half: bool | None, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longplay.train.parallel.has_bfloat16", lambda device: has)
+    config = LoopConfig(steps=1, device="cpu", trackers=(), precision=precision)
+    with Parallel(config, tmp_path).autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if (has if half is None else half) else torch.float32)
+
+
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(lm_stage: Any) -> None:
     stage = lm_stage()
     muon = updater(stage, optimizer="muon").optimizers["model.muon"]
