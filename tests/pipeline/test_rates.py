@@ -1,7 +1,5 @@
 """Rates that are no whole numbers: 44.1 kHz in hops of 256 and 512."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
