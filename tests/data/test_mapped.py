@@ -110,6 +110,17 @@ def test_flat_lists_of_published_shards_are_counted_too(tmp_path: Path) -> None:
     assert tracks[0].semantic.tolist() == [1, 2, 3]
 
 
+def test_a_damaged_shard_is_named_and_leaves_no_copy(folder: Path) -> None:
+    whole = (folder / "00000.parquet").read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 4 : len(whole) // 2] = bytes(len(whole) // 2 - len(whole) // 4)
+    for broken in (whole[: len(whole) // 2], bytes(damaged)):
+        (folder / "00000.parquet").write_bytes(broken)
+        with pytest.raises(TrainingError, match="00000.parquet: is no token shard"):
+            read_token_tracks(folder, "train")
+    assert not list(module.cache_folder().rglob("00000.parquet.*.arrow"))
+
+
 def test_what_cannot_be_mapped_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder / "00002.parquet", [[[70000]]])
     with pytest.raises(TrainingError, match=r"00002.parquet: semantic_token: .*70000"):

@@ -2,12 +2,15 @@
 
 A parquet file is compressed: to read from it is to hold what was read. So each shard is written once more, as Arrow has
 it in memory, with codes of 16 bits, to the cache folder; copies of an older state of a shard, and of folders that are
-gone, go. The pages that are read are the operating system's, which gives them to every process and takes them back when memory is short.
+gone, go. The pages that are read are the operating system's, which gives them to every process and takes them back
+when memory is short.
 """
 
 import hashlib
+import platform
 import posixpath
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +28,7 @@ ROWS = 64  # that are in memory at once while a shard is written
 SEMANTIC = "semantic_token"
 ACOUSTIC = "acoustic_token"
 LOCAL = "file://"
-SOURCE = "folder.txt"  # beside the copies: of which folder they are
+SOURCE = "folder.txt"  # beside the copies: which machine made them, and of which folder
 FIGURES = ("semantic_length", "semantic_largest", "acoustic_length")  # columns besides those of the shard
 
 
@@ -33,7 +36,7 @@ def mapped(folder: Folder, name: str) -> pa.Table:
     """The table of a parquet shard, mapped: its columns and, of codes, the numbers `FIGURES` of each row.
 
     Raises:
-        pyarrow.ArrowException, OSError: it is no parquet file.
+        pyarrow.ArrowException: it is no parquet file, or a damaged one.
         TrainingError: a code does not fit into 16 bits, or the cache folder cannot take the copy.
     """
     address = folder.fs.unstrip_protocol(folder.root)
@@ -45,11 +48,9 @@ def mapped(folder: Folder, name: str) -> pa.Table:
             with FileLock(place / f"{name}.lock"), folder.open(name) as file:
                 if not copy.is_file():  # another process may have made it meanwhile
                     _write(file, name, copy)
-                    write_text(place / SOURCE, address)
+                    write_text(place / SOURCE, f"{platform.node()}\n{address}")
                     _remove_outdated(copy, name)
         except OSError as error:
-            if isinstance(error, pa.ArrowException):
-                raise
             raise TrainingError(
                 f"{copy}: cannot be written ({error.strerror or error}); set LONGPLAY_CACHE to a folder that can hold the shards"
             ) from None
@@ -58,7 +59,10 @@ def mapped(folder: Folder, name: str) -> pa.Table:
 
 
 def _write(file: BinaryIO, name: str, copy: Path) -> None:
-    parquet = pq.ParquetFile(file)
+    try:
+        parquet = pq.ParquetFile(file)
+    except OSError as error:
+        raise pa.ArrowInvalid(str(error)) from None
     schema = parquet.schema_arrow
     fields = [field.with_type(_narrow(field.type)) if field.name in (SEMANTIC, ACOUSTIC) else field for field in schema]
     added = [pa.field(each, pa.int32()) for each in FIGURES] if SEMANTIC in schema.names else []
@@ -67,13 +71,20 @@ def _write(file: BinaryIO, name: str, copy: Path) -> None:
         pa.OSFile(str(part), "wb") as sink,
         pa.ipc.new_file(sink, pa.schema([*fields, *added], metadata=schema.metadata)) as writer,
     ):
-        for batch in parquet.iter_batches(ROWS):
+        for batch in _batches(parquet):
             columns = [_narrowed(batch, field, name) for field in fields]
             if added:
                 columns += _measured(
                     *(dict(zip(schema.names, columns, strict=True)).get(n) for n in (SEMANTIC, ACOUSTIC))
                 )
             writer.write_batch(pa.record_batch(columns, schema=pa.schema([*fields, *added])))
+
+
+def _batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from parquet.iter_batches(ROWS)
+    except OSError as error:  # of reading; those of writing are the caller's
+        raise pa.ArrowInvalid(str(error)) from None
 
 
 def _narrow(kind: pa.DataType) -> pa.DataType:
@@ -111,8 +122,8 @@ def _remove_outdated(copy: Path, name: str) -> None:
         if other != copy and other.name.rpartition(".")[0].rpartition(".")[0] == name:
             other.unlink(missing_ok=True)
     for source in copy.parent.parent.glob(f"*/{SOURCE}"):
-        address = source.read_text(encoding="utf-8")
-        if address.startswith(LOCAL) and not Path(address.removeprefix(LOCAL)).is_dir():
+        machine, _, address = source.read_text(encoding="utf-8").partition("\n")  # others may share the cache folder
+        if machine == platform.node() and address.startswith(LOCAL) and not Path(address.removeprefix(LOCAL)).is_dir():
             shutil.rmtree(source.parent, ignore_errors=True)
 
 

@@ -188,7 +188,7 @@ def _table(shards: Folder, name: str, kind: ShardKind) -> pa.Table:
     """One shard, if it is one of this version."""
     try:
         table = mapped(shards, name)
-    except (pa.ArrowException, OSError) as error:
+    except pa.ArrowException as error:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"{name}: is no {kind.one} ({reason}); delete it and make it again with `{kind.command}`"
