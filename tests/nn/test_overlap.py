@@ -85,6 +85,14 @@ def test_forward_encode_and_decode_agree_and_the_gradient_passes_straight_throug
     assert torch.equal(latents.grad, torch.ones_like(latents))
 
 
+def test_codes_do_not_change_under_autocast() -> None:
+    made, latents = trained(OVERLAP), slow(2, 100)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes, values = made.encode(latents), made(latents).values
+    assert torch.equal(codes, made.encode(latents))
+    torch.testing.assert_close(values, made.decode(codes))
+
+
 def test_codebooks_that_are_parameters_learn_by_their_loss() -> None:
     torch.manual_seed(0)
     made = quantizer(ema=False, overlap=OVERLAP)

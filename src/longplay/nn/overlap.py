@@ -40,9 +40,10 @@ class Overlap(nn.Module):
 
     def spread(self, vectors: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
         """Each frame's vector over its neighbours; beyond both ends there is nothing."""
-        rows = vectors.flatten(0, 1).unsqueeze(1)
-        spread = F.conv1d(rows, self.window.to(vectors.dtype).view(1, 1, -1), padding=self.frames // 2)
-        return spread.view_as(vectors)
+        with torch.autocast(vectors.device.type, enabled=False):  # bfloat16 would be coarser than what the search gains
+            rows = vectors.flatten(0, 1).unsqueeze(1)
+            spread = F.conv1d(rows, self.window.to(vectors.dtype).view(1, 1, -1), padding=self.frames // 2)
+            return spread.view_as(vectors)
 
     def correction(self, error: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
         """What each vector alone, the others as they are, had to change by to leave the least of an error of the latents."""
@@ -61,14 +62,14 @@ class Overlap(nn.Module):
         """
         codes, vectors = nearest(latents)
         window, half, length = self.window.to(latents.dtype), self.frames // 2, latents.shape[-1]
-        error = F.pad(
-            latents - self.spread(vectors), (half, self.frames)
-        )  # of frames t - half to t + half: [t, t + frames)
+        # what is around frame t, t - half to t + half, is at t to t + frames - 1
+        error = F.pad(latents - self.spread(vectors), (half, self.frames))
         for _ in range(sweeps):
             for phase in range(min(self.frames, length)):
                 own = vectors[..., phase :: self.frames]
                 around = error[..., phase : phase + own.shape[-1] * self.frames].unflatten(-1, (-1, self.frames))
-                codes[..., phase :: self.frames], chosen = nearest(own + around @ window / self.power)
+                wanted = own + (around * window).sum(-1) / self.power
+                codes[..., phase :: self.frames], chosen = nearest(wanted)
                 around -= (chosen - own).unsqueeze(-1) * window
                 error[..., :half], error[..., half + length :] = 0.0, 0.0  # there is nothing to be near to
                 own.copy_(chosen)

@@ -271,7 +271,11 @@ class GroupResidualQuantizer(nn.Module):
 
     def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B D T"]:
         """Latents of codes: the sum over layers of their vectors, spread where codes overlap."""
-        vectors = torch.stack([torch.cat(layer, dim=1) for layer in self._vectors(codes)]).sum(0)
+        decoded = [
+            torch.cat([book.decode(c) for book, c in zip(layer, chosen, strict=True)], dim=1)
+            for layer, chosen in zip(self._books(), self._by_layer(codes), strict=True)
+        ]
+        vectors = torch.stack(decoded).sum(0)
         return vectors if self.overlap is None else self.overlap.spread(vectors)
 
     @property
@@ -300,11 +304,10 @@ class GroupResidualQuantizer(nn.Module):
         if not book.ema:
             loss = loss + book.codebook_loss * F.mse_loss(values, x.detach())
         if self.training and book.ema:
-            step = overlap.correction(x.detach() - values)
-            groups = codes.unflatten(1, (self.config.num_layers, self.config.num_groups)).unbind(1)
-            for layer, vectors, chosen in zip(self._books(), self._vectors(codes), groups, strict=True):
-                for each, own, part, c in zip(layer, vectors, self._split(step), chosen.unbind(1), strict=True):
-                    each.follow(own + part, c)
+            step = self._split(overlap.correction(x.detach() - values))
+            for layer, chosen in zip(self._books(), self._by_layer(codes), strict=True):
+                for each, c, part in zip(layer, chosen, step, strict=True):
+                    each.follow(each.decode(c) + part, c)
         return Quantized(x + (values - x).detach(), codes, loss)
 
     @torch.no_grad()
@@ -318,13 +321,9 @@ class GroupResidualQuantizer(nn.Module):
             decoded = [book.decode(book.encode(part)) for book, part in zip(layer, parts, strict=True)]
             residual = residual - torch.cat(decoded, dim=1)
 
-    def _vectors(self, codes: Tensor) -> list[list[Tensor]]:
-        """Of each layer the vectors [B, D / groups, T] of its codebooks."""
-        layers = codes.unflatten(1, (self.config.num_layers, self.config.num_groups)).unbind(1)
-        return [
-            [book.decode(c) for book, c in zip(layer, group.unbind(1), strict=True)]
-            for layer, group in zip(self._books(), layers, strict=True)
-        ]
+    def _by_layer(self, codes: Tensor) -> list[tuple[Tensor, ...]]:
+        """Of each layer the codes [B, T] of its codebooks."""
+        return [layer.unbind(1) for layer in codes.split(self.config.num_groups, dim=1)]
 
     def _books(self) -> list[list[Codebook]]:
         return [list(cast("nn.ModuleList", layer)) for layer in self.layers]  # type: ignore[arg-type]
