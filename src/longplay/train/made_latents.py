@@ -38,7 +38,7 @@ class MadeLatents:
         flow = system.flow.config
         if (flow.latent_dim, flow.frame_rate) != (codec.latent_dim, codec.frame_rate):
             raise CheckpointError(
-                f"{directory}: its flow makes {flow.latent_dim} channels at {flow.frame_rate} Hz, the codec takes "
+                f"{directory}: its flow makes {flow.latent_dim} channels at {flow.frame_rate:g} Hz, the codec takes "
                 f"{codec.latent_dim} at {codec.frame_rate:g} Hz"
             )
         self._tokenizer = tokenizer_of(system, directory).eval().requires_grad_(False)
