@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from longplay import Audio, GenerationOptions, Pipeline, Prompt
+from longplay.checkpoint.store import SystemConfig, save_native
+from longplay.engine.vocode import decode
 from longplay.errors import AudioError, CheckpointError, PromptError, UserError
 from longplay.models.lm import LM
 from longplay.pipeline import read_recipe, stages
 from longplay.pipeline.device import resolve_device
 from longplay.prompt import parse_sections
 from recordings import chord
+from systems import tiny_config, tiny_text_tokenizer, tiny_weights
 
 
 def test_text_to_music_has_the_asked_length_at_the_codec_s_rate(pipeline: Pipeline, options: GenerationOptions) -> None:
@@ -352,3 +355,18 @@ def test_the_solver_is_the_models_own_or_the_published_one(pipeline: Pipeline) -
     assert settled(compatibility="reference") == ("euler", 10)
     assert settled(compatibility="reference", num_steps=3) == ("euler", 3)
     assert settled(compatibility="reference", solver="midpoint", num_steps=3) == ("midpoint", 3)
+
+
+def test_overlapping_codes_are_reconstructed_without_seams(tmp_path: Path) -> None:
+    data = tiny_config().dump()
+    data["codec"]["quantizer"] |= {"overlap": 9, "sweeps": 2}
+    save_native(tmp_path, SystemConfig.parse(data), tiny_weights(), tiny_text_tokenizer().to_json().encode())
+    pipeline = Pipeline.load(tmp_path, device="cpu")
+    recording = chord(4.0, 48_000)
+    made = pipeline.reconstruct(recording, "codec")
+    codec = pipeline.system.codec
+    assert codec is not None
+    with torch.inference_mode():
+        latents = codec.embed(codec.encode(torch.from_numpy(recording.wav)[None]))
+        whole = decode(codec, latents)[0, :, : made.wav.shape[1]].numpy()
+    np.testing.assert_allclose(made.wav, whole, atol=1e-4)

@@ -232,8 +232,9 @@ class Steps:
         encoder = self.codec if latents else self.tokenizer
         wav = mono.resample(encoder.config.sample_rate).wav
         codes = encode(encoder, torch.from_numpy(wav)[None].to(self.system.device))
-        pieces = codes.split(round(PIECE_SECONDS * encoder.config.frame_rate), dim=-1)
-        chunks = self._audio(map(self.codec.embed, pieces), 0.0) if latents else self.decode(pieces)
+        frames = self.codec.embed(codes) if latents else codes  # of the whole: codes of the codec may overlap
+        pieces = frames.split(round(PIECE_SECONDS * encoder.config.frame_rate), dim=-1)
+        chunks = self._audio(pieces, 0.0) if latents else self.decode(pieces)
         return np.concatenate(list(chunks), axis=1)
 
     def _latents(self, codes: Iterable[Tensor], piece: Piece | None, skip: float) -> Iterator[Tensor]:
