@@ -34,6 +34,21 @@ def test_resumed_equals_uninterrupted_bit_for_bit(audio_stage: Any, tmp_path: Pa
     assert all(torch.equal(value, b["average"][name]) for name, value in a["average"].items())
 
 
+@pytest.mark.parametrize("name", ["lm_stage", "flow_stage"])
+def test_resumed_stages_of_codes_equal_uninterrupted(name: str, request: Any, tmp_path: Path) -> None:
+    build = request.getfixturevalue(name)
+    whole = build()
+    train(whole, whole.config.loop, tmp_path / "whole")
+    first = build()
+    assert train(first, first.config.loop, tmp_path / "parts", budget_seconds=0.0) == 1
+    second = build()
+    assert train(second, second.config.loop, tmp_path / "parts") == 4
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+    assert (tmp_path / "whole/samples/0000004/0.wav").exists()
+    assert (tmp_path / f"whole/model/{whole.name}.safetensors").exists()
+
+
 def test_a_run_leaves_log_curves_samples_and_model(audio_stage: Any, tmp_path: Path) -> None:
     run = audio_stage(loop={"trackers": ["tensorboard"]})
     train(run, run.config.loop, tmp_path / "run")
