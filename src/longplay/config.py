@@ -4,6 +4,7 @@ A config class stands beside the thing it configures (`models/lm.py` has `LMConf
 classes or code; unknown keys are errors.
 """
 
+import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ Rate = Annotated[
     float, Field(gt=0), PlainSerializer(lambda rate: int(rate) if rate == int(rate) else rate, when_used="json")
 ]
 """Frames or codes a second: 75, or 86.1328125 of 44.1 kHz in hops of 512."""
+
+
+def same_rate(a: float, b: float) -> bool:
+    """Whether two numbers are one `Rate`, however they were computed or written."""
+    return math.isclose(a, b, rel_tol=1e-9)
 
 
 class Config(BaseModel):

@@ -135,8 +135,11 @@ def test_a_stage_on_crops_is_counted() -> None:
     plain, longer = crops("nano-codec-decoder"), crops("nano-codec-decoder", "crop_seconds=1")
     assert longer.row_flops == pytest.approx(2 * plain.row_flops, rel=0.05)
     assert longer.row_activations == pytest.approx(2 * plain.row_activations, rel=0.1)
-    # a frame of the decoder takes 6 flops a weight, forward and backward; encoder, codes and mel spectra are beside it
-    assert 6 < plain.row_flops / (0.5 * 150) / plain.learning < 10
+    # a frame of the decoder takes 6 flops a weight, forward and backward; encoder and mel spectra are beside it
+    alone = crops("nano-codec-decoder", "codec.quantizer.overlap=1")
+    assert 6 < alone.row_flops / (0.5 * 150) / alone.learning < 9
+    # and so is the search for codes that overlap: in each of six sweeps, two flops a number of four codebooks
+    assert (plain.row_flops - alone.row_flops) / (0.5 * 150) == pytest.approx(6 * 2 * 4 * 1024 * 32, rel=0.05)
     gan = crops("nano-codec-gan")
     assert gan.discriminators > 0
     assert gan.row_flops > plain.row_flops

@@ -12,7 +12,6 @@ may lack models (a training stage leaves one); a model is there if and only if i
 """
 
 import contextlib
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from longplay.checkpoint.names import ModelName
 from longplay.checkpoint.quantized import widen
-from longplay.config import Config, read_yaml
+from longplay.config import Config, read_yaml, same_rate
 from longplay.errors import CheckpointError, ConfigError
 from longplay.files import replacing
 from longplay.models.codec import CodecConfig
@@ -91,7 +90,7 @@ class SystemConfig(Config):
             ),
         )
         for name, value, other_name, other in pairs:
-            if value is not None and other is not None and not math.isclose(value, other, rel_tol=1e-9):
+            if value is not None and other is not None and not same_rate(value, other):
                 raise ValueError(
                     f"{name} {value:.12g} differs from {other_name} {other:.12g}; the models are not of one system"
                 )

@@ -12,11 +12,10 @@ import posixpath
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
@@ -58,6 +57,16 @@ def mapped(folder: Folder, name: str) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
+def codes_of(cell: pa.ListScalar) -> np.ndarray:
+    """Codes of one cell, as they lie in the file: lists of lists [rows, width], or a flat list [1, T]."""
+    values = cell.values
+    if values is None or not len(values):
+        return np.zeros((0, 0))
+    if not pa.types.is_list(values.type):
+        return values.to_numpy(zero_copy_only=False)[None]
+    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+
+
 def _write(file: BinaryIO, name: str, copy: Path) -> None:
     try:
         parquet = pq.ParquetFile(file)
@@ -74,9 +83,8 @@ def _write(file: BinaryIO, name: str, copy: Path) -> None:
         for batch in _batches(parquet):
             columns = [_narrowed(batch, field, name) for field in fields]
             if added:
-                columns += _measured(
-                    *(dict(zip(schema.names, columns, strict=True)).get(n) for n in (SEMANTIC, ACOUSTIC))
-                )
+                of = dict(zip(schema.names, columns, strict=True))
+                columns += _measured(of[SEMANTIC], of.get(ACOUSTIC))
             writer.write_batch(pa.record_batch(columns, schema=pa.schema([*fields, *added])))
 
 
@@ -101,19 +109,13 @@ def _narrowed(batch: pa.RecordBatch, field: pa.Field, name: str) -> pa.Array:
 
 def _measured(semantic: pa.Array, acoustic: pa.Array | None) -> list[pa.Array]:
     """How many codes of the tokenizer each row has, the largest of them, and how many of the codec; 0 of none."""
-    codes = [np.asarray(_flat(row)) for row in semantic]
+    codes = [codes_of(row) for row in semantic]
     figures = (
-        [len(each) for each in codes],
+        [each.size for each in codes],
         [int(each.max(initial=0)) for each in codes],
-        [0] * len(codes) if acoustic is None else [len(_flat(row)) for row in acoustic],
+        [0] * len(codes) if acoustic is None else [codes_of(row).size for row in acoustic],
     )
     return [pa.array(each, pa.int32()) for each in figures]
-
-
-def _flat(cell: Any) -> Any:
-    """All codes of a cell: of a list, or of lists of lists."""
-    values = pa.array([], pa.int16()) if cell.values is None else cell.values
-    return pc.list_flatten(values) if pa.types.is_list(values.type) else values
 
 
 def _remove_outdated(copy: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from longplay.chords import Chord, TimedChord
 from longplay.control import Control
 from longplay.data.intake import PUBLISHED_LABELS
 from longplay.data.manifest import Split
-from longplay.data.mapped import FIGURES, mapped
+from longplay.data.mapped import FIGURES, codes_of, mapped
 from longplay.data.recordings import hashed_splits
 from longplay.data.shards import SCHEMA_VERSION
 from longplay.data.storage import Folder, open_folder
@@ -155,7 +155,7 @@ def read_token_tracks(folder: Path | str, split: Split) -> TokenTracks:
     """
     shards = read_shards(folder, split)
     tracks = TokenTracks(shards)
-    if not len(tracks):
+    if not tracks:
         raise TrainingError(
             f"{folder}: no track of split {split!r} in {len(shards)} shards; check the manifest's splits"
         )
@@ -209,8 +209,8 @@ def _track(table: pa.Table, index: int) -> TokenTrack:
     """The piece of a row."""
     about = [column for column in table.column_names if not column.endswith("_token")]
     row = table.select(about).slice(index, 1).to_pylist()[0]
-    semantic = _codes(table["semantic_token"][index])
-    acoustic = _codes(table["acoustic_token"][index]) if "acoustic_token" in table.column_names else np.zeros((0, 0))
+    semantic = codes_of(table["semantic_token"][index])
+    acoustic = codes_of(table["acoustic_token"][index]) if "acoustic_token" in table.column_names else np.zeros((0, 0))
     start, end = row.get("time_start") or 0.0, row.get("time_end") or 0.0
     label = PUBLISHED_LABELS.get(row.get("chorus") or "")
     whole = (Section(label=label, start=start, end=end),) if label and start < end <= MAX_SECONDS else ()
@@ -239,13 +239,3 @@ def _chords(row: Mapping[str, Any]) -> list[tuple[float, Chord | None]]:
     """Of a row; none in shards from before chords were found."""
     pairs = zip(row.get("chord_starts") or (), row.get("chords") or (), strict=True)
     return [(start, TimedChord(start=start, name=name).chord) for start, name in pairs]
-
-
-def _codes(cell: pa.ListScalar) -> np.ndarray:
-    """Codes of one cell, as they lie in the file: lists of lists [rows, width], or a flat list [1, T]."""
-    values = cell.values
-    if values is None or not len(values):
-        return np.zeros((0, 0))
-    if not pa.types.is_list(values.type):
-        return values.to_numpy(zero_copy_only=False)[None]
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)

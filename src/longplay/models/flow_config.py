@@ -1,11 +1,10 @@
 """Rates and sizes of `flow`, and how it is sampled."""
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
-from longplay.config import Config, Rate
+from longplay.config import Config, Rate, same_rate
 from longplay.nn.conformer import ConformerConfig
 from longplay.nn.convnext import ConvNeXtEncoderConfig
 from longplay.nn.ode import Method, evaluations
@@ -71,7 +70,7 @@ class FlowConfig(Config):
 
     @model_validator(mode="after")
     def _rates_divide(self) -> "FlowConfig":
-        if self.ratio < 1 or not math.isclose(self.ratio * self.code_rate, self.frame_rate, rel_tol=1e-9):
+        if self.ratio < 1 or not same_rate(self.ratio * self.code_rate, self.frame_rate):
             raise ValueError(f"frame_rate {self.frame_rate:.12g} must be a multiple of code_rate {self.code_rate:.12g}")
         return self
 

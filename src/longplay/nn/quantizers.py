@@ -163,10 +163,15 @@ class Codebook(nn.Module):
         self.cluster_size.zero_()
         self.inited.fill_(1)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there are moving sums to go on with."""
+        return bool(self.cluster_size.any())
+
     @torch.no_grad()
     def start(self, x: Float[Tensor, "B D T"]) -> None:
         """With `ema`: before the first batch, take the vectors from it; after `go_on`, only the moving sums. Later: nothing."""
-        if bool(self.cluster_size.any()):
+        if self.begun:
             return
         rows = rows_of_all(x.detach().transpose(1, 2).reshape(-1, self.config.dim))
         if not bool(self.inited):
@@ -296,7 +301,7 @@ class GroupResidualQuantizer(nn.Module):
     def _together(self, x: Tensor, overlap: Overlap) -> Quantized:
         """Quantize with overlapping codes; in training mode with `ema` the codebooks also move to lessen the error."""
         book = self.config.codebook
-        if self.training and book.ema:
+        if self.training and book.ema and not all(each.begun for layer in self._books() for each in layer):
             self._start(x.detach())
         codes = self.encode(x.detach())
         values = self.decode(codes)

@@ -1,6 +1,5 @@
 """From a config to a stage that can train."""
 
-import math
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,7 @@ from longplay.checkpoint.adapter import AdapterConfig
 from longplay.checkpoint.hub import locate
 from longplay.checkpoint.store import TEXT_FILE
 from longplay.checkpoint.system import lm_digest, load_config, load_system, load_text_tokenizer, weight_files
-from longplay.config import merge, override, read_yaml
+from longplay.config import merge, override, read_yaml, same_rate
 from longplay.data.manifest import Split, read_manifest
 from longplay.data.token_tracks import TokenTrack, figures_of, read_token_tracks
 from longplay.errors import CheckpointError, ConfigError, TrainingError
@@ -136,7 +135,7 @@ def _check_fit(key: str, given: float, needed: float, what: str) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    if not math.isclose(given, needed, rel_tol=1e-9):
+    if not same_rate(given, needed):
         raise ConfigError(f"{key} = {given:.12g}: {what} {needed:.12g}; set {key}={needed:.12g}")
 
 

@@ -139,7 +139,7 @@ class FlowStage:
                 some_of(each, np.array([utt in self.files for utt in figures_of(each).utts], bool))
                 for each in (train_tracks, held_out_tracks)
             )
-            if not (len(train_tracks) and len(held_out_tracks)):
+            if not (train_tracks and held_out_tracks):
                 raise TrainingError(
                     f"{config.music}: music: names no recording good enough for the codec for {(len(train_tracks) and 'the valid') or 'the train'} "
                     "pieces of the shards; give the manifest that they were made from"

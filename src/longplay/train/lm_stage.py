@@ -155,7 +155,7 @@ class LMStage:
                 train_tracks, config.opening_frames, packed, rehearsed_tracks, config.keep_share
             )
             self.held_out_openings = TokenWindows(held_out_tracks, config.opening_frames, shorter=packed)
-        self.kept = TokenWindows(kept_tracks, config.lm.context_frames, shorter=packed) if len(kept_tracks) else None
+        self.kept = TokenWindows(kept_tracks, config.lm.context_frames, shorter=packed) if kept_tracks else None
         self.preference: Preference | None = None
         if config.preference is not None and reference is not None:
             self.preference = Preference(config.preference, reference, text, config.held_out_windows)

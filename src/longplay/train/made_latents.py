@@ -13,6 +13,7 @@ from torch import Tensor
 
 from longplay.audio.resample import resample
 from longplay.checkpoint.system import load_system
+from longplay.config import same_rate
 from longplay.errors import CheckpointError
 from longplay.models.codec import CodecConfig
 from longplay.train.encoding import tokenizer_of
@@ -36,7 +37,7 @@ class MadeLatents:
                 f"{directory}: has {', '.join(system.config.present)}; latents are made by a tokenizer and a flow"
             )
         flow = system.flow.config
-        if (flow.latent_dim, flow.frame_rate) != (codec.latent_dim, codec.frame_rate):
+        if flow.latent_dim != codec.latent_dim or not same_rate(flow.frame_rate, codec.frame_rate):
             raise CheckpointError(
                 f"{directory}: its flow makes {flow.latent_dim} channels at {flow.frame_rate:g} Hz, the codec takes "
                 f"{codec.latent_dim} at {codec.frame_rate:g} Hz"
