@@ -1,5 +1,7 @@
 """Shared fixtures; shapes in jaxtyping annotations are checked while tests run."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,14 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def log_levels_of_tests() -> Iterator[None]:
+    """A command sets how much is logged in the whole process; the next test finds what this one found."""
+    loggers = [logging.getLogger(name) for name in (None, "longplay", "longplay.nn.native")]
+    found = [(logger.level, logger.handlers.copy()) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, found, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
