@@ -128,7 +128,10 @@ def passages(known: Description, heard: Heard) -> tuple[Passage, ...]:
             update["moods"] = (*texture_moods(each.texture), *(word for word in known.moods if word in DYNAMICS_WORDS))
         return known.model_copy(update=update).hearing(each.heard)
 
-    return tuple(Passage(start=each.start, end=each.end, captions=captions(part(each))) for each in heard.passages)
+    return tuple(
+        Passage(start=each.start, end=each.end, captions=captions(part(each)), style=each.style)
+        for each in heard.passages
+    )
 
 
 def some_tags(caption: str, share: float, rng: np.random.Generator) -> str:

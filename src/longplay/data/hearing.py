@@ -15,6 +15,7 @@ from longplay.analysis.measure import Texture, textures
 from longplay.data.decode import read_mono
 from longplay.data.musicnn import Listener
 from longplay.data.store import Progress, Store
+from longplay.data.styles import style_of
 from longplay.data.tags import (
     NOTHING,
     Heard,
@@ -64,7 +65,7 @@ def heard(store: Store, name: str) -> Heard:
             f"{store.textures(name)}: is not of the {len(parts)} passages; delete it and build the corpus again"
         )
     passages = tuple(
-        HeardPassage(start, end, words(tags), texture)
+        HeardPassage(start, end, words(tags), texture, style_of(tags))
         for (start, end, tags), texture in zip(parts, measured, strict=True)
     )
     return (words(whole) if whole else NOTHING)._replace(passages=passages)

@@ -75,7 +75,7 @@ def apply_labels(tracks: Sequence[Track], labels: Mapping[str, TrackLabel], min_
             continue
         update: dict[str, object] = {}
         if label.caption:
-            update |= {"captions": (label.caption,), "passages": ()}
+            update |= {"captions": (label.caption,), "passages": tuple(each.wordless for each in track.passages)}
         if label.sections is not None:
             update["sections"] = label.sections
         chosen.append(track.model_copy(update=update))

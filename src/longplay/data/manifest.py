@@ -20,11 +20,17 @@ Split = Literal["train", "valid", "test"]
 
 
 class Passage(Config):
-    """A stretch of a track, in seconds of it, and several wordings of what is heard there."""
+    """A stretch of a track, in seconds of it, several wordings of what is heard there, and how it sounds (`styles.py`)."""
 
     start: float = Field(ge=0)
     end: float = Field(gt=0)
-    captions: tuple[str, ...]
+    captions: tuple[str, ...] = ()
+    style: tuple[float, ...] = ()
+
+    @property
+    def wordless(self) -> Self:
+        """The same without captions: something else is said of the track."""
+        return self.model_copy(update={"captions": ()})
 
 
 class Measured(Config):

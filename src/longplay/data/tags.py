@@ -5,7 +5,7 @@ stands out: where it has some probability at all and its log odds exceed, by `MA
 music (`tags.yaml`, medians over the training split of the corpus).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -47,12 +47,13 @@ class Heard(NamedTuple):
 
 
 class HeardPassage(NamedTuple):
-    """The words for what stands out from `start` to `end` seconds, and what was measured there."""
+    """The words for what stands out from `start` to `end` seconds, what was measured there, and how it sounds (`styles.py`)."""
 
     start: float
     end: float
     heard: Heard
     texture: Texture | None = None
+    style: tuple[float, ...] = ()
 
 
 NOTHING = Heard()
@@ -107,7 +108,7 @@ def words(found: dict[str, float]) -> Heard:
     """The styles, instruments and moods that stand out in the probabilities of `probabilities`."""
     lift: dict[str, dict[str, float]] = {"styles": {}, "instruments": {}, "moods": {}}
     for name, entry in vocabulary().items():
-        more = _excess(found, name)
+        more = excess(found, name)
         if more > MARGIN and found[name] >= MIN_PROBABILITY:
             group = lift[entry.kind]
             group[entry.word] = max(more, group.get(entry.word, 0.0))
@@ -130,7 +131,7 @@ def likeness(found: dict[str, float], words: Sequence[str]) -> float:
     """
     over: dict[str, float] = {}
     for name, entry in vocabulary().items():
-        over[entry.word] = max(_excess(found, name), over.get(entry.word, -np.inf))
+        over[entry.word] = max(excess(found, name), over.get(entry.word, -np.inf))
     return float(np.mean([over[word] for word in words]) - np.mean(list(over.values())))
 
 
@@ -149,7 +150,8 @@ def vocabulary() -> dict[str, Entry]:
     return {name: Entry(kind, word, usual) for kind, entries in data.items() for name, (word, usual) in entries.items()}
 
 
-def _excess(found: dict[str, float], name: str) -> float:
+def excess(found: Mapping[str, float], name: str) -> float:
+    """By how many nats of log odds a tag is likelier than usual."""
     return _log_odds(found[name]) - vocabulary()[name].usual
 
 

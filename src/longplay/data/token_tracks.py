@@ -51,12 +51,20 @@ class Shard(NamedTuple):
         return TokenTracks([self])
 
 
+class TokenPassage(NamedTuple):
+    """A part of a piece: the number of its first code, what is said of it, and how it sounds (`styles.py`), if that is known."""
+
+    first: int
+    captions: tuple[str, ...] = ()
+    style: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class TokenTrack:
     """One piece: `semantic` [T] at the tokenizer's rate, `acoustic` [K, T'] at the codec's, and what is said of it.
 
     K is 0 where the shard was made without a codec. A clip of a song starts at its `offset` seconds, and its sections
-    and bars have the times of the song. `passages` are its parts in order: the number of the first code, and captions.
+    and bars have the times of the song. `passages` are its parts in order.
     """
 
     utt: str
@@ -66,17 +74,27 @@ class TokenTrack:
     sections: tuple[Section, ...]
     offset: float = 0.0
     control: Control = field(default_factory=Control)
-    passages: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    passages: tuple[TokenPassage, ...] = ()
 
     @property
     def every_caption(self) -> tuple[str, ...]:
         """What is said of the piece and of its passages."""
-        return (*self.captions, *(caption for _, captions in self.passages for caption in captions))
+        return (*self.captions, *(caption for each in self.passages for caption in each.captions))
 
     def captions_at(self, number: int) -> tuple[str, ...]:
         """What is said of the piece, and of the passage that one of its codes is in."""
-        of_passage = next((captions for first, captions in reversed(self.passages) if first <= number), ())
+        of_passage = next((each.captions for each in reversed(self.passages) if each.first <= number), ())
         return (*self.captions, *of_passage)
+
+    def style_of(self, numbers: np.ndarray) -> np.ndarray | None:
+        """How the codes of these numbers sound on average [S]; None where that is not known of all of them."""
+        places = np.searchsorted([each.first for each in self.passages], numbers, side="right") - 1
+        counts = np.bincount(places.clip(0), minlength=len(self.passages))
+        heard = [(each.style, count) for each, count in zip(self.passages, counts, strict=False) if count]
+        if not heard or not all(style for style, _ in heard):
+            return None
+        styles, weights = zip(*heard, strict=True)
+        return np.average(np.array(styles, np.float32), axis=0, weights=weights).astype(np.float32)
 
 
 class Figures(NamedTuple):
@@ -226,13 +244,17 @@ def _track(table: pa.Table, index: int) -> TokenTrack:
     )
 
 
-def _passages(row: Mapping[str, Any], codes: int) -> tuple[tuple[int, tuple[str, ...]], ...]:
+def _passages(row: Mapping[str, Any], codes: int) -> tuple[TokenPassage, ...]:
     """Of a row of so many codes; none in shards from before there were any."""
-    pairs = list(zip(row.get("passage_starts") or (), row.get("passages") or (), strict=True))
-    if not pairs:
+    starts = row.get("passage_starts") or ()
+    if not starts:
         return ()
     rate = codes / (row["time_end"] - row["time_start"])
-    return tuple((round((start - row["time_start"]) * rate), tuple(captions)) for start, captions in pairs)
+    parts = zip(starts, row["passages"], row.get("passage_styles") or [()] * len(starts), strict=True)
+    return tuple(
+        TokenPassage(round((start - row["time_start"]) * rate), tuple(captions), tuple(style))
+        for start, captions, style in parts
+    )
 
 
 def _chords(row: Mapping[str, Any]) -> list[tuple[float, Chord | None]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from longplay.chords import TimedChord, transposed
-from longplay.data.manifest import Measured, Passage, Track
+from longplay.data.manifest import Measured, Track
 from longplay.errors import ConfigError
 from longplay.keys import Key
 from longplay.prompt import Section
@@ -59,7 +59,9 @@ def varispeed(track: Track, semitones: int) -> Track:
             "sections": sections,
             "captions": reworded(track.captions),
             "passages": tuple(
-                Passage(start=each.start / speed, end=each.end / speed, captions=reworded(each.captions))
+                each.model_copy(
+                    update={"start": each.start / speed, "end": each.end / speed, "captions": reworded(each.captions)}
+                )
                 for each in track.passages
             ),
         }

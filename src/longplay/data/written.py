@@ -148,7 +148,8 @@ def _with(track: Track, captions: Sequence[str], keep: bool) -> Track:
     if not captions:
         return track
     every = dict.fromkeys([*captions, *(track.captions if keep else ())])
-    return track.model_copy(update={"captions": tuple(every), "passages": track.passages if keep else ()})
+    passages = track.passages if keep else tuple(each.wordless for each in track.passages)
+    return track.model_copy(update={"captions": tuple(every), "passages": passages})
 
 
 def _fault(caption: str, track: Track) -> str | None:

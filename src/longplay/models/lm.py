@@ -6,7 +6,8 @@ One row of input vectors, concatenated along time (CHECKPOINTS.md 3.2):
 
 with S segments of the piece. The state at `task` predicts the first code, the state at code n the one after it, and
 after the last comes eos = `codebook_size`. A model with `LMConfig.control` is told of every code, by an addition to the
-vector before it, where in the bar it falls, the tempo and the key (`control.py`), and what the text says. Published models saw whole pieces; our own are trained on windows of
+vector before it, where in the bar it falls, the tempo and the key (`control.py`), and what the text says; with
+`LMConfig.style_dim` also how the music is to sound, in numbers that the words stand for. Published models saw whole pieces; our own are trained on windows of
 `context_frames` codes, with times counted from the start of the piece.
 """
 
@@ -49,6 +50,7 @@ class LMBatch:
         labels: label id of each segment.
         complete: whether eos follows the last code; false for a window that stops before its piece does.
         control: features of each code and the one after the last; zeros where none, None where the model takes none.
+        style: how each sounds; not a number where that is not known and its words tell, None where the model takes none.
         heard: what stands in the place of `codes` before those that are predicted; None: they themselves.
     """
 
@@ -61,6 +63,7 @@ class LMBatch:
     labels: Int[Tensor, "B S"]
     complete: Bool[Tensor, " B"]
     control: Float[Tensor, "B T+1 C"] | None = None
+    style: Float[Tensor, "B S"] | None = None
     heard: Int[Tensor, "B T"] | None = None
 
     def to(self, device: torch.device) -> "LMBatch":
@@ -87,6 +90,24 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Per position."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class WordStyles(nn.Module):
+    """How music sounds that a text describes: the sum of what each of its ids, once, says, and of what holds for any text.
+
+    The weights are computed from captions and what was measured of their music (`longplay.train.word_styles`), not trained.
+    """
+
+    def __init__(self, vocab_size: int, style_dim: int) -> None:
+        super().__init__()
+        self.each = nn.Embedding(vocab_size, style_dim).requires_grad_(False)
+        self.any = nn.Parameter(torch.zeros(style_dim), requires_grad=False)
+
+    def forward(self, ids: Int[Tensor, " L"]) -> Float[Tensor, " S"]:
+        """Zeros for no text: nothing is known."""
+        if not len(ids):
+            return torch.zeros_like(self.any)
+        return self.each(ids.unique()).sum(dim=0) + self.any
 
 
 class Layer(nn.Module):
@@ -124,6 +145,8 @@ class LM(nn.Module):
         width = CONTROL_WIDTH if config.chords else CONTROL_WIDTH - CHORD_WIDTH
         self.control_projection = nn.Linear(width, config.dim, bias=False) if config.control else None
         self.text_projection = nn.Linear(config.dim, config.dim, bias=False) if config.control else None
+        self.style_projection = nn.Linear(config.style_dim, config.dim, bias=False) if config.style_dim else None
+        self.word_styles = WordStyles(config.text_vocab_size, config.style_dim) if config.style_dim else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
         self.audio_head = nn.Linear(config.dim, config.codebook_size + 1)
@@ -143,9 +166,11 @@ class LM(nn.Module):
         # The head starts as the embedding's transpose: the newest code is the first guess for the next one, which
         # codes of sustained sound make a good guess (docs/experiments.md, 2026-11-22).
         with torch.no_grad():
-            for projection in (self.control_projection, self.text_projection):
+            for projection in (self.control_projection, self.text_projection, self.style_projection):
                 if projection is not None:
                     projection.weight.zero_()
+            if self.word_styles is not None:
+                self.word_styles.each.weight.zero_()
             self.audio_head.weight[: self.config.codebook_size].copy_(self.audio_embedding.weight)
 
     def linears(self) -> Iterator[tuple[str, Weights]]:
@@ -275,6 +300,7 @@ class LM(nn.Module):
         ids: Int[Tensor, " L"],
         codes: Int[Tensor, " T"],
         control: Float[Tensor, "T+1 C"] | None = None,
+        style: Float[Tensor, " S"] | None = None,
     ) -> Float[Tensor, "N D"]:
         """One row of input.
 
@@ -283,21 +309,28 @@ class LM(nn.Module):
             ids: of the text; none is what training calls dropped text.
             codes: so far.
             control: features of `codes` and of the one that follows; None: nothing is known of them.
+            style: see `said`.
         """
         sos, task = self.task_embedding.weight[_SOS, None], self.task_embedding.weight[_TASK, None]
-        audio = torch.cat([task, self.audio_embedding(codes)]) + self.said(ids, control)
+        audio = torch.cat([task, self.audio_embedding(codes)]) + self.said(ids, control, style)
         return torch.cat([sos, structure, self._embedded(ids), audio])
 
     def _embedded(self, ids: Int[Tensor, " L"]) -> Float[Tensor, "L D"]:
         """Of the text, in the dtype of everything else."""
         return self.text_embedding(ids).to(self.audio_head.bias.dtype)
 
-    def said(self, ids: Int[Tensor, " L"], control: Float[Tensor, "N C"] | None) -> Float[Tensor, "#N D"]:
+    def said(
+        self,
+        ids: Int[Tensor, " L"],
+        control: Float[Tensor, "N C"] | None,
+        style: Float[Tensor, " S"] | None = None,
+    ) -> Float[Tensor, "#N D"]:
         """What is added to the vectors before some codes.
 
         Args:
             ids: of the text.
             control: features of the codes; None: nothing is known of them.
+            style: how they sound; None: as the text says, if there is one.
 
         Raises:
             ValueError: there are features, and the model takes none.
@@ -312,6 +345,8 @@ class LM(nn.Module):
         if self.text_projection is not None:
             total = self._embedded(ids).sum(dim=0, keepdim=True)  # of no text, too: every process needs a gradient
             added = added + self.text_projection(_TEXT_RMS * F.rms_norm(total, total.shape[-1:]))
+        if self.style_projection is not None and self.word_styles is not None:
+            added = added + self.style_projection(self.word_styles(ids) if style is None else style)
         return added
 
     def forward(self, inputs: Float[Tensor, "B N D"], packing: Packing | None = None) -> Float[Tensor, "B N D"]:
@@ -359,7 +394,8 @@ class LM(nn.Module):
             control = None
             if batch.control is not None and not (dropped is not None and dropped[row]):
                 control = batch.control[row, : code_length + 1]
-            inputs.append(self.assemble(structure, batch.ids[row, :id_length], heard, control))
+            style = None if batch.style is None or batch.style[row].isnan().any() else batch.style[row]
+            inputs.append(self.assemble(structure, batch.ids[row, :id_length], heard, control, style))
             target = torch.full((len(inputs[-1]),), IGNORED, dtype=torch.long, device=codes.device)
             target[-1 - code_length : -1] = codes
             target[-1] = torch.where(batch.complete[row], self.config.eos, IGNORED)

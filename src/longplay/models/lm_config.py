@@ -22,6 +22,8 @@ class LMConfig(Config):
         control: whether it takes bars, tempo and key of the codes, and the mean of the text beside them; published models
             do not.
         chords: whether `control` says which chord sounds, too.
+        style_dim: how many numbers say how the music is to sound (`data/styles.py`); the words stand for them where they are not
+            given. 0: the model takes none.
         max_repeat: at which share of the latest codes one is drawn again, unless an option says otherwise (`prompt.py`); None: never.
     """
 
@@ -42,6 +44,7 @@ class LMConfig(Config):
     context_frames: int | None = Field(default=None, ge=2)
     control: bool = False
     chords: bool = False
+    style_dim: int = Field(default=0, ge=0)
     max_repeat: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")

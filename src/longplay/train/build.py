@@ -27,6 +27,7 @@ from longplay.train.init import start_from
 from longplay.train.lm_stage import LMStage, LMStageConfig
 from longplay.train.lora import add_lora
 from longplay.train.stage import Stage
+from longplay.train.word_styles import compute_word_styles
 
 StageConfig = AudioStageConfig | LMStageConfig | FlowStageConfig
 CONFIGS: dict[str, type[AudioStageConfig] | type[LMStageConfig] | type[FlowStageConfig]] = {
@@ -124,6 +125,9 @@ def build_lm_stage(
     )
     if init is not None:
         _start_from(stage, init)
+    words = stage.model.word_styles
+    if words is not None and not words.each.weight.any():  # those of `init` know more words than a few pieces more tell
+        compute_word_styles(words, text, train)
     if config.lora is not None:
         add_lora(stage.model, config.lora)
     return stage
@@ -183,7 +187,12 @@ def _start_from(stage: LMStage, directory: Path) -> None:
     """Another text tokenizer means other words: the text embedding then starts afresh."""
     text = load_text_tokenizer(directory)
     same_text = text is not None and text.to_json() == stage.text.to_json()
-    start_from(stage.model, "lm", directory, own=() if same_text else ("text_embedding.weight",))
+    start_from(
+        stage.model,
+        "lm",
+        directory,
+        own=() if same_text else ("text_embedding.weight", "word_styles.each.weight", "word_styles.any"),
+    )
 
 
 def _text_tokenizer(config: LMStageConfig, init: Path | None, run: Path, tracks: Sequence[TokenTrack]) -> TextTokenizer:

@@ -19,7 +19,15 @@ from longplay.nn.quantizers import MOVING, Codebook
 logger = logging.getLogger(__name__)
 
 # They change nothing before they learn, so a model that lacks them can learn them.
-NEW = ("control_projection.weight", "text_projection.weight", "chord_projection.weight", "noise_taps", "noise_mix")
+NEW = (
+    "control_projection.weight",
+    "text_projection.weight",
+    "style_projection.weight",
+    "word_styles.",
+    "chord_projection.weight",
+    "noise_taps",
+    "noise_mix",
+)
 
 
 WIDENED = "control_projection.weight"

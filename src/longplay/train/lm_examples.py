@@ -27,7 +27,8 @@ class Example:
 
     Attributes:
         ids: of its text, none where the text is dropped.
-        held: whether the model is told of bars, tempo and key.
+        held: whether the model is told of bars, tempo, key and chords.
+        styled: whether it is told of how the music sounds, as that was measured.
         heard: codes that the model hears in the place of the window's; None: the window's.
         order: which codes of the piece stand in the window, and which one would follow, [T + 1]; None: those from its start on.
     """
@@ -36,6 +37,7 @@ class Example:
     ids: Sequence[int]
     lm: LMConfig
     held: bool = True
+    styled: bool = True
     heard: npt.NDArray[np.integer[Any]] | None = None
     order: npt.NDArray[np.integer[Any]] | None = None
 
@@ -58,6 +60,14 @@ class Example:
         known = track.control if self.held else Control()
         numbers = self.numbers if self.order is None else self.order
         return torch.from_numpy(known.features_at(track.offset + numbers / self.lm.code_rate))
+
+    @property
+    def style(self) -> Tensor:
+        """How it sounds [S], on average; not a number where that is not known, or the model is not told."""
+        known = self.window.track.style_of((self.numbers if self.order is None else self.order)[:-1])
+        if known is None or not self.styled:
+            return torch.full((self.lm.style_dim,), torch.nan)
+        return torch.from_numpy(known)
 
     @property
     def numbers(self) -> npt.NDArray[np.integer[Any]]:
@@ -139,6 +149,7 @@ def collate(examples: Sequence[Example]) -> LMBatch:
         labels=_padded([[segment.label for segment in row] for row in segments], 0, torch.long),
         complete=torch.tensor([window.ends for window in windows]),
         control=pad_sequence([example.control for example in examples], batch_first=True) if controlled else None,
+        style=torch.stack([example.style for example in examples]) if examples[0].lm.style_dim else None,
         heard=_padded(heard, 0, torch.long) if heard else None,
     )
 

@@ -249,7 +249,7 @@ class LMStage:
     def _misheard(self, batch: LMBatch) -> LMBatch:
         """With stretches of the codes heard exchanged for what the model would have gone on with there, told of another row."""
         rows, frames = batch.codes.shape
-        told = {name: getattr(batch, name) for name in ("ids", "id_lengths", "control")}
+        told = {name: getattr(batch, name) for name in ("ids", "id_lengths", "control", "style")}
         wrong = {name: value.roll(1, 0) for name, value in told.items() if value is not None}
         with torch.no_grad():
             drawn = self.model.draw_next(replace(batch, **wrong))
@@ -260,7 +260,7 @@ class LMStage:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and accuracy on fixed windows, with all that is said of them, without any of it (`loss_without_text`), and
-        with words but without bars, tempo and key (`loss_without_control`).
+        with words alone (`loss_without_control`).
 
         Also those of openings (`opening_loss`) and of other music (`kept_loss`), where there are any.
         """
@@ -286,8 +286,8 @@ class LMStage:
             loss, accuracy = model.loss(batch)
             without, _ = model.loss(batch, torch.ones(1, dtype=torch.bool))
             row = {"loss": loss, "accuracy": accuracy, "loss_without_text": without}
-            if batch.control is not None:
-                row["loss_without_control"], _ = model.loss(replace(batch, control=None))
+            if batch.control is not None or batch.style is not None:
+                row["loss_without_control"], _ = model.loss(replace(batch, control=None, style=None))
             rows.append(row)
         return {name: float(np.mean([float(row[name]) for row in rows])) for name in rows[0]}
 
@@ -332,6 +332,8 @@ class LMStage:
             write_text(best, to_json(self._measured))
 
     def _example(self, window: TokenWindow, dropped: bool = False, free: bool = False) -> Example:
-        """`dropped`: without words, bars, tempo and key; `free`: with words alone."""
+        """`dropped`: without words, bars, tempo, key and style; `free`: with words alone."""
         ids = () if dropped else tuple(self.text.encode(window.caption))
-        return Example(window, ids, self.config.lm, held=not (dropped or free))
+        held = not (dropped or free)
+        # an adapter learns what the words of its music mean, which would be known already
+        return Example(window, ids, self.config.lm, held, styled=held and self.config.lora is None)

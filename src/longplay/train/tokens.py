@@ -2,8 +2,8 @@
 
 A shard is a parquet file of whole tracks with the published columns (CHECKPOINTS.md 5: `utt, text, chorus, time_start,
 time_end, semantic_token [1, T], acoustic_token [T, K]`) and, since a row is a whole piece, `captions`, `sections`
-(`label:start-end,...`), `split`, `bars` (their lines), `bpm`, `key`, `chords` and `chord_starts`, and the captions of its
-parts, `passages`, with `passage_starts`; times are those of the song. Spectral encoders take long tracks in windows with
+(`label:start-end,...`), `split`, `bars` (their lines), `bpm`, `key`, `chords` and `chord_starts`, the captions of its
+parts, `passages`, with `passage_starts`, and how they sound, `passage_styles`; times are those of the song. Spectral encoders take long tracks in windows with
 their exact context: no seams. Who encodes is a parameter: this process, several, or the nodes of a cluster. Only this
 one writes, and what is in a shard is not encoded again: each track is there once, whoever was killed in between.
 """
@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         *HELD,
         ("passages", pa.list_(pa.list_(pa.string()))),
         ("passage_starts", pa.list_(pa.float64())),
+        ("passage_styles", pa.list_(pa.list_(pa.float64()))),
     ],
     metadata=METADATA,
 )
@@ -166,4 +167,5 @@ def _describe(track: Track) -> dict[str, Any]:
         "chord_starts": [each.start + track.offset for each in track.chords],
         "passages": [list(each.captions) for each in track.passages],
         "passage_starts": [each.start + track.offset for each in track.passages],
+        "passage_styles": [list(each.style) for each in track.passages],
     }
