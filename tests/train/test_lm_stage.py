@@ -10,7 +10,7 @@ import torch
 
 from longplay.chords import Chord
 from longplay.control import CHORD_WIDTH, Control
-from longplay.data.token_tracks import TokenTrack
+from longplay.data.token_tracks import TokenPassage, TokenTrack
 from longplay.data.token_windows import TokenWindows
 from longplay.errors import CheckpointError
 from longplay.keys import Key
@@ -99,7 +99,7 @@ def test_lm_batches_carry_text_times_and_labels(lm_stage: Any) -> None:
 
 def test_a_window_is_told_what_is_heard_in_it(tracks: list[TokenTrack]) -> None:
     codes = len(tracks[0].semantic)
-    parts = ((0, ("early",)), (codes // 2, ("late",)))
+    parts = (TokenPassage(0, ("early",)), TokenPassage(codes // 2, ("late",)))
     windows = TokenWindows([replace(tracks[0], captions=("all",), passages=parts)], 4)
     drawn = windows.batch(0, 0, 200)
     assert {window.caption for window in drawn} == {"all", "early", "late"}

@@ -63,7 +63,7 @@ class LMBatch:
     labels: Int[Tensor, "B S"]
     complete: Bool[Tensor, " B"]
     control: Float[Tensor, "B T+1 C"] | None = None
-    style: Float[Tensor, "B S"] | None = None
+    style: Float[Tensor, "B Y"] | None = None
     heard: Int[Tensor, "B T"] | None = None
 
     def to(self, device: torch.device) -> "LMBatch":
@@ -103,7 +103,7 @@ class WordStyles(nn.Module):
         self.each = nn.Embedding(vocab_size, style_dim).requires_grad_(False)
         self.any = nn.Parameter(torch.zeros(style_dim), requires_grad=False)
 
-    def forward(self, ids: Int[Tensor, " L"]) -> Float[Tensor, " S"]:
+    def forward(self, ids: Int[Tensor, " L"]) -> Float[Tensor, " Y"]:
         """Zeros for no text: nothing is known."""
         if not len(ids):
             return torch.zeros_like(self.any)
@@ -300,7 +300,7 @@ class LM(nn.Module):
         ids: Int[Tensor, " L"],
         codes: Int[Tensor, " T"],
         control: Float[Tensor, "T+1 C"] | None = None,
-        style: Float[Tensor, " S"] | None = None,
+        style: Float[Tensor, " Y"] | None = None,
     ) -> Float[Tensor, "N D"]:
         """One row of input.
 
@@ -323,7 +323,7 @@ class LM(nn.Module):
         self,
         ids: Int[Tensor, " L"],
         control: Float[Tensor, "N C"] | None,
-        style: Float[Tensor, " S"] | None = None,
+        style: Float[Tensor, " Y"] | None = None,
     ) -> Float[Tensor, "#N D"]:
         """What is added to the vectors before some codes.
 
@@ -391,10 +391,11 @@ class LM(nn.Module):
             structure = self.structure(batch.starts[row][real], batch.ends[row][real], batch.labels[row][real])
             codes = batch.codes[row, :code_length]
             heard = codes if batch.heard is None else batch.heard[row, :code_length]
-            control = None
-            if batch.control is not None and not (dropped is not None and dropped[row]):
+            told, control, style = dropped is None or not dropped[row], None, None
+            if told and batch.control is not None:
                 control = batch.control[row, : code_length + 1]
-            style = None if batch.style is None or batch.style[row].isnan().any() else batch.style[row]
+            if told and batch.style is not None and not batch.style[row].isnan().any():
+                style = batch.style[row]
             inputs.append(self.assemble(structure, batch.ids[row, :id_length], heard, control, style))
             target = torch.full((len(inputs[-1]),), IGNORED, dtype=torch.long, device=codes.device)
             target[-1 - code_length : -1] = codes
@@ -407,7 +408,7 @@ class LM(nn.Module):
 
         Args:
             batch: what to learn.
-            dropped: rows whose text and control are left out (`draw_dropped`); default none.
+            dropped: rows whose text, control and style are left out (`draw_dropped`); default none.
             packed: compute the rows one after the other in one, without padding; the same but for rounding.
         """
         packing = None
