@@ -14,7 +14,7 @@ from longplay.prompt import Section
 
 INTRO, VERSE = Section(label="intro", start=0, end=8), Section(label="verse", start=8, end=60)
 
-PASSAGE = Passage(start=0, end=10, captions=("heard",))
+PASSAGE = Passage(start=0, end=10, captions=("heard",), style=(0.5,))
 
 
 def track(name: str) -> Track:
@@ -69,7 +69,8 @@ def test_labels_filter_and_replace(listening: Listening) -> None:
     }
     first, second = apply_labels(listening.tracks, labels, 3)
     assert (first.captions, first.sections) == (("mine",), (INTRO, VERSE))
-    assert (first.passages, second.passages) == ((), (PASSAGE,)), "a listener's words go before what was heard"
+    assert first.passages == (PASSAGE.wordless,), "a listener's words go before what was heard; it sounds as it does"
+    assert second.passages == (PASSAGE,)
     assert (second.captions, second.sections) == (("first", "second"), chorus)
     with pytest.raises(ConfigError, match="none of 3 tracks is rated 5"):
         apply_labels(listening.tracks, labels, 5)

@@ -16,7 +16,7 @@ from longplay.errors import UserError
 
 pytest.importorskip("openai")
 
-PASSAGES = (Passage(start=0, end=10, captions=("heard",)),)
+PASSAGES = (Passage(start=0, end=10, captions=("heard",), style=(0.5,)),)
 
 
 def track(name: str, seconds: float = 60) -> Track:
@@ -107,7 +107,9 @@ def test_captions_are_written_counted_and_cached(server: Server, manifest: Path,
     assert write_captions(manifest, tmp_path / "again.jsonl", again, count=2, keep=False) == (4, {})
     assert len(server.requests) == asked
     assert (again.usage.requests, again.usage.cached, again.usage.cost(1, 10)) == (0, 4, 0)
-    assert all(not each.passages and "dub" not in each.captions for each in read_manifest(tmp_path / "again.jsonl"))
+    alone = read_manifest(tmp_path / "again.jsonl")
+    assert all(each.passages == tuple(part.wordless for part in PASSAGES) for each in alone)
+    assert not any("dub" in each.captions for each in alone)
 
 
 def test_rate_limits_and_failing_servers_are_waited_for(server: Server, manifest: Path, tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ def test_shards_say_what_is_heard_in_a_passage(manifest: Path, tmp_path: Path, m
     tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(encoder))
     assert not any(track.passages for track in read_token_tracks(tmp_path / "tokens", "train"))
     for path in sorted((tmp_path / "tokens").iterdir()):  # as an earlier version wrote it
-        pq.write_table(pq.read_table(path).drop_columns(["passages", "passage_starts"]), path)
-    first, second = (Passage(start=n, end=n + 1, captions=(f"{n}", f"part {n}")) for n in (0, 1))
+        pq.write_table(pq.read_table(path).drop_columns(["passages", "passage_starts", "passage_styles"]), path)
+    first, second = (Passage(start=n, end=n + 1, captions=(f"{n}", f"part {n}"), style=(0.25 * n, -n)) for n in (0, 1))
     heard = [
         track.model_copy(update={"passages": (first, second), "offset": 12.0}) for track in read_manifest(manifest)
     ]
@@ -128,7 +128,7 @@ def test_shards_say_what_is_heard_in_a_passage(manifest: Path, tmp_path: Path, m
     assert tokens.prepare_tokens(manifest, tmp_path / "tokens", encode_here(encoder)).tracks == 0, "only words are new"
     for track in read_token_tracks(tmp_path / "tokens", "train"):
         half = pytest.approx(len(track.semantic) / 2, abs=1)
-        assert track.passages == ((0, ("0", "part 0")), (half, ("1", "part 1")))
+        assert track.passages == ((0, ("0", "part 0"), (0, 0)), (half, ("1", "part 1"), (0.25, -1)))
         assert track.captions_at(3) == ("a", "b", "0", "part 0")
         assert track.captions_at(len(track.semantic) - 1) == ("a", "b", "1", "part 1")
 
