@@ -15,7 +15,7 @@ from longplay.train.optimizers import build_optimizers
 from longplay.train.parallel import Parallel
 from longplay.train.stage import Batch, Stage
 
-_SEEDS_APART = 1_000_003
+SEEDS_APART = 1_000_003
 _PROCESSES_APART = 1 << 40
 
 
@@ -75,7 +75,7 @@ class Updater:
         Raises:
             TrainingError: the loss or a gradient is not finite; no weight was touched.
         """
-        torch.manual_seed(self.config.seed * _SEEDS_APART + step + self.parallel.rank * _PROCESSES_APART)
+        torch.manual_seed(self.config.seed * SEEDS_APART + step + self.parallel.rank * _PROCESSES_APART)
         for module in self.modules.values():
             module.train()
             module.zero_grad(set_to_none=True)
