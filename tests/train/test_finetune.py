@@ -260,7 +260,7 @@ def prepare(asked: FinetuneConfig, run: Path) -> None:
 def test_the_plan_comes_before_anything_is_prepared(request_: FinetuneConfig, tmp_path: Path, songs: Path) -> None:
     said: list[str] = []
     assert finetune(request_, tmp_path / "run", How(plan_only=True, say=said.append)) is None
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["finetune.yaml"]
+    assert not (tmp_path / "run").exists()
     text = "\n".join(said)
     for words in ("plan     by the length of 3 files, 33 s", "memory   about ", "time     about ", "4 steps of "):
         assert words in text, text
@@ -274,6 +274,23 @@ def test_the_plan_comes_before_anything_is_prepared(request_: FinetuneConfig, tm
         real = read_token_tracks(tmp_path / "run/tokens", split)  # type: ignore[arg-type]
         lengths = [sorted(len(track.semantic) for track in tracks) for tracks in (made, real)]
         np.testing.assert_allclose(*lengths, rtol=0.05)
+
+
+def test_a_directory_is_bound_to_a_request_once_preparing_begins(
+    request_: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    for wrong, message in (("nowhere", "is not there"), (str(tmp_path / "empty"), "names no audio file")):
+        with pytest.raises(UserError, match=message):
+            finetune(request_.model_copy(update={"music": wrong}), run)
+    assert finetune(request_, run, How(plan_only=True)) is None
+    other = request_.model_copy(update={"batch_size": 1})
+    monkeypatch.setattr(finetuning, "_prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(other, run)
+    with pytest.raises(ConfigError, match="holds a finetune with batch_size = 1, not 2"):
+        finetune(request_, run, How(plan_only=True))
 
 
 def test_a_file_that_cannot_be_read_is_not_planned_with(songs: Path, tmp_path: Path) -> None:
