@@ -55,8 +55,16 @@ def read_labels(path: Path) -> dict[str, TrackLabel]:
 
 
 def write_labels(path: Path, labels: Mapping[str, TrackLabel]) -> None:
-    """Write all labels in one step, sorted by id."""
-    write_text(path, "".join(f"{labels[name].model_dump_json(exclude_defaults=True)}\n" for name in sorted(labels)))
+    """Write all labels in one step, sorted by id.
+
+    Raises:
+        UserError: they cannot be written; the file is as it was.
+    """
+    text = "".join(f"{labels[name].model_dump_json(exclude_defaults=True)}\n" for name in sorted(labels))
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); mend that, and save again") from None
 
 
 def apply_labels(tracks: Sequence[Track], labels: Mapping[str, TrackLabel], min_rating: int) -> list[Track]:
