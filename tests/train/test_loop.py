@@ -140,9 +140,19 @@ def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(audio
     before = (tmp_path / "run/checkpoint.pt").read_bytes()
     bad = audio_stage()
     bad.reconstruction.forward = lambda *_: {"mel": sum(p.sum() for p in bad.model.parameters()) * float("nan")}
-    with pytest.raises(TrainingError, match="step 3.*not finite.*intact"):
+    with pytest.raises(TrainingError, match="step 3.*not finite; its batch is: lower loop.learning_rate; .*intact"):
         train(bad, bad.config.loop, tmp_path / "run")
     assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
+
+
+def test_a_batch_that_is_not_finite_is_told_from_a_rate_that_is_too_high(flow_stage: Any, tmp_path: Path) -> None:
+    stage = flow_stage()
+    whole = stage.batch
+    stage.batch = lambda step, rows: whole(step, rows) | {"latents": torch.full((4, 4, 40), torch.nan)}
+    with pytest.raises(
+        TrainingError, match=r"not finite; its batch is not either \(latents\): mend what it was made from"
+    ):
+        train(stage, stage.config.loop, tmp_path / "run")
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(audio_stage: Any, tmp_path: Path) -> None:
