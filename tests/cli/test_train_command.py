@@ -87,6 +87,36 @@ def test_a_tracker_that_is_not_installed_is_named(folder: Path) -> None:
     assert not (folder / "run").exists()
 
 
+WANDB = """
+import json
+class Run:
+    def log(self, values, step):
+        pass
+    def finish(self):
+        pass
+def init(**told):
+    with open("told.jsonl", "a") as file:
+        file.write(json.dumps(told) + "\\n")
+    return Run()
+"""
+
+
+def test_a_tracker_is_told_the_same_run_at_every_start(folder: Path) -> None:
+    (folder / "wandb.py").write_text(WANDB)  # found before one that is installed
+    (folder / "wandb-0.dist-info").mkdir()
+    (folder / "wandb-0.dist-info/METADATA").write_text("Name: wandb\nVersion: 0\n")
+    for steps in (2, 3):
+        done = longplay(folder, *RUN, "--set", "loop.trackers=[wandb]", "--set", f"loop.steps={steps}")
+        assert done.returncode == 0, done.stderr
+    first, second = (json.loads(line) for line in (folder / "told.jsonl").read_text().splitlines())
+    own = (folder / "run/tracker_id").read_text().strip()
+    about = {"project": "longplay-tokenizer", "name": f"run-{own}", "id": own, "resume": "allow", "dir": "run"}
+    assert first.items() >= about.items()
+    assert second.items() >= about.items()
+    assert (first["config"]["loop"]["steps"], second["config"]["loop"]["steps"]) == (2, 3)
+    assert second["config"] == json.loads(json.dumps(yaml.safe_load((folder / "run/run.yaml").read_text())))
+
+
 @pytest.mark.slow
 def test_torchrun_starts_it_in_several_processes(folder: Path) -> None:
     torchrun = (

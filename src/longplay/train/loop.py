@@ -12,7 +12,7 @@ run.yaml          the stage's config          metrics.jsonl    one line a log or
 starts.jsonl      code and data of each start curves.png       what the log says, as curves
 checkpoint.pt     weights, optimizer, step    samples/<step>/  audio and pictures
 tensorboard/      of the tracker              codes.png        of tokenizer and codec: use of the codebooks
-                                              model/           config.yaml + <stage>.safetensors: the averaged weights
+tracker_id        at W&B, Trackio             model/           config.yaml + <stage>.safetensors: the averaged weights
 ```
 """
 
@@ -93,7 +93,7 @@ def _train(
         begun()
     with _StopFlag() as stop:
         started = time.monotonic()
-        log = Log(run, stage.name, parallel)
+        log = Log(run, stage, parallel)
         logger.info("%s: steps %d to %d in %s", stage.name, first, config.steps, run)
         timer, timed = time.monotonic(), first
         done = first

@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from longplay.config import Config
+
 Batch = dict[str, Tensor]  # on the CPU when it is made, on the device when losses are asked for
 
 
@@ -28,6 +30,10 @@ class Stage(Protocol):
     @property
     def name(self) -> str:
         """`tokenizer`, `codec`, `lm` or `flow`."""
+
+    @property
+    def config(self) -> Config:
+        """Everything of the run."""
 
     @property
     def model(self) -> nn.Module:
