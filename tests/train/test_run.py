@@ -1,6 +1,8 @@
 """What a run records of its data, and where that may lie."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -8,8 +10,51 @@ import pytest
 import soundfile as sf
 import torch
 
-from longplay.train.run import data_digest
+from longplay.config import merge
+from longplay.data.manifest import Track, write_manifest
+from longplay.train.run import data_digest, train_run
 from longplay.train.samples import write_sample
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Of two noises of a second, at 8 kHz."""
+    tracks = []
+    for seed, split in enumerate(("train", "valid")):
+        sf.write(tmp_path / f"{split}.wav", np.random.default_rng(seed).normal(0, 0.1, 8000), 8000)
+        tracks.append(
+            Track(
+                id=split, path=f"{split}.wav", seconds=1.0, split=split, kind="real", title="", source="", licence="CC0",
+                codec_ok=True, captions=("noise",),
+            )
+        )  # fmt: skip
+    write_manifest(tmp_path / "manifest.jsonl", tracks)
+    return tmp_path / "manifest.jsonl"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch computes on one thread until the test says otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_run_that_started_from_the_music_goes_on_with_other_threads_and_music(
+    audio_stage: Any, manifest: Path, one_thread: None, tmp_path: Path
+) -> None:
+    plain = audio_stage(spectrum={}, quantize_from_step=0).config
+    parts = {"encoder": {"phase": False, "shortcut": True}, "decoder": {"shortcut": True}}
+    tokenizer = merge(plain.tokenizer.dump(), parts)
+    config = type(plain).parse(plain.dump() | {"tokenizer": tokenizer, "counted_crops": 2})
+    assert train_run(config, manifest, tmp_path / "run", budget_seconds=0.0) == 1
+    before = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["model"]["encoder.shortcut.weight"]
+    torch.set_num_threads(2)
+    sf.write(tmp_path / "train.wav", np.sin(np.arange(8000) / 5), 8000)
+    assert train_run(config, manifest, tmp_path / "run") == 6
+    after = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["model"]["encoder.shortcut.weight"]
+    assert torch.equal(before, after)
 
 
 def test_the_digest_of_shards_is_the_same_wherever_they_lie(tmp_path: Path) -> None:

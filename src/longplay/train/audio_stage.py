@@ -141,13 +141,20 @@ class AudioStageConfig(Config):
 
 
 class AudioStage:
-    """Trains one autoencoder on crops of audio files."""
+    """Trains one autoencoder on crops of audio files.
+
+    Args:
+        config: of the run.
+        train_files, held_out_files: paths and seconds, to learn from and to measure with.
+        begins: compute from the music what the model starts as; else a checkpoint holds it.
+    """
 
     def __init__(
         self,
         config: AudioStageConfig,
         train_files: list[tuple[Path, float]],
         held_out_files: list[tuple[Path, float]],
+        begins: bool = True,
     ) -> None:
         self.name = config.stage
         self.config = config
@@ -162,7 +169,7 @@ class AudioStage:
         self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds, "valid")
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
         self.spectrum = spectrum_loss(config)
-        if config.init is None and self.spectrum is not None:
+        if begins and config.init is None and self.spectrum is not None:
             start_from_components(self.model, self.crops.batch, self.spectrum.weight.flatten())
         self.made: MadeLatents | None = None
         if config.made_by is not None and isinstance(model, CodecConfig):
@@ -177,6 +184,7 @@ class AudioStage:
         self._usage: CodeUsage | None = None
         self.blocks = [self.model.decoder] if config.freeze_encoder else [self.model.encoder, self.model.decoder]
         self.partial_gradients = True  # the codebooks wait for quantize_from_step, the discriminators for start_step
+        self.keeps_resting = config.init is None
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:

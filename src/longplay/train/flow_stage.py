@@ -154,6 +154,7 @@ class FlowStage:
         self.learning_rates: dict[str, float] = {}
         self.blocks = [part for part in self.model.modules() if isinstance(part, BLOCKS)]
         self.partial_gradients = False
+        self.keeps_resting = False
         self.batch_size = config.batch_size
         self.teacher: Flow | None = None
         if config.reflow is not None:

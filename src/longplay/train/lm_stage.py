@@ -164,6 +164,7 @@ class LMStage:
         self.learning_rates: dict[str, float] = {}
         self.blocks = list(self.model.layers)
         self.partial_gradients = False
+        self.keeps_resting = False
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:
