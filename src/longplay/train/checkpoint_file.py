@@ -142,11 +142,18 @@ def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what it knows of each weight; weight decay, betas and so on are those of the config.
+
+    Raises:
+        ValueError: it is about other weights.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    before, now = ([len(group["params"]) for group in each] for each in (state["param_groups"], groups))
+    if before != now:
+        raise ValueError(f"its optimizer has groups of {before} weights, not of {now}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    sizes = [len(group["params"]) for group in state["param_groups"]]
-    if sizes == [len(group["params"]) for group in optimizer.param_groups]:
-        state = state | {"state": {index: _parts(of, parameters[index]) for index, of in state["state"].items()}}
-    optimizer.load_state_dict(state)
+    parts = {index: _parts(of, parameters[index]) for index, of in state["state"].items()}
+    optimizer.load_state_dict({"state": parts, "param_groups": groups})
 
 
 def _parts(state: dict[str, Any], like: Tensor) -> dict[str, Any]:
