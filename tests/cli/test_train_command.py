@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
             "sample_rate": 8000, "hop_length": 32, "latent_dim": 4, "codebook": {"size": 16, "dim": 4},
             "encoder": SPECTRAL, "decoder": SPECTRAL,
         },
-        "batch_size": 2, "crop_seconds": 0.1, "held_out_crops": 2, "held_out_seconds": 0.5, "loss": {"n_ffts": [64]},
+        "batch_size": 2, "crop_seconds": 0.1, "quantize_from_step": 0, "held_out_crops": 2, "held_out_seconds": 0.5, "loss": {"n_ffts": [64]},
         "loop": {"steps": 2, "log_every": 1, "trackers": []},
     }  # fmt: skip
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))

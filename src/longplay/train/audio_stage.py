@@ -116,11 +116,36 @@ class AudioStageConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _magnitudes_are_no_waveform(self) -> "AudioStageConfig":
+        for name in ("balance", "adversarial"):
+            if self.spectrum is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is of the terms of a loss on waveforms; leave out {name}, or spectrum")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_kept_was_learnt(self) -> "AudioStageConfig":
+        if self.freeze_encoder and self.init is None:
+            raise ValueError(
+                "freeze_encoder = true: of a model that has learnt; set init to it, or freeze_encoder to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_starts_later_starts(self) -> "AudioStageConfig":
+        starts = {"quantize_from_step": self.quantize_from_step}
+        if self.adversarial is not None:
+            starts["adversarial.start_step"] = self.adversarial.start_step
+        for name, step in starts.items():
+            if step >= self.loop.steps:
+                raise ValueError(
+                    f"{name} = {step}: the run ends after loop.steps = {self.loop.steps}; set {name} to less, e.g. 0"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _every_term_has_its_share(self) -> "AudioStageConfig":
         if self.balance is None:
             return self
-        if self.spectrum is not None:
-            raise ValueError("balance is of the terms of a loss on waveforms; leave out balance, or spectrum")
         weights = {name: getattr(self.loss, name) for name in ("mel", "magnitude", "complex")}
         if self.adversarial:
             weights |= {"adversarial": self.adversarial.adversarial, "features": self.adversarial.feature_matching}
