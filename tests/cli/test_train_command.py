@@ -169,6 +169,14 @@ def test_throughput_is_measured_with_each_number_of_workers(folder: Path) -> Non
         assert "give different numbers of 1 or more" in refused.stderr
 
 
+@pytest.mark.parametrize("seconds", ["0", "-5"])
+def test_no_time_at_all_is_no_budget(folder: Path, seconds: str) -> None:
+    refused = longplay(folder, *RUN, "--budget-seconds", seconds)
+    assert refused.returncode == 2
+    assert f"--budget-seconds {seconds}: give more than 0; no limit without it" in refused.stderr
+    assert not (folder / "run").exists()
+
+
 def test_a_cluster_and_its_workers_go_together(folder: Path) -> None:
     for given in (("--workers", "2"), ("--cluster", "ray")):
         refused = longplay(folder, *RUN, *given)

@@ -175,10 +175,18 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(audio_stage: Any, tm
     before = (tmp_path / "run/checkpoint.pt").read_bytes()
     (tmp_path / f"run/.checkpoint.pt.{os.getpid()}.part").symlink_to("/dev/full")
     more = audio_stage()
-    with pytest.raises(TrainingError, match=r"checkpoint.pt: cannot be written .*; the last one is kept"):
+    with pytest.raises(
+        TrainingError, match=r"checkpoint.pt: cannot be written .*; the last checkpoint in .* is intact"
+    ):
         train(more, more.config.loop, tmp_path / "run")
     assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
     assert train(audio_stage(), more.config.loop, tmp_path / "run") == 6
+
+    (tmp_path / "new").mkdir()
+    (tmp_path / f"new/.checkpoint.pt.{os.getpid()}.part").symlink_to("/dev/full")
+    new = audio_stage(loop={"steps": 3})
+    with pytest.raises(TrainingError, match=r"checkpoint.pt: cannot be written .*; .*new holds no checkpoint yet"):
+        train(new, new.config.loop, tmp_path / "new")
 
     (tmp_path / "run/metrics.jsonl").unlink()
     (tmp_path / "run/metrics.jsonl").mkdir()

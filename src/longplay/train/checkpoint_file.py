@@ -28,7 +28,7 @@ def save(stage: Stage, updater: Updater, average: Average, run: Path, step: int)
     """Write the state after `step` updates; every process calls it.
 
     Raises:
-        TrainingError: it cannot be written; the last one is kept.
+        TrainingError: it cannot be written; the last one, if there is any, is kept.
     """
     is_main = updater.parallel.is_main
     average.gather(stage.model)
@@ -49,7 +49,14 @@ def save(stage: Stage, updater: Updater, average: Average, run: Path, step: int)
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
         reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
-        raise TrainingError(f"{run / CHECKPOINT}: cannot be written ({reason}); the last one is kept") from None
+        raise TrainingError(f"{run / CHECKPOINT}: cannot be written ({reason}); {what_is_left(run)}") from None
+
+
+def what_is_left(run: Path) -> str:
+    """How to end the message of a run that stops."""
+    return (
+        f"the last checkpoint in {run} is intact" if (run / CHECKPOINT).exists() else f"{run} holds no checkpoint yet"
+    )
 
 
 def resume(stage: Stage, updater: Updater, average: Average, run: Path) -> int:
