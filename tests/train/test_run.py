@@ -1,4 +1,4 @@
-"""What a run records of its data, and where that may lie."""
+"""What a run records of its starts, and that it goes on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+import yaml
 
 from longplay.config import merge
 from longplay.data.manifest import Track, write_manifest
-from longplay.train.run import data_digest, train_run
+from longplay.errors import ConfigError
+from longplay.train.run import train_run
 from longplay.train.samples import write_sample
+from longplay.train.starts import data_digest, differences, read_starts
 
 
 @pytest.fixture
@@ -91,3 +94,33 @@ def test_a_sample_that_does_not_fit_on_the_disk_is_an_error_of_the_disk(
     with pytest.raises(OSError, match=r"0\.wav") as error:
         write_sample(tmp_path / "0", None, torch.from_numpy(np.zeros(4096, np.float32)), 8000)
     assert error.value.strerror
+
+
+def test_a_run_that_goes_on_says_what_of_its_config_is_another(
+    audio_stage: Any, manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="longplay")
+    run, config = tmp_path / "run", audio_stage(counted_crops=2).config
+    train_run(config, manifest, run, budget_seconds=0.0)
+    train_run(config, manifest, run, budget_seconds=0.0)
+    assert [start["changed"] for start in read_starts(run)] == [{}, {}]
+    assert "another config" not in caplog.text
+    loop = config.loop.model_copy(update={"seed": 5})
+    train_run(config.model_copy(update={"batch_size": 2, "loop": loop}), manifest, run, budget_seconds=0.0)
+    assert f"{run} goes on with another config: batch_size: 4 -> 2, loop.seed: 0 -> 5" in caplog.messages
+    assert [*read_starts(run)][-1]["changed"] == {"batch_size": [4, 2], "loop.seed": [0, 5]}
+
+    fewer = config.model_copy(update={"loop": config.loop.model_copy(update={"steps": 2})})
+    with pytest.raises(ConfigError, match=r"loop.steps = 2: .*run has done 3; set loop.steps=3 or more"):
+        train_run(fewer, manifest, run)
+    assert yaml.safe_load((run / "run.yaml").read_text())["loop"]["steps"] == 6
+
+
+def test_a_section_that_comes_or_goes_is_one_difference() -> None:
+    before = {"batch_size": 4, "spectrum": None, "loop": {"steps": 6, "seed": 0}, "was": 1}
+    now = {"batch_size": 4, "spectrum": {"square": 1.0}, "loop": {"steps": 7, "seed": 0}, "init": None}
+    assert differences(before, now) == {
+        "spectrum": (None, {"square": 1.0}),
+        "loop.steps": (6, 7),
+        "was": (1, None),
+    }

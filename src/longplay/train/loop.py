@@ -28,7 +28,7 @@ from typing import Any, Self
 
 import torch
 
-from longplay.errors import TrainingError
+from longplay.errors import ConfigError, TrainingError
 from longplay.train.average import Average
 from longplay.train.checkpoint_file import resume, save, what_is_left
 from longplay.train.log import Log
@@ -62,7 +62,7 @@ def train(
         The number of steps done in total.
 
     Raises:
-        ConfigError: the config does not fit the machine or the number of processes.
+        ConfigError: the config does not fit the machine or the number of processes, or more steps are done than it asks for.
         TrainingError: a value is not finite, a file cannot be written, another process died (the last checkpoint, if
             there is any, is intact), or the directory holds another run.
     """
@@ -89,6 +89,8 @@ def _train(
     if parallel.sharded:
         average.shard(stage.model)
     first = resume(stage, updater, average, run)
+    if first > config.steps:
+        raise ConfigError(f"loop.steps = {config.steps}: {run} has done {first}; set loop.steps={first} or more")
     if begun is not None:
         begun()
     with _StopFlag() as stop:
