@@ -11,12 +11,13 @@ import soundfile as sf
 import torch
 import yaml
 
+from longplay.checkpoint.system import load_system
 from longplay.config import merge
 from longplay.data.manifest import Track, write_manifest
 from longplay.errors import ConfigError
 from longplay.train.run import train_run
 from longplay.train.samples import write_sample
-from longplay.train.starts import data_digest, differences, read_starts
+from longplay.train.starts import data_digest, differences, named_digest, read_starts
 
 
 @pytest.fixture
@@ -124,3 +125,33 @@ def test_a_section_that_comes_or_goes_is_one_difference() -> None:
         "loop.steps": (6, 7),
         "was": (1, None),
     }
+
+
+def test_a_run_notices_that_a_model_it_started_from_is_another_now(
+    audio_stage: Any, manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="longplay")
+    first = audio_stage()
+    first.export(first.model, tmp_path / "model")
+    config = first.config.model_copy(update={"init": tmp_path / "model", "counted_crops": 2})
+    run, said = tmp_path / "run", f"the init of {tmp_path / 'run'} is not what it was at an earlier start"
+    train_run(config, manifest, run, budget_seconds=0.0)
+    train_run(config, manifest, run, budget_seconds=0.0)
+    assert said not in caplog.text
+    with torch.no_grad():
+        first.model.encoder.out.bias.add_(1)
+    first.export(first.model, tmp_path / "model")
+    train_run(config, manifest, run, budget_seconds=0.0)
+    assert said in caplog.messages
+    before, same, after = (start["sha256"] for start in read_starts(run))
+    assert before == same
+    assert before.keys() == after.keys() == {"init"}
+    assert before != after
+
+
+def test_what_a_config_names_is_known_by_its_contents(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"codes")
+    assert named_digest(tmp_path) == data_digest(tmp_path)
+    assert named_digest(tmp_path / "a.parquet") == data_digest(tmp_path / "a.parquet")
+    assert named_digest(Path("nano")) == load_system("nano").digest
+    assert named_digest(tmp_path / "gone") == "missing"

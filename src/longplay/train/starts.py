@@ -9,7 +9,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,14 @@ import torch
 import yaml
 
 import longplay
+from longplay.checkpoint import qwen
+from longplay.checkpoint.digest import digest
+from longplay.checkpoint.hub import locate
+from longplay.checkpoint.system import load_config, weight_files
 from longplay.config import read_yaml
 from longplay.data.storage import open_folder
 from longplay.data.token_tracks import SHARDS
+from longplay.errors import CheckpointError
 from longplay.files import write_text
 from longplay.train.build import StageConfig
 from longplay.train.parallel import Parallel
@@ -28,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "run.yaml"
 STARTS = "starts.jsonl"
+MISSING = "missing"
 _TAIL = 1 << 16
 
 
@@ -43,13 +49,13 @@ def record_start(config: StageConfig, data: Path | str, run: Path, parallel: Par
         "torch": torch.__version__,
         "data": str(data),
         "data_sha256": data_digest(data),
+        "sha256": {key: named_digest(path) for key, path in paths_of(config.model_dump()).items()},
         "device": _device(parallel.device),
         "processes": parallel.processes,
         "changed": changed,
     }
-    before = [record for record in read_starts(run) if record["data_sha256"] != start["data_sha256"]]
-    if before:
-        logger.info("the data of %s is not what it was at an earlier start", run)
+    for what in others_now(read_starts(run), start):
+        logger.info("the %s of %s is not what it was at an earlier start", what, run)
     write_text(run / CONFIG, yaml.safe_dump(config.dump(), sort_keys=False))
     with (run / STARTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(start) + "\n")
@@ -67,6 +73,24 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return found
 
 
+def paths_of(values: Mapping[str, Any], prefix: str = "") -> dict[str, Path]:
+    """The paths in a config's values, by dotted key."""
+    found: dict[str, Path] = {}
+    for key, value in values.items():
+        if isinstance(value, Path):
+            found[prefix + key] = value
+        elif isinstance(value, Mapping):
+            found |= paths_of(value, f"{prefix}{key}.")
+    return found
+
+
+def others_now(starts: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> list[str]:
+    """`data`, and the keys of the config, whose contents were others at one of the earlier `starts`."""
+    digests = {"data": now["data_sha256"], **now["sha256"]}
+    earlier = [{"data": start["data_sha256"], **start.get("sha256", {})} for start in starts]
+    return [key for key, value in digests.items() if any(start.get(key, value) != value for start in earlier)]
+
+
 def _arrow(key: str, values: tuple[Any, Any]) -> str:
     old, new = (json.dumps(value) for value in values)
     return f"{key}: {old} -> {new}"
@@ -77,6 +101,19 @@ def read_starts(run: Path) -> Iterator[dict[str, Any]]:
     path = run / STARTS
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         yield json.loads(line)
+
+
+def named_digest(path: Path) -> str:
+    """SHA-256 of what a config names: a manifest, token shards, or else the weights of a model; `missing` where that is gone."""
+    if path.is_file() or open_folder(path).files(*SHARDS):
+        return data_digest(path)
+    try:
+        directory = locate(str(path))
+        return digest(
+            qwen.weight_files(directory) if qwen.is_qwen(directory) else weight_files(directory, load_config(directory))
+        )
+    except (CheckpointError, FileNotFoundError):  # what only the first start needed
+        return MISSING
 
 
 def data_digest(data: Path | str) -> str:
