@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
             "sample_rate": 8000, "hop_length": 32, "latent_dim": 4, "codebook": {"size": 16, "dim": 4},
             "encoder": SPECTRAL, "decoder": SPECTRAL,
         },
-        "batch_size": 2, "crop_seconds": 0.1, "held_out_crops": 2, "held_out_seconds": 0.5, "loss": {"n_ffts": [64]},
+        "batch_size": 2, "crop_seconds": 0.1, "quantize_from_step": 0, "held_out_crops": 2, "held_out_seconds": 0.5, "loss": {"n_ffts": [64]},
         "loop": {"steps": 2, "log_every": 1, "trackers": []},
     }  # fmt: skip
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -197,6 +197,14 @@ def test_throughput_is_measured_with_each_number_of_workers(folder: Path) -> Non
         refused = longplay(folder, *given, "--workers", wrong)
         assert refused.returncode == 2
         assert "give different numbers of 1 or more" in refused.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-5"])
+def test_no_time_at_all_is_no_budget(folder: Path, seconds: str) -> None:
+    refused = longplay(folder, *RUN, "--budget-seconds", seconds)
+    assert refused.returncode == 2
+    assert f"--budget-seconds {seconds}: give more than 0; no limit without it" in refused.stderr
+    assert not (folder / "run").exists()
 
 
 def test_a_cluster_and_its_workers_go_together(folder: Path) -> None:

@@ -104,6 +104,15 @@ class LMStageConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _some_steps_are_not_plain(self) -> Self:
+        if (self.misheard or self.rearranged) and self.plain_steps >= self.loop.steps:
+            raise ValueError(
+                f"plain_steps = {self.plain_steps} of loop.steps = {self.loop.steps}: nothing is ever misheard or rearranged; "
+                "set plain_steps to less, or misheard and rearranged to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_row_holds_a_window(self) -> Self:
         frames = self.lm.context_frames
         if self.row_positions is not None and frames is not None and self.row_positions <= frames:
@@ -165,6 +174,7 @@ class LMStage:
         self.learning_rates: dict[str, float] = {}
         self.blocks = list(self.model.layers)
         self.partial_gradients = False
+        self.keeps_resting = False
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:

@@ -56,6 +56,10 @@ class Stage(Protocol):
         """Whether some parameter gets no gradient in some steps."""
 
     @property
+    def keeps_resting(self) -> bool:
+        """Whether the checkpoint holds the weights that do not learn, too: those that the run computed. Others come from where it starts."""
+
+    @property
     def batch_size(self) -> int:
         """Rows of one update, over all processes and parts."""
 

@@ -44,7 +44,8 @@ from longplay.train.finetune.learning import stage_config
 from longplay.train.finetune.request import FinetuneConfig, check_request, settle
 from longplay.train.lm_stage import LMStage, LMStageConfig
 from longplay.train.lora import check_lora
-from longplay.train.run import CONFIG, train_run
+from longplay.train.run import train_run
+from longplay.train.starts import CONFIG
 from longplay.train.status import read_status
 from longplay.train.tokens import prepare_tokens
 
