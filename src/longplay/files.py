@@ -1,5 +1,6 @@
 """Files that appear complete or not at all, and the folder for what can be fetched or made again."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,11 @@ def write_text(path: Location, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def lines(text: str) -> Iterator[str]:
+    """The lines of a text, each with its end. Only a line feed ends one: a title may hold U+2028, at which `splitlines` would cut."""
+    return iter(io.StringIO(text))
 
 
 def cache_folder() -> Path:

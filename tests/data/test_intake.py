@@ -63,6 +63,29 @@ def test_manifests(tmp_path: Path, suffix: str) -> None:
     assert two.path == Path("/far/two.wav")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.jsonl", '{"path": "a.wav", "caption": "Wait\x85 what\u2028?"}\r\n{"path": "b.wav"}'),
+        ("list.csv", "path,caption\r\na.wav,Wait\x85 what\u2028?\r\nb.wav,\r\n"),
+    ],
+)
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+    first, second = find_recordings(tmp_path / name).recordings
+    assert first.given.captions == ("Wait\x85 what\u2028?",)
+    assert second.source == "b.wav"
+
+
+def test_only_a_line_feed_ends_a_caption_or_a_published_line(tmp_path: Path) -> None:
+    audio(tmp_path / "a.wav").with_suffix(".txt").write_text("Wait\x85 what\u2028?\nslow\n")
+    assert find_recordings(tmp_path).recordings[0].given.captions == ("Wait\x85 what\u2028?", "slow")
+    (tmp_path / "wav.scp").write_text("u1 a\u2028.wav\n")
+    (tmp_path / "text").write_text("u1\t<|0|><|intro|><|Wait\x85 what|><|9|>\n")
+    (found,) = find_recordings(tmp_path).recordings
+    assert (found.source, found.given.captions) == ("a\u2028.wav", ("Wait\x85 what",))
+
+
 def test_a_manifest_of_ours_is_taken_whole(tmp_path: Path) -> None:
     audio(tmp_path / "a.wav")
     track = Track(

@@ -17,6 +17,7 @@ from longplay.audio.decode import BY_FFMPEG, BY_SOUNDFILE
 from longplay.config import describe
 from longplay.data.recordings import Given, Recording, recording_id
 from longplay.errors import ConfigError, PromptError, UserError
+from longplay.files import lines
 from longplay.prompt import LABELS, Label, Section
 
 NOT_DECODED = (".mid", ".midi")  # to be reported, not overlooked
@@ -90,19 +91,19 @@ def _from_folder(folder: Location, path: Location) -> Recording:
     if (sidecar := path.with_suffix(".json")).is_file():
         given = _given(_read_json(sidecar), str(sidecar))
     if (sidecar := path.with_suffix(".txt")).is_file():
-        lines = _read(sidecar).splitlines()
-        given = given.over(Given(captions=tuple(line.strip() for line in lines if line.strip())))
+        captions = tuple(line.strip() for line in lines(_read(sidecar)) if line.strip())
+        given = given.over(Given(captions=captions))
     return Recording(id=given.id or recording_id(name), path=path.resolve(), source=name, given=given.over(_tags(path)))
 
 
 def _rows(manifest: Location) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line stands, and its fields."""
     if manifest.suffix == ".csv":
-        rows = csv.DictReader(_read(manifest).splitlines())
+        rows = csv.DictReader(lines(_read(manifest)))
         for number, row in enumerate(rows, 2):
             yield f"{manifest}:{number}", {str(key): value for key, value in row.items() if value}
     elif manifest.suffix in (".jsonl", ".json"):
-        for number, line in enumerate(_read(manifest).splitlines(), 1):
+        for number, line in enumerate(lines(_read(manifest)), 1):
             if line.strip():
                 yield f"{manifest}:{number}", _parse_json(line, f"{manifest}:{number}")
     else:
@@ -124,11 +125,9 @@ def _from_row(manifest: Location, line: tuple[str, Mapping[str, Any]]) -> Record
 
 def _published(folder: Location) -> Intake:
     """The recipes' pair: `<utt> <path>`, and `<utt>\\t<|start|><|label|><|text|><|end|>` with times of the song."""
-    texts = dict(
-        line.split(maxsplit=1) for line in _read(folder / SCP_TEXT).splitlines() if len(line.split(maxsplit=1)) == 2
-    )
+    texts = dict(line.split(maxsplit=1) for line in lines(_read(folder / SCP_TEXT)) if len(line.split(maxsplit=1)) == 2)
     recordings, dropped = [], {}
-    for number, line in enumerate(_read(folder / SCP).splitlines(), 1):
+    for number, line in enumerate(lines(_read(folder / SCP)), 1):
         utt, _, name = line.strip().partition(" ")
         if not name:
             raise ConfigError(f"{folder / SCP}:{number}: expected `<utt> <path>`")

@@ -9,7 +9,7 @@ from longplay.config import Config, describe
 from longplay.data.manifest import Track
 from longplay.data.recordings import hashed_splits
 from longplay.errors import ConfigError, UserError
-from longplay.files import write_text
+from longplay.files import lines, write_text
 from longplay.prompt import Prompt, Section
 
 LABELS = "labels.jsonl"
@@ -39,11 +39,11 @@ def read_labels(path: Path) -> dict[str, TrackLabel]:
         ConfigError: missing, or a line is no label (named by its number).
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"labels {path}: {error.strerror}; make them with `longplay data label MANIFEST`") from None
     labels = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines(text), 1):
         try:
             label = TrackLabel.model_validate_json(line)
         except ValidationError as error:
