@@ -126,6 +126,14 @@ def test_nothing_usable_is_an_error_with_the_reasons(folder: Path, tmp_path: Pat
         build(folder, tmp_path / "out", tags=False, workers=1)
 
 
+def test_a_file_that_is_named_twice_is_a_copy_of_itself(folder: Path, tmp_path: Path) -> None:
+    lines = [{"path": "music/one.wav", "id": name} for name in ("x", "y")]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus = build(tmp_path / "list.jsonl", tmp_path / "out", tags=False, workers=1).corpus
+    assert [track.id for track in corpus.tracks] == ["x"]
+    assert corpus.dropped["y"].startswith("duplicate")
+
+
 COMMAND = "import sys; from longplay.cli import main; main(sys.argv[1:])"
 
 

@@ -113,7 +113,9 @@ def splits(recordings: Sequence[Recording], group_by: GroupBy, valid: float, tes
         groups.setdefault(_group(recording, group_by), []).append(recording)
     if len(groups) == 1 < len(recordings) and (valid or test):
         log.warning("all %d recordings are one group, %r: split by file instead", len(recordings), *groups)
-        groups = {recording.source: [recording] for recording in recordings}
+        groups = {}
+        for recording in recordings:
+            groups.setdefault(recording.source, []).append(recording)
     chosen = hashed_splits(groups, valid, test)
     return {
         recording.id: recording.given.split or chosen[group]
