@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,17 @@ def test_a_file_that_is_named_twice_is_a_copy_of_itself(folder: Path, tmp_path: 
     corpus = build(tmp_path / "list.jsonl", tmp_path / "out", tags=False, workers=1).corpus
     assert [track.id for track in corpus.tracks] == ["x"]
     assert corpus.dropped["y"].startswith("duplicate")
+
+
+def test_only_what_can_be_used_is_split(tmp_path: Path) -> None:
+    for album in ("original", "copy"):
+        (tmp_path / "music" / album).mkdir(parents=True)
+        for seed in range(4):
+            soundfile.write(tmp_path / "music" / album / f"{seed}.wav", song(seed), RATE)
+    names = [f"music/{album}/{seed}.wav" for album in ("original", "copy", "missing") for seed in range(4)]
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
+    tracks = build(tmp_path / "list.csv", tmp_path / "out", tags=False, workers=1).corpus.tracks
+    assert Counter(track.split for track in tracks) == {"train": 2, "valid": 1, "test": 1}
 
 
 COMMAND = "import sys; from longplay.cli import main; main(sys.argv[1:])"
