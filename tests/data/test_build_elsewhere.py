@@ -152,6 +152,15 @@ def test_what_is_heard_is_kept_there_too(music: Path, monkeypatch: pytest.Monkey
     assert again == first
 
 
+def test_what_was_made_of_music_there_is_not_taken_for_music(music: Path, bucket: Path) -> None:
+    shutil.copytree(music, bucket / "music")
+    source = location("dir://music")
+    first = made(location("dir://music/one"), source)
+    assert made(location("dir://music/two"), source).corpus == first.corpus
+    with pytest.raises(UserError, match="dir://music: is the folder of the music itself"):
+        find_recordings(source, source)
+
+
 def test_nothing_at_an_address_is_said(bucket: Path) -> None:
     with pytest.raises(UserError, match="dir://nowhere: is not there"):
         find_recordings(location("dir://nowhere"))

@@ -78,7 +78,7 @@ def build(
         raise UserError(f"shares of {valid:g} for validation and {test:g} for test: together they must stay below 1")
     if unknown := sorted(set(drop) - set(LIMITS)):
         raise UserError(f"flag {unknown[0]!r}: unknown; flags are {', '.join(LIMITS)}")
-    intake = find_recordings(source)
+    intake = find_recordings(source, out)
     store = Store(out, min_seconds, reference)
     done_before = at_once(lambda each: store.is_done(each.id, [each.path]), intake.recordings)
     todo = [each for each, is_done in zip(intake.recordings, done_before, strict=True) if not is_done]
