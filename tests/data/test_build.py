@@ -149,6 +149,22 @@ def test_only_what_can_be_used_is_split(tmp_path: Path) -> None:
 COMMAND = "import sys; from longplay.cli import main; main(sys.argv[1:])"
 
 
+def test_a_disk_that_is_full_ends_the_build_and_drops_nothing(folder: Path, tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)); "
+    arguments = ["data", "build", str(folder), str(tmp_path / "out"), "--workers", "1", "--no-tags", "--no-plots"]
+    done = subprocess.run(
+        [sys.executable, "-c", limit + COMMAND, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"error: {tmp_path}/out/audio/" in done.stderr.splitlines()[-1]
+    assert "File too large; mend that, or choose another place, and give the same command again" in done.stderr
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+    assert not (tmp_path / "out" / "dropped.jsonl").exists()
+    assert not list(tmp_path.glob("out/audio/*"))
+    assert len(build(folder, tmp_path / "out", tags=False, workers=1).corpus.tracks) == 3
+
+
 def test_a_killed_build_goes_on_to_the_same_result(folder: Path, tmp_path: Path) -> None:
     whole = build(folder, tmp_path / "whole", tags=False, workers=1)
     command = [

@@ -190,6 +190,25 @@ def test_what_cannot_be_fetched_is_tried_again(music: Path, tmp_path: Path, monk
         memory.store.clear()
 
 
+def test_a_store_that_takes_nothing_drops_nothing(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fs: Any, path: str, *_: Any, **__: Any) -> None:
+        raise PermissionError("access denied")
+
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(memory), "put_file", refuse)
+    with pytest.raises(OSError, match=r"cannot be written \(access denied\): 'memory://corpus/"):
+        build(music, location("memory://corpus"), tags=False, run=run_here)
+    assert not memory.find("/corpus")
+
+
+def test_a_file_that_is_gone_there_is_dropped(music: Path, bucket: Path, tmp_path: Path) -> None:
+    shutil.copytree(music, bucket / "music")
+    (tmp_path / "list.csv").write_text("path\ndir://music/one.wav\ndir://music/gone.wav\n")
+    corpus = build(tmp_path / "list.csv", tmp_path / "out", tags=False, workers=1).corpus
+    assert [track.title for track in corpus.tracks] == ["one"]
+    assert next(iter(corpus.dropped.values())).startswith("unreadable")
+
+
 def killing(folder: Path, run: RunJobs) -> RunJobs:
     """`run`, whose one worker dies in the middle of a recording."""
     return lambda function, jobs, workers: run(partial(half_prepare, folder, function), jobs, 1)  # type: ignore[return-value]

@@ -28,6 +28,7 @@ from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, P
 from longplay.data.tags import Heard
 from longplay.data.workers import RunJobs, run_jobs
 from longplay.errors import UserError
+from longplay.files import make_folder
 from longplay.prompt import Section
 
 MIN_CODEC_RATE, MIN_CODEC_BAND = 44100, 15000
@@ -73,17 +74,21 @@ def build(
         UserError: `source` names nothing, a share or a flag is wrong, or no recording can be used.
         ConfigError: a sidecar or a manifest line cannot be understood.
         DownloadError: musicnn cannot be fetched.
+        OSError: `out` cannot be written to, or takes no more; the same build goes on from there.
     """
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise UserError(f"shares of {valid:g} for validation and {test:g} for test: together they must stay below 1")
     if unknown := sorted(set(drop) - set(LIMITS)):
         raise UserError(f"flag {unknown[0]!r}: unknown; flags are {', '.join(LIMITS)}")
     intake = find_recordings(source, out)
+    make_folder(out)
     store = Store(out, min_seconds, reference)
     done_before = at_once(lambda each: store.is_done(each.id, [each.path]), intake.recordings)
     todo = [each for each, is_done in zip(intake.recordings, done_before, strict=True) if not is_done]
     failed = {}
     for done, outcome in enumerate(run(partial(_prepare, store), todo, workers), 1):
+        if isinstance(outcome.error, OSError):  # of the disk, not of the recording: the next ones would fail as well
+            raise outcome.error
         if outcome.error is not None:
             failed[outcome.job.id] = f"failed: {outcome.error}"
         progress("prepare", done, len(todo))

@@ -7,6 +7,7 @@ manifest.jsonl      what training reads         dropped.jsonl       what is not 
 ```
 """
 
+import io
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from longplay.data.fingerprint import Words, fingerprint
 from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest
 from longplay.data.quality import Quality, flags, inspect
 from longplay.errors import AudioError
-from longplay.files import fetched, replacing, version, write_text
+from longplay.files import fetched, version, write_bytes, write_text
 
 MIN_SECONDS = 10.0
 SPLIT_ORDER = ("test", "valid", "train")  # of two copies, the one that is not trained on stays
@@ -79,7 +80,11 @@ class Store:
     reference: bool = False
 
     def prepare(self, name: str, paths: Sequence[Location]) -> None:
-        """Decode, inspect and measure one recording (or stems); the facts come last and say that all is done."""
+        """Decode, inspect and measure one recording (or stems); the facts come last and say that all is done.
+
+        Raises:
+            OSError: what was made cannot be written, which is no fault of the recording.
+        """
         stamp = self._stamp(paths)
         audio = self.audio(name)
         old = self.preparation(name)
@@ -97,9 +102,9 @@ class Store:
             write_text(self._preparation(name), made.model_dump_json() + "\n")
         if made.reason is None:
             facts = measure(wav, SAMPLE_RATE)
-            self._fingerprint(name).parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._fingerprint(name)) as part, part.open("wb") as file:
-                np.save(file, fingerprint(wav, SAMPLE_RATE))
+            words = io.BytesIO()
+            np.save(words, fingerprint(wav, SAMPLE_RATE))
+            write_bytes(self._fingerprint(name), words.getbuffer())
         write_text(self._facts(name), "null\n" if facts is None else facts.model_dump_json() + "\n")
 
     def is_done(self, name: str, paths: Sequence[Location] = ()) -> bool:
@@ -170,7 +175,7 @@ class Store:
     def _decode(self, paths: Sequence[Location], stamp: str) -> tuple[np.ndarray, Preparation]:
         try:
             wav, lead, quality = _as_it_is(paths[0]) if self.reference else prepare(paths)
-        except AudioError as error:
+        except (AudioError, FileNotFoundError) as error:  # the latter of an address
             return np.zeros(0, np.float32), Preparation(stamp=stamp, reason=f"unreadable: {error}")
         seconds = len(wav) / SAMPLE_RATE
         reason = None
