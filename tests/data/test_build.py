@@ -55,6 +55,8 @@ def test_nothing_is_dropped_without_a_reason(folder: Path, tmp_path: Path) -> No
     assert reasons == {"again": "duplicate", "short": "too short", "silent": "silent", "broken": "unreadable"}
     lines = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     assert {line["id"]: line["reason"] for line in lines} == built.corpus.dropped
+    assert {line["source"] for line in lines} == {"again.ogg", "short.wav", "silent.wav", "broken.mp3"}
+    assert "duplicate: repeats one.wav" in built.corpus.dropped.values()
 
     late = tracks["late"]
     assert (late.split, late.bpm) == ("valid", 90)
@@ -82,7 +84,8 @@ def test_the_report_says_how_good_the_files_are(folder: Path, tmp_path: Path) ->
     assert figures["flags"]["mono as stereo"] >= 5
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| train | 2 |" in text or "| train | 1 |" in text
-    assert "clipping (0." in text
+    assert f"| loud.wav | {loud} | clipping (0." in text
+    assert "| again.ogg | again-" in text
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 

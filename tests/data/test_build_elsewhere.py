@@ -89,7 +89,7 @@ def assert_same(found: dict[str, bytes], expected: dict[str, bytes], source: str
     lines = [json.loads(line) for line in found.pop("dropped.jsonl").splitlines()]
     reasons = {line["id"].rpartition("-")[0]: line["reason"] for line in lines}
     assert reasons["broken"].startswith(f"unreadable: {source}/broken.mp3: cannot be decoded")
-    assert reasons["again"].startswith("duplicate: repeats one-")
+    assert reasons["again"].startswith("duplicate: repeats one.wav")
     for name in ("report.json", "report.md"):
         assert name in found
     assert {name: text for name, text in found.items() if not name.startswith("report")} == {

@@ -102,11 +102,11 @@ def build(
     by_id = {each.id: each for each in intake.recordings if each.id not in dropped}
     prepared = dict(zip(by_id, at_once(store.preparation, by_id), strict=True))
     held_out = {name: SPLIT_ORDER.index(hashed_split(each, group_by, valid, test)) for name, each in by_id.items()}
-    kept = store.select(
-        sorted(by_id, key=lambda name: (held_out[name], _worse(by_id[name], prepared[name]), name)), drop
-    )
+    best = sorted(by_id, key=lambda name: (held_out[name], _worse(by_id[name], prepared[name]), name))
+    kept = store.select({name: by_id[name].source for name in best}, drop)
     split = splits([by_id[name] for name in kept.facts], group_by, valid, test)
-    return _assemble(store, by_id, prepared, kept, split, dropped | kept.dropped)
+    sources = {each.id: each.source for each in intake.recordings}
+    return _assemble(store, by_id, prepared, kept, split, dropped | kept.dropped, sources)
 
 
 def _prepare(store: Store, recording: Recording) -> None:
@@ -120,6 +120,7 @@ def _assemble(
     kept: Selection,
     split: Mapping[str, Split],
     dropped: Mapping[str, str],
+    sources: Mapping[str, str],
 ) -> Built:
     quality = {name: made.quality for name, made in prepared.items() if made and made.quality}
 
@@ -131,7 +132,7 @@ def _assemble(
         return _track(by_id[name], kept.facts[name], made, heard(store, name), split[name], path)
 
     tracks = at_once(track, kept.facts)
-    corpus = write_corpus(store.root, tracks, dropped)
+    corpus = write_corpus(store.root, tracks, dropped, sources)
     if not tracks:
         reasons = sorted({reason.split(":")[0] for reason in corpus.dropped.values()})
         raise UserError(

@@ -53,10 +53,11 @@ class Preparation(Config):
 
 
 class Corpus(NamedTuple):
-    """What a build made: the tracks of the manifest, and the dropped ids with the reason."""
+    """What a build made: the tracks of the manifest, the dropped ids with the reason, and how their owner calls those."""
 
     tracks: list[Track]
     dropped: dict[str, str]
+    sources: dict[str, str]
 
 
 class Selection(NamedTuple):
@@ -118,11 +119,11 @@ class Store:
         made = self.preparation(name)
         return not paths or (made is not None and made.stamp == self._stamp(paths))
 
-    def select(self, ordered: Iterable[str], drop: Collection[str] = ()) -> Selection:
+    def select(self, ordered: Mapping[str, str], drop: Collection[str] = ()) -> Selection:
         """The usable recordings without copies and without those that any flag of `drop` is raised for.
 
         Args:
-            ordered: ids; of two copies the first one stays.
+            ordered: ids, and how their owner calls them; of two copies the first one stays.
             drop: names of flags, see `quality`.
         """
         facts: dict[str, Facts] = {}
@@ -138,7 +139,7 @@ class Store:
             else:
                 facts[name] = found
         copies = duplicates(dict(zip(facts, at_once(self.fingerprint, facts), strict=True)))
-        dropped |= {name: f"duplicate: repeats {original}" for name, original in copies.items()}
+        dropped |= {name: f"duplicate: repeats {ordered[original]}" for name, original in copies.items()}
         return Selection({name: found for name, found in facts.items() if name not in copies}, dropped)
 
     def facts(self, name: str) -> Facts | None:
@@ -202,12 +203,19 @@ class Store:
         return self.root / "quality" / f"{name}.json"
 
 
-def write_corpus(out: Location, tracks: Iterable[Track], dropped: Mapping[str, str]) -> Corpus:
-    """Write the manifest and the list of what is dropped."""
+def write_corpus(
+    out: Location, tracks: Iterable[Track], dropped: Mapping[str, str], sources: Mapping[str, str]
+) -> Corpus:
+    """Write the manifest and the list of what is dropped.
+
+    Args:
+        sources: how their owner calls recordings, by id; what has no other name is called by its id.
+    """
     write_manifest(out / MANIFEST, tracks)
-    lines = [json.dumps({"id": name, "reason": reason}, ensure_ascii=False) for name, reason in sorted(dropped.items())]
-    write_text(out / DROPPED, "".join(line + "\n" for line in lines))
-    return Corpus(read_manifest(out / MANIFEST), dict(dropped))
+    called = {name: sources.get(name, name) for name in sorted(dropped)}
+    rows = [{"id": name, "source": source, "reason": dropped[name]} for name, source in called.items()]
+    write_text(out / DROPPED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return Corpus(read_manifest(out / MANIFEST), dict(dropped), called)
 
 
 def _as_it_is(path: Location) -> Prepared:
