@@ -45,6 +45,19 @@ def test_what_the_report_needs_is_asked_for_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_where_nothing_can_be_written_is_said_before_the_work(run: Any, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 12 * RATE), RATE)
+    (tmp_path / "file").touch()
+    for out, message in (
+        ("file", "error: file: is a file, not a folder"),
+        ("file/out", "error: file/out: Not a directory"),
+    ):
+        outcome = run("data", "build", ".", out, "--no-tags", "--no-plots", "--workers", "1")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert "prepare" not in outcome.err
+
+
 def test_structure_of_a_short_file(run: Any, tmp_path: Path) -> None:
     time = np.arange(3 * RATE) / RATE
     triad = np.sin(2 * np.pi * np.outer([220, 261.63, 329.63], time)).sum(0)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_nothing_is_dropped_without_a_reason(folder: Path, tmp_path: Path) -> No
     assert reasons == {"again": "duplicate", "short": "too short", "silent": "silent", "broken": "unreadable"}
     lines = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     assert {line["id"]: line["reason"] for line in lines} == built.corpus.dropped
+    assert {line["source"] for line in lines} == {"again.ogg", "short.wav", "silent.wav", "broken.mp3"}
+    assert "duplicate: repeats one.wav" in built.corpus.dropped.values()
 
     late = tracks["late"]
     assert (late.split, late.bpm) == ("valid", 90)
@@ -81,7 +84,8 @@ def test_the_report_says_how_good_the_files_are(folder: Path, tmp_path: Path) ->
     assert figures["flags"]["mono as stereo"] >= 5
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| train | 2 |" in text or "| train | 1 |" in text
-    assert "clipping (0." in text
+    assert f"| loud.wav | {loud} | clipping (0." in text
+    assert "| again.ogg | again-" in text
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -126,7 +130,42 @@ def test_nothing_usable_is_an_error_with_the_reasons(folder: Path, tmp_path: Pat
         build(folder, tmp_path / "out", tags=False, workers=1)
 
 
+def test_a_file_that_is_named_twice_is_a_copy_of_itself(folder: Path, tmp_path: Path) -> None:
+    lines = [{"path": "music/one.wav", "id": name} for name in ("x", "y")]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus = build(tmp_path / "list.jsonl", tmp_path / "out", tags=False, workers=1).corpus
+    assert [track.id for track in corpus.tracks] == ["x"]
+    assert corpus.dropped["y"].startswith("duplicate")
+
+
+def test_only_what_can_be_used_is_split(tmp_path: Path) -> None:
+    for album in ("original", "copy"):
+        (tmp_path / "music" / album).mkdir(parents=True)
+        for seed in range(4):
+            soundfile.write(tmp_path / "music" / album / f"{seed}.wav", song(seed), RATE)
+    names = [f"music/{album}/{seed}.wav" for album in ("original", "copy", "missing") for seed in range(4)]
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
+    tracks = build(tmp_path / "list.csv", tmp_path / "out", tags=False, workers=1).corpus.tracks
+    assert Counter(track.split for track in tracks) == {"train": 2, "valid": 1, "test": 1}
+
+
 COMMAND = "import sys; from longplay.cli import main; main(sys.argv[1:])"
+
+
+def test_a_disk_that_is_full_ends_the_build_and_drops_nothing(folder: Path, tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)); "
+    arguments = ["data", "build", str(folder), str(tmp_path / "out"), "--workers", "1", "--no-tags", "--no-plots"]
+    done = subprocess.run(
+        [sys.executable, "-c", limit + COMMAND, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"error: {tmp_path}/out/audio/" in done.stderr.splitlines()[-1]
+    assert "File too large; mend that, or choose another place, and give the same command again" in done.stderr
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+    assert not (tmp_path / "out" / "dropped.jsonl").exists()
+    assert not list(tmp_path.glob("out/audio/*"))
+    assert len(build(folder, tmp_path / "out", tags=False, workers=1).corpus.tracks) == 3
 
 
 def test_a_killed_build_goes_on_to_the_same_result(folder: Path, tmp_path: Path) -> None:

@@ -47,6 +47,36 @@ def test_a_folder_with_sidecars_and_tags(tmp_path: Path) -> None:
     assert len({first.id, second.id}) == 2
 
 
+def test_what_was_made_of_music_is_not_taken_for_music(tmp_path: Path) -> None:
+    for name in (
+        "a.wav",
+        "new/audio/b.wav",
+        "old/audio/c.wav",
+        "old/quality/c.wav",
+        "run/corpus/audio/d.wav",
+        "run/e.wav",
+    ):
+        audio(tmp_path / name)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "manifest.jsonl").write_text("a user's own")
+    audio(tmp_path / "mine" / "f.wav")
+    (tmp_path / "old" / "manifest.jsonl").touch()
+    (tmp_path / "run" / "finetune.yaml").touch()
+    sources = ["a.wav", "mine/f.wav"]
+    assert [each.source for each in find_recordings(tmp_path, tmp_path / "new").recordings] == sources
+    assert len(find_recordings(tmp_path / "old").recordings) == 2  # it is asked for
+
+
+def test_each_real_folder_is_visited_once(tmp_path: Path) -> None:
+    audio(tmp_path / "music" / "a.wav")
+    audio(tmp_path / "music" / "sub" / "b.wav")
+    audio(tmp_path / "elsewhere" / "c.wav")
+    for link, target in {"sub/up": "..", "0": "sub", "1": "../elsewhere", "2": "../elsewhere"}.items():
+        (tmp_path / "music" / link).symlink_to(target)
+    sources = [each.source for each in find_recordings(tmp_path / "music").recordings]
+    assert sources == ["a.wav", "sub/b.wav", "1/c.wav"]
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_manifests(tmp_path: Path, suffix: str) -> None:
     audio(tmp_path / "audio" / "one.wav")
@@ -61,6 +91,29 @@ def test_manifests(tmp_path: Path, suffix: str) -> None:
     assert one.path == tmp_path / "audio" / "one.wav"
     assert (one.given.captions, one.given.bpm, one.given.split) == (("calm, wide",), 90, "test")
     assert two.path == Path("/far/two.wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.jsonl", '{"path": "a.wav", "caption": "Wait\x85 what\u2028?"}\r\n{"path": "b.wav"}'),
+        ("list.csv", "path,caption\r\na.wav,Wait\x85 what\u2028?\r\nb.wav,\r\n"),
+    ],
+)
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+    first, second = find_recordings(tmp_path / name).recordings
+    assert first.given.captions == ("Wait\x85 what\u2028?",)
+    assert second.source == "b.wav"
+
+
+def test_only_a_line_feed_ends_a_caption_or_a_published_line(tmp_path: Path) -> None:
+    audio(tmp_path / "a.wav").with_suffix(".txt").write_text("Wait\x85 what\u2028?\nslow\n")
+    assert find_recordings(tmp_path).recordings[0].given.captions == ("Wait\x85 what\u2028?", "slow")
+    (tmp_path / "wav.scp").write_text("u1 a\u2028.wav\n")
+    (tmp_path / "text").write_text("u1\t<|0|><|intro|><|Wait\x85 what|><|9|>\n")
+    (found,) = find_recordings(tmp_path).recordings
+    assert (found.source, found.given.captions) == ("a\u2028.wav", ("Wait\x85 what",))
 
 
 def test_a_manifest_of_ours_is_taken_whole(tmp_path: Path) -> None:
@@ -117,6 +170,8 @@ def test_nothing_and_doubles_are_refused(tmp_path: Path) -> None:
         find_recordings(tmp_path / "nowhere")
     with pytest.raises(UserError, match="names no audio file"):
         find_recordings(tmp_path)
+    with pytest.raises(UserError, match="is the folder of the music itself"):
+        find_recordings(tmp_path, tmp_path / "x" / "..")
     (tmp_path / "list.jsonl").write_text('{"path": "a.wav", "id": "x"}\n{"path": "b.wav", "id": "x"}\n')
     with pytest.raises(UserError, match="id 'x': both a.wav and b.wav"):
         find_recordings(tmp_path / "list.jsonl")

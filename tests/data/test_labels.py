@@ -34,6 +34,12 @@ def rows(*more: list[Any]) -> list[list[Any]]:
     return [["intro", 0, 8], ["verse", 8, 60], *more]
 
 
+def test_a_caption_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
+    labels = {name: TrackLabel(id=name, rating=5, caption="Wait\x85 what\u2028?") for name in ("a", "b")}
+    write_labels(tmp_path / "labels.jsonl", labels)
+    assert read_labels(tmp_path / "labels.jsonl") == labels
+
+
 def test_a_listener_rates_corrects_and_goes_on(listening: Listening, tmp_path: Path) -> None:
     shown = listening.show(0)
     assert shown.heading == "1 of 3 (0 labelled): A, 60.0 s"

@@ -299,6 +299,13 @@ def test_a_file_that_cannot_be_read_is_not_planned_with(songs: Path, tmp_path: P
     assert [piece.seconds for piece in music.pieces(tmp_path / "music", 0.3)] == [11.0] * 3
 
 
+def test_a_run_among_the_songs_is_none_of_them(request_: FinetuneConfig, songs: Path, tmp_path: Path) -> None:
+    shutil.copytree(songs, tmp_path / "music")
+    settle(request_, "digest", tmp_path / "music/run")
+    shutil.copytree(songs, tmp_path / "music/run/samples")
+    assert len(music.pieces(tmp_path / "music", 0.3)) == 3
+
+
 def test_shards_of_another_tokenizer_are_refused(request_: FinetuneConfig, tmp_path: Path) -> None:
     prepare(request_, tmp_path / "run")
     music.check_kept(tmp_path / "run/tokens", 64)

@@ -24,7 +24,7 @@ from longplay.data.token_tracks import read_token_tracks
 from longplay.data.token_windows import TokenWindows
 from longplay.data.varispeed import with_varispeed
 from longplay.engine import encode as engine_encode
-from longplay.errors import TrainingError
+from longplay.errors import TrainingError, UserError
 from longplay.keys import Key
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
@@ -181,6 +181,12 @@ def test_windows_are_a_function_of_seed_and_index(manifest: Path, tmp_path: Path
     assert all(w.ends == (w.start + 50 == len(w.track.semantic)) for w in drawn)
     assert any(w.ends for w in drawn)
     assert all(np.array_equal(w.semantic, w.track.semantic[w.start : w.start + 50]) for w in drawn)
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: is a file, not a folder"):
+        tokens.prepare_tokens(manifest, tmp_path / "file", lambda jobs: pytest.fail("it is encoded"))
 
 
 def test_what_is_missing_is_named(tmp_path: Path, manifest: Path, models: Any) -> None:

@@ -1,5 +1,6 @@
 """From a file of any kind to the corpus form: 48 kHz, mono, trimmed, at an even loudness, 16 bits."""
 
+import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from longplay.audio.meters import loudness
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.data.quality import Channels, Quality, inspect
 from longplay.errors import AudioError
-from longplay.files import fetched, replacing
+from longplay.files import fetched, write_bytes
 from longplay.prompt import MAX_SECONDS
 
 LOUDNESS = -16.0  # LUFS
@@ -113,7 +114,11 @@ def mixed(stems: Sequence[Wav]) -> Wav:
 
 
 def write_wav(path: Location, wav: Wav) -> None:
-    """Write 16-bit PCM at 48 kHz; the file appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        soundfile.write(part, wav, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    """Write 16-bit PCM at 48 kHz; the file appears complete or not at all.
+
+    Raises:
+        OSError: as `write_bytes`.
+    """
+    whole = io.BytesIO()  # libsndfile would not say why a disk takes no more
+    soundfile.write(whole, wav, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    write_bytes(path, whole.getbuffer())

@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from longplay.address import Address, Location, at_once, below, named
 from longplay.audio.decode import BY_FFMPEG, BY_SOUNDFILE
 from longplay.config import describe
+from longplay.data.manifest import MANIFEST
 from longplay.data.recordings import Given, Recording, recording_id
 from longplay.errors import ConfigError, PromptError, UserError
+from longplay.files import lines
 from longplay.prompt import LABELS, Label, Section
 
 NOT_DECODED = (".mid", ".midi")  # to be reported, not overlooked
@@ -25,6 +27,7 @@ NAMES = {"caption": "captions", "text": "captions", "artist": "author", "license
 PATHS = ("path", "audio", "audio_filepath", "file")
 # Of a manifest of ours: measured anew, or not the user's to say.
 IGNORED = ("seconds", "kind", "source", "codec_ok", "bars", "measured", "passages")
+MADE = ((MANIFEST, "quality"), ("finetune.yaml",))  # what a corpus and a finetune are known by
 SCP, SCP_TEXT = "wav.scp", "text"
 PUBLISHED = re.compile(r"<\|([\d.eE+-]+)\|><\|(\w+)\|><\|(.*)\|><\|([\d.eE+-]+)\|>", re.DOTALL)
 PUBLISHED_LABELS: dict[str, Label] = {**{label: label for label in LABELS}, "verse1": "verse", "verse2": "verse"}
@@ -37,20 +40,20 @@ class Intake(NamedTuple):
     dropped: dict[str, str]
 
 
-def find_recordings(source: Location) -> Intake:
+def find_recordings(source: Location, out: Location | None = None) -> Intake:
     """The recordings that `source` names: a folder, a .jsonl or .csv manifest, or a folder with `wav.scp` and `text`.
 
-    A folder is searched to its depths. Beside `song.flac`, `song.txt` holds a caption a line, and `song.json` the
+    A folder is searched to its depths, but for `out` and other corpora and finetunes in it. Beside `song.flac`, `song.txt` holds a caption a line, and `song.json` the
     fields of `Given`; the file's own tags come last. Paths in a manifest are relative to it.
 
     Raises:
-        UserError: nothing is there, or two recordings have one id.
+        UserError: nothing is there, two recordings have one id, or `out` is the folder that is searched.
         ConfigError: a sidecar or a manifest line cannot be understood; named with its line.
     """
     if (source / SCP).is_file():
         found = _published(source)
     elif source.is_dir():
-        found = Intake(at_once(partial(_from_folder, source), _audio_files(source)), {})
+        found = Intake(at_once(partial(_from_folder, source), _audio_files(source, out)), {})
     elif source.is_file():
         found = Intake(at_once(partial(_from_row, source), _rows(source)), {})
     else:
@@ -69,18 +72,39 @@ def find_recordings(source: Location) -> Intake:
     return found
 
 
-def _audio_files(folder: Location) -> Iterator[Location]:
+def _audio_files(folder: Location, out: Location | None) -> Iterator[Location]:
+    """The user's own, of each real folder once: neither what lies in `out` nor what was made of music before."""
+    if out is not None and out.resolve() == folder.resolve():
+        raise UserError(f"{out}: is the folder of the music itself; give another one for what is made of it")
     if isinstance(folder, Address):
-        for path in folder.files():
-            if path.suffix.lower() in AUDIO and "/." not in f"/{below(path, folder)}":
-                yield path
+        yield from _audio_at(folder, out)
         return
+    seen = {out.resolve()} if isinstance(out, Path) else set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
+        here = Path(parent)
+        if here.resolve() in seen or (here != folder and _is_made(here)):
+            folders.clear()
+            continue
+        seen.add(here.resolve())
         folders[:] = [name for name in folders if not name.startswith(".")]
+        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
         for name in sorted(names):
             if Path(name).suffix.lower() in AUDIO and not name.startswith("."):
-                yield Path(parent, name)
+                yield here / name
+
+
+def _audio_at(folder: Address, out: Location | None) -> Iterator[Address]:
+    files = folder.files()
+    marked = {path.parent for path in files if path.name in {mark[0] for mark in MADE}}
+    made = [out, *(each for each in marked if each != folder and _is_made(each))]
+    for path in files:
+        hidden = "/." in f"/{below(path, folder)}"
+        if path.suffix.lower() in AUDIO and not hidden and not any(each and below(path, each) for each in made):
+            yield path
+
+
+def _is_made(folder: Location) -> bool:
+    return any(all((folder / name).is_file() or (folder / name).is_dir() for name in mark) for mark in MADE)
 
 
 def _from_folder(folder: Location, path: Location) -> Recording:
@@ -90,19 +114,19 @@ def _from_folder(folder: Location, path: Location) -> Recording:
     if (sidecar := path.with_suffix(".json")).is_file():
         given = _given(_read_json(sidecar), str(sidecar))
     if (sidecar := path.with_suffix(".txt")).is_file():
-        lines = _read(sidecar).splitlines()
-        given = given.over(Given(captions=tuple(line.strip() for line in lines if line.strip())))
+        captions = tuple(line.strip() for line in lines(_read(sidecar)) if line.strip())
+        given = given.over(Given(captions=captions))
     return Recording(id=given.id or recording_id(name), path=path.resolve(), source=name, given=given.over(_tags(path)))
 
 
 def _rows(manifest: Location) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line stands, and its fields."""
     if manifest.suffix == ".csv":
-        rows = csv.DictReader(_read(manifest).splitlines())
+        rows = csv.DictReader(lines(_read(manifest)))
         for number, row in enumerate(rows, 2):
             yield f"{manifest}:{number}", {str(key): value for key, value in row.items() if value}
     elif manifest.suffix in (".jsonl", ".json"):
-        for number, line in enumerate(_read(manifest).splitlines(), 1):
+        for number, line in enumerate(lines(_read(manifest)), 1):
             if line.strip():
                 yield f"{manifest}:{number}", _parse_json(line, f"{manifest}:{number}")
     else:
@@ -124,11 +148,9 @@ def _from_row(manifest: Location, line: tuple[str, Mapping[str, Any]]) -> Record
 
 def _published(folder: Location) -> Intake:
     """The recipes' pair: `<utt> <path>`, and `<utt>\\t<|start|><|label|><|text|><|end|>` with times of the song."""
-    texts = dict(
-        line.split(maxsplit=1) for line in _read(folder / SCP_TEXT).splitlines() if len(line.split(maxsplit=1)) == 2
-    )
+    texts = dict(line.split(maxsplit=1) for line in lines(_read(folder / SCP_TEXT)) if len(line.split(maxsplit=1)) == 2)
     recordings, dropped = [], {}
-    for number, line in enumerate(_read(folder / SCP).splitlines(), 1):
+    for number, line in enumerate(lines(_read(folder / SCP)), 1):
         utt, _, name = line.strip().partition(" ")
         if not name:
             raise ConfigError(f"{folder / SCP}:{number}: expected `<utt> <path>`")

@@ -14,8 +14,8 @@ from longplay.control import Control
 from longplay.data.intake import PUBLISHED_LABELS
 from longplay.data.manifest import Split
 from longplay.data.mapped import FIGURES, codes_of, mapped
-from longplay.data.recordings import hashed_splits
 from longplay.data.shards import SCHEMA_VERSION
+from longplay.data.splits import hashed_splits
 from longplay.data.storage import Folder, open_folder
 from longplay.errors import TrainingError
 from longplay.prompt import MAX_SECONDS, Section, parse_sections
@@ -175,7 +175,7 @@ def read_shards(folder: Path | str, split: Split, kind: ShardKind = TOKENS) -> l
     published = [
         utt for table in tables.values() if "split" not in table.column_names for utt in table["utt"].to_pylist()
     ]
-    hashed = hashed_splits(published, PUBLISHED_VALID_SHARE, 0)
+    hashed = hashed_splits(dict.fromkeys(published, 1), PUBLISHED_VALID_SHARE, 0)
     shards = []
     for name, table in tables.items():
         own = "split" in table.column_names

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longplay.address import location
 from longplay.data.manifest import Track, parse_manifest
 from longplay.data.shards import HELD, METADATA, SEMANTIC, in_shards, next_number, write_shard
 from longplay.data.storage import Folder, open_folder, split_address
 from longplay.data.workers import Outcome
 from longplay.errors import TrainingError
+from longplay.files import make_folder
 from longplay.train.encoding import Codes, Job
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ def prepare_tokens(
         tracks_per_shard: what a kill costs at most; default `TRACKS_PER_SHARD`.
 
     Raises:
+        UserError, OSError: `out` is no folder, or cannot be written to.
         TrainingError: no track to encode, shards of tracks that were not chosen, or tracks that cannot be encoded.
     """
     folder, name = split_address(manifest)
@@ -86,6 +89,7 @@ def prepare_tokens(
     tracks = choose(every)
     if not tracks:
         raise TrainingError(f"{manifest}: has no track to encode; build a corpus first")
+    make_folder(location(out))
     shards = open_folder(out)
     known = {track.id: track for track in tracks}
     names = shards.files(".parquet")

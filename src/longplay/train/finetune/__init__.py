@@ -197,7 +197,9 @@ def _prepare(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: H
     )
     if built.corpus.dropped:
         first, reason = sorted(built.corpus.dropped.items())[0]
-        how.say(f"         {len(built.corpus.dropped)} more are left out, e.g. {first} ({reason}): see {run / CORPUS}")
+        how.say(
+            f"         {len(built.corpus.dropped)} more are left out, e.g. {built.corpus.sources[first]} ({reason}): see {run / CORPUS}"
+        )
     if warning := music.check_amount(tracks):
         how.say(f"warning: {warning}")
     choose = music.describe(config.caption, config.trigger)
