@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from longplay.audio.whole import cut_off
 from longplay.errors import AudioError
 
 Check = Callable[[int, int, int], None]
@@ -27,13 +28,17 @@ def decode(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
     """A file as float32 [C, S] and its rate in Hz; of several streams the first with sound.
 
     Raises:
-        UndecodableError: the file is broken, or no audio that is known.
+        UndecodableError: the file is broken, cut off, or no audio that is known.
         AudioError: it needs FFmpeg, and that is not there; or `check` refuses it.
     """
     try:
-        return _by_ffmpeg(path, check) if path.suffix.lower() in BY_FFMPEG else _by_soundfile(path, check)
+        wav, rate = _by_ffmpeg(path, check) if path.suffix.lower() in BY_FFMPEG else _by_soundfile(path, check)
+        missing = cut_off(path, wav.shape[1] / rate)
     except OSError as error:
         raise UndecodableError(error.strerror or str(error)) from None
+    if missing:
+        raise UndecodableError(missing)
+    return wav, rate
 
 
 def seconds_of(path: Path) -> float:
