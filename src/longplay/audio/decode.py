@@ -18,6 +18,7 @@ BY_SOUNDFILE = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64",
 )  # fmt: skip
 BY_FFMPEG = (".m4a", ".m4b", ".aac", ".wma", ".ape", ".wv", ".webm", ".mp4", ".mka", ".mov", ".mp2", ".tta")
+NO_FILE = "File does not exist"  # says libsndfile of what is there, but is no MP3
 
 
 class UndecodableError(AudioError):
@@ -29,8 +30,11 @@ def decode(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
 
     Raises:
         UndecodableError: the file is broken, cut off, or no audio that is known.
-        AudioError: it needs FFmpeg, and that is not there; or `check` refuses it.
+        AudioError: it does not exist, or needs FFmpeg, and that is not there; or `check` refuses it.
     """
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise AudioError(f"{path}: {kind}; give the path of an audio file")
     try:
         wav, rate = _by_ffmpeg(path, check) if path.suffix.lower() in BY_FFMPEG else _by_soundfile(path, check)
         missing = cut_off(path, wav.shape[1] / rate)
@@ -68,7 +72,8 @@ def _by_soundfile(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], in
             check(file.frames, file.samplerate, file.channels)
             return np.ascontiguousarray(file.read(dtype="float32", always_2d=True).T), int(file.samplerate)
     except soundfile.LibsndfileError as error:
-        raise UndecodableError(str(error).rpartition(": ")[2].strip().rstrip(".")) from None
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+        raise UndecodableError("no audio that is known" if reason.startswith(NO_FILE) else reason) from None
 
 
 def _by_ffmpeg(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:

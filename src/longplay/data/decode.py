@@ -38,7 +38,7 @@ def read(path: Location) -> tuple[Channels, int]:
     """A file as channels [C, S] and its sample rate.
 
     Raises:
-        AudioError: the file cannot be decoded, is cut off, empty or longer than two hours, or holds NaN.
+        AudioError: the file does not exist, cannot be decoded, is cut off, empty or longer than two hours, or holds NaN.
     """
 
     def check(frames: int, rate: int, channels: int) -> None:
