@@ -79,19 +79,33 @@ def test_a_manifest_of_ours_is_taken_whole(tmp_path: Path) -> None:
     assert (found.given.title, found.given.bpm, found.given.split) == ("Rain", 90, "valid")
 
 
-def test_the_published_pair(tmp_path: Path) -> None:
-    (tmp_path / "wav.scp").write_text("u1 clips/a.wav\nu2 /b.wav\nu3 c.wav\nu4 d.wav\n")
+def test_the_published_pair(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "wav.scp").write_text("u1 clips/a.wav\nu2\t/my music/b.wav\nu3 c.wav\nu4 d.wav\n\n")
     (tmp_path / "text").write_text(
         "u1\t<|30.0|><|verse2|><|Slow jazz, with brushes.|><|60.0|>\n"
         "u2\t<|-1.0|><|bridge|><|Rock.|><|9|>\nu3\t<|9|><|intro|><|x|><|9|>\n"
+        "u5 <|0|><|intro|><|Left behind.|><|9|>\n"
     )
     intake = find_recordings(tmp_path)
     first, second = intake.recordings
     assert first.path == tmp_path / "clips" / "a.wav"
     assert first.given.captions == ("Slow jazz, with brushes.",)
     assert (first.given.offset, first.given.sections) == (30, (Section(label="verse", start=0, end=30),))
+    assert second.path == Path("/my music/b.wav")
     assert (second.given.offset, second.given.sections) == (0, ())
-    assert set(intake.dropped) == {"u3", "u4"}
+    assert "no section for the labels bridge (1); known are intro, verse" in caplog.text
+    assert {utt: reason.partition(":")[0] for utt, reason in intake.dropped.items()} == {
+        "u3": "no time",
+        "u4": "no text",
+        "u5": "no audio",
+    }
+
+
+def test_of_a_published_pair_without_a_match_the_reason_is_said(tmp_path: Path) -> None:
+    (tmp_path / "wav.scp").write_text("u1 a.wav\nu2 b.wav\n")
+    (tmp_path / "text").write_text("u1 just words\nu2 more words\n")
+    with pytest.raises(UserError, match=r"none of 2 recordings can be used; of u1: no text: no line of the form"):
+        find_recordings(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,22 @@ def test_published_shards_are_read(golden_directory: Path, tmp_path: Path) -> No
         )  # fmt: skip
 
 
+def test_labels_of_published_shards_that_no_section_has_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["verse1", "bridge", "inst", "bridge", None]
+    published = [
+        {"utt": f"u{n}", "text": "x", "chorus": name, "time_start": 0.0, "time_end": 9.0, "semantic_token": [[1]]}
+        for n, name in enumerate(names)
+    ]
+    pq.write_table(pa.Table.from_pylist(published), tmp_path / "a.parquet")
+    tracks = [*read_token_tracks(tmp_path, "train"), *read_token_tracks(tmp_path, "valid")]
+    assert [section.label for track in tracks for section in track.sections] == ["verse"]
+    assert "no section for the labels" in caplog.text
+    assert "inst (1)" in caplog.text
+    assert "verse1 (1)" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("columns", "metadata", "message"),
     [
