@@ -63,6 +63,29 @@ def test_manifests(tmp_path: Path, suffix: str) -> None:
     assert two.path == Path("/far/two.wav")
 
 
+def test_cells_of_several_lines_and_of_several_instruments(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(
+        b'path,caption,instruments\r\n,,\r\na.wav,"calm,\nand wide","piano, strings"\r\n\r\nb.wav,,bass;drums\r\n'
+    )
+    first, second = find_recordings(tmp_path / "list.csv").recordings
+    assert (first.given.captions, first.given.instruments) == (("calm,\nand wide",), ("piano", "strings"))
+    assert (second.given.captions, second.given.instruments) == ((), ("bass", "drums"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a.wav,calm, wide", r'list.csv:2: has more fields than columns; put "quotes" around what holds a comma'),
+        ('"a\n.wav",1\nb.wav,-5', r"list.csv:4: bpm = '-5': must be greater than 0"),
+        ('a.wav,"calm\nb.wav,wide', r"list.csv:2: is not CSV \(unexpected end of data\); check its quotes"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text(f"path,bpm\n{rows}\n")
+    with pytest.raises(ConfigError, match=message):
+        find_recordings(tmp_path / "list.csv")
+
+
 def test_a_manifest_of_ours_is_taken_whole(tmp_path: Path) -> None:
     audio(tmp_path / "a.wav")
     track = Track(
@@ -115,6 +138,7 @@ def test_of_a_published_pair_without_a_match_the_reason_is_said(tmp_path: Path) 
         ('{"path": "a.wav", "sections": "intro:4-2"}', "list.jsonl:1: section 'intro:4-2'"),
         ('{"path": "a.wav", "sections": "intro:0-4,verse:3-9"}', "list.jsonl:1: sections intro:0-4 and verse:3-9 overlap"),
         ('{"path": "a.wav", "key": "8A"}', "list.jsonl:1: .*key '8A': expected a form like 'F# minor' or 'F#m'"),
+        ('{"path": "a.wav", "bpm": 0}', "list.jsonl:1: bpm = 0: must be greater than 0"),
         ('{"title": "x"}', "list.jsonl:1: expected the audio file as one of path"),
         ("[1]", "list.jsonl:1: holds list"),
         ("{", "list.jsonl:1: is not JSON"),

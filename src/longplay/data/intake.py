@@ -1,6 +1,7 @@
 """Finds a user's recordings: in a folder, in a manifest (JSONL or CSV), or in the published `wav.scp` and `text`."""
 
 import csv
+import io
 import json
 import logging
 import os
@@ -105,15 +106,27 @@ def _from_folder(folder: Location, path: Location) -> Recording:
 def _rows(manifest: Location) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line stands, and its fields."""
     if manifest.suffix == ".csv":
-        rows = csv.DictReader(_read(manifest).splitlines())
-        for number, row in enumerate(rows, 2):
-            yield f"{manifest}:{number}", {str(key): value for key, value in row.items() if value}
+        yield from _csv_rows(manifest)
     elif manifest.suffix in (".jsonl", ".json"):
         for number, line in enumerate(_read(manifest).splitlines(), 1):
             if line.strip():
                 yield f"{manifest}:{number}", _parse_json(line, f"{manifest}:{number}")
     else:
         raise UserError(f"{manifest}: a manifest ends in .jsonl or .csv")
+
+
+def _csv_rows(manifest: Location) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `_rows`; of a row of several lines, the last one."""
+    rows = csv.DictReader(io.StringIO(_read(manifest), newline=""), strict=True)
+    try:
+        for row in rows:
+            where = f"{manifest}:{rows.line_num}"
+            if None in row:
+                raise ConfigError(f'{where}: has more fields than columns; put "quotes" around what holds a comma')
+            if any(row.values()):
+                yield where, {key: value for key, value in row.items() if value}
+    except csv.Error as error:
+        raise ConfigError(f"{manifest}:{rows.line_num + 1}: is not CSV ({error}); check its quotes") from None
 
 
 def _from_row(manifest: Location, line: tuple[str, Mapping[str, Any]]) -> Recording:
