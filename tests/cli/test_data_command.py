@@ -19,7 +19,7 @@ RATE = 24000
         (("build", ".", "out", "--group-by", "mood"), "mood"),
         (("build", ".", "out", "--cluster", "ray"), "say how many actors, with --workers N"),
         (("build", "nowhere://bucket/music", "out"), "nowhere://bucket/music/wav.scp: cannot be reached"),
-        (("structure", "nowhere.wav"), "nowhere.wav: cannot be decoded"),
+        (("structure", "nowhere.wav"), "nowhere.wav: does not exist; give the path of an audio file"),
         (("label", "nowhere.jsonl"), "nowhere.jsonl"),
         (("accuracy", "nowhere.jsonl"), "nowhere.jsonl"),
         (("caption", "nowhere.jsonl", "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"), "nowhere.jsonl"),

@@ -100,6 +100,31 @@ def test_flags_drop_when_asked_and_unknown_ones_are_refused(folder: Path, tmp_pa
         build(folder, tmp_path / "out", valid=0.6, test=0.5)
 
 
+def low_passed(wav: np.ndarray, hertz: float, rate: int) -> np.ndarray:
+    """With nothing above `hertz`, and a little of everything below."""
+    spectrum = np.fft.rfft(wav + np.random.default_rng(0).normal(0, 0.002, len(wav)))
+    spectrum[np.fft.rfftfreq(len(wav), 1 / rate) > hertz] = 0
+    return np.fft.irfft(spectrum, len(wav))
+
+
+@pytest.mark.parametrize(
+    ("lossless", "lossy", "kept"),
+    [(13_900, 13_900, "a.flac"), (14_900, 15_100, "a.flac"), (14_900, 20_000, "b.ogg")],
+    ids=["as much treble", "a little less", "much less"],
+)
+def test_of_two_copies_the_lossless_one_stays_unless_it_lacks_treble(
+    tmp_path: Path, lossless: int, lossy: int, kept: str
+) -> None:
+    wav, rate = np.repeat(song(0), 2), 2 * RATE
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.flac", low_passed(wav, lossless, rate), rate)
+    soundfile.write(tmp_path / "music" / "b.ogg", 0.7 * low_passed(wav, lossy, rate), rate)
+    built = build(tmp_path / "music", tmp_path / "out", valid=0, test=0, tags=False, workers=1)
+    assert [track.source for track in built.corpus.tracks] == [kept]
+    bands = {name.partition("-")[0]: found.bandwidth for name, found in built.quality.items()}
+    assert bands["b"] > bands["a"], "which says that it is not the treble alone"
+
+
 def test_a_second_build_makes_only_what_is_new_or_changed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = build(folder, out, tags=False, workers=1)

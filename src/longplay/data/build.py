@@ -33,6 +33,7 @@ from longplay.prompt import Section
 
 MIN_CODEC_RATE, MIN_CODEC_BAND = 44100, 15000
 MIN_SECTION_SECONDS = 0.5
+LOSSY_HZ = 2000
 LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
 
 
@@ -142,12 +143,17 @@ def _assemble(
 
 
 def _worse(recording: Recording, made: Preparation | None) -> tuple[float, ...]:
-    """Of two copies the one with the lesser numbers stays: fewer flags, more of the treble, longer, not coded with loss."""
+    """Of two copies the one with the lesser numbers stays: fewer flags, more of the treble, longer, not coded with loss.
+
+    Coding moves the treble's end a little, up or down, so a copy coded with loss must have more of it by `LOSSY_HZ`.
+    """
     if made is None or made.quality is None:
         return (math.inf,)
     found = made.quality
-    treble, seconds = found.bandwidth // 1000, round(found.seconds)
-    return len(flags(found)), -treble, -seconds, recording.path.suffix.lower() not in LOSSLESS
+    others = [flag for flag in flags(found) if LIMITS[flag][0] != "bandwidth"]
+    lossy = recording.path.suffix.lower() not in LOSSLESS
+    treble = (found.bandwidth - LOSSY_HZ * lossy) // 1000
+    return len(others), -treble, -round(found.seconds), lossy
 
 
 def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, split: Split, path: str) -> Track:

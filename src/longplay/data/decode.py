@@ -39,7 +39,7 @@ def read(path: Location) -> tuple[Channels, int]:
     """A file as channels [C, S] and its sample rate.
 
     Raises:
-        AudioError: the file cannot be decoded, is empty or longer than two hours, or holds NaN.
+        AudioError: the file does not exist, cannot be decoded, is cut off, empty or longer than two hours, or holds NaN.
     """
 
     def check(frames: int, rate: int, channels: int) -> None:
@@ -53,7 +53,7 @@ def read(path: Location) -> tuple[Channels, int]:
             wav, rate = decode(here, check)
         except UndecodableError as error:
             raise AudioError(
-                f"{path}: cannot be decoded ({error}); convert it to WAV or FLAC, or leave it out"
+                f"{path}: cannot be decoded ({error}); get it again, convert it to WAV or FLAC, or leave it out"
             ) from None
         except AudioError as error:
             raise AudioError(str(error).replace(str(here), str(path))) from None

@@ -1,9 +1,12 @@
 """Finds a user's recordings: in a folder, in a manifest (JSONL or CSV), or in the published `wav.scp` and `text`."""
 
 import csv
+import io
 import json
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,6 +34,8 @@ MADE = ((MANIFEST, "quality"), ("finetune.yaml",))  # what a corpus and a finetu
 SCP, SCP_TEXT = "wav.scp", "text"
 PUBLISHED = re.compile(r"<\|([\d.eE+-]+)\|><\|(\w+)\|><\|(.*)\|><\|([\d.eE+-]+)\|>", re.DOTALL)
 PUBLISHED_LABELS: dict[str, Label] = {**{label: label for label in LABELS}, "verse1": "verse", "verse2": "verse"}
+
+log = logging.getLogger(__name__)
 
 
 class Intake(NamedTuple):
@@ -60,6 +65,9 @@ def find_recordings(source: Location, out: Location | None = None) -> Intake:
         raise UserError(
             f"{source}: is not there; give a folder of audio, a .jsonl or .csv manifest, or a folder with wav.scp"
         )
+    if not found.recordings and found.dropped:
+        name, reason = min(found.dropped.items())
+        raise UserError(f"{source}: none of {len(found.dropped)} recordings can be used; of {name}: {reason}")
     if not found.recordings:
         raise UserError(f"{source}: names no audio file ({', '.join(sorted(AUDIO)[:8])}, ...)")
     seen: dict[str, Recording] = {}
@@ -122,15 +130,27 @@ def _from_folder(folder: Location, path: Location) -> Recording:
 def _rows(manifest: Location) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line stands, and its fields."""
     if manifest.suffix == ".csv":
-        rows = csv.DictReader(lines(_read(manifest)))
-        for number, row in enumerate(rows, 2):
-            yield f"{manifest}:{number}", {str(key): value for key, value in row.items() if value}
+        yield from _csv_rows(manifest)
     elif manifest.suffix in (".jsonl", ".json"):
         for number, line in enumerate(lines(_read(manifest)), 1):
             if line.strip():
                 yield f"{manifest}:{number}", _parse_json(line, f"{manifest}:{number}")
     else:
         raise UserError(f"{manifest}: a manifest ends in .jsonl or .csv")
+
+
+def _csv_rows(manifest: Location) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `_rows`; of a row of several lines, the last one."""
+    rows = csv.DictReader(io.StringIO(_read(manifest), newline=""), strict=True)
+    try:
+        for row in rows:
+            where = f"{manifest}:{rows.line_num}"
+            if None in row:
+                raise ConfigError(f'{where}: has more fields than columns; put "quotes" around what holds a comma')
+            if any(row.values()):
+                yield where, {key: value for key, value in row.items() if value}
+    except csv.Error as error:
+        raise ConfigError(f"{manifest}:{rows.line_num + 1}: is not CSV ({error}); check its quotes") from None
 
 
 def _from_row(manifest: Location, line: tuple[str, Mapping[str, Any]]) -> Recording:
@@ -148,27 +168,46 @@ def _from_row(manifest: Location, line: tuple[str, Mapping[str, Any]]) -> Record
 
 def _published(folder: Location) -> Intake:
     """The recipes' pair: `<utt> <path>`, and `<utt>\\t<|start|><|label|><|text|><|end|>` with times of the song."""
-    texts = dict(line.split(maxsplit=1) for line in lines(_read(folder / SCP_TEXT)) if len(line.split(maxsplit=1)) == 2)
-    recordings, dropped = [], {}
-    for number, line in enumerate(lines(_read(folder / SCP)), 1):
-        utt, _, name = line.strip().partition(" ")
+    texts = {utt: text for _, utt, text in _utterances(folder / SCP_TEXT)}
+    files = list(_utterances(folder / SCP))
+    recordings, labels = [], []
+    dropped = dict.fromkeys(texts.keys() - {utt for _, utt, _ in files}, f"no audio: no line of {SCP} names it")
+    for number, utt, name in files:
         if not name:
             raise ConfigError(f"{folder / SCP}:{number}: expected `<utt> <path>`")
-        match = PUBLISHED.fullmatch(texts.get(utt, "").strip())
+        match = PUBLISHED.fullmatch(texts.get(utt, ""))
         start, end = (max(0.0, float(match[1])), float(match[4])) if match else (0.0, 1.0)
         if match is None:
             dropped[utt] = "no text: no line of the form <|start|><|label|><|text|><|end|>"
         elif start >= end:
             dropped[utt] = f"no time: starts at {start:g} s, not before its end at {end:g} s"
         else:
+            labels.append(match[2])
             label = PUBLISHED_LABELS.get(match[2])
             sections = (Section(label=label, start=0, end=end - start),) if label else ()
             given = Given(id=_safe_id(utt), captions=(match[3],), sections=sections, offset=start)
-            path = named(name.strip(), folder)
+            path = named(name, folder)
             recordings.append(
-                Recording(id=_safe_id(utt), path=path.resolve(), source=name.strip(), given=given.over(_tags(path)))
+                Recording(id=_safe_id(utt), path=path.resolve(), source=name, given=given.over(_tags(path)))
             )
+    warn_of_labels(folder / SCP_TEXT, labels)
     return Intake(recordings, dropped)
+
+
+def _utterances(path: Location) -> Iterator[tuple[int, str, str]]:
+    """Number, utt and the rest of each line of one of the pair; blanks or tabs stand between."""
+    for number, line in enumerate(lines(_read(path)), 1):
+        if line.strip():
+            utt, *rest = line.strip().split(maxsplit=1)
+            yield number, utt, "".join(rest)
+
+
+def warn_of_labels(where: object, labels: Iterable[str | None]) -> None:
+    """Log which labels of published data are none that a section can have."""
+    unknown = Counter(label for label in labels if label and label not in PUBLISHED_LABELS)
+    if unknown:
+        told = ", ".join(f"{label} ({count})" for label, count in sorted(unknown.items()))
+        log.warning("%s: no section for the labels %s; known are %s", where, told, ", ".join(PUBLISHED_LABELS))
 
 
 def _given(fields: Mapping[str, Any], where: str) -> Given:

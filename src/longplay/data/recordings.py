@@ -4,7 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from pydantic import InstanceOf, field_validator
+from pydantic import Field, InstanceOf, field_validator
 
 from longplay.address import Address
 from longplay.chords import TimedChord
@@ -20,6 +20,7 @@ class Given(Config):
     Attributes:
         captions: wordings of what it is; also `caption` or `text` for one of them, in files.
         sections: also as a text, `intro:0-15,verse:15-60`; times from the start of the audio file.
+        instruments: also as a text, with commas or semicolons between them.
         group: recordings of one group are kept in one split, if it is not too large for it; default: see `splits`.
         offset: second of the song at which the audio file starts.
     """
@@ -34,16 +35,22 @@ class Given(Config):
     album: str | None = None
     licence: str | None = None
     genre: str | None = None
-    bpm: float | None = None
+    bpm: float | None = Field(default=None, gt=0)
     key: str | None = None
     instruments: tuple[str, ...] = ()
     chords: tuple[TimedChord, ...] = ()
     offset: float = 0.0
 
-    @field_validator("captions", "instruments", mode="before")
+    @field_validator("captions", mode="before")
     @classmethod
     def _several(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("instruments", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        names = re.split("[,;]", value) if isinstance(value, str) else None
+        return value if names is None else [name.strip() for name in names if name.strip()]
 
     @field_validator("key")
     @classmethod

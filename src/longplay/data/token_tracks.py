@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from longplay.chords import Chord, TimedChord
 from longplay.control import Control
-from longplay.data.intake import PUBLISHED_LABELS
+from longplay.data.intake import PUBLISHED_LABELS, warn_of_labels
 from longplay.data.manifest import Split
 from longplay.data.mapped import FIGURES, codes_of, mapped
 from longplay.data.shards import SCHEMA_VERSION
@@ -181,7 +181,14 @@ def read_shards(folder: Path | str, split: Split, kind: ShardKind = TOKENS) -> l
         own = "split" in table.column_names
         splits = table["split"].to_pylist() if own else [hashed[utt] for utt in table["utt"].to_pylist()]
         shards.append(Shard(name, table, np.flatnonzero([each == split for each in splits])))
+    warn_of_labels(folder, (label for shard in shards for label in _published_labels(shard)))
     return shards
+
+
+def _published_labels(shard: Shard) -> list[str | None]:
+    """Of each row of a published shard; ours have sections instead."""
+    names = shard.table.column_names
+    return shard.table["chorus"].take(shard.rows).to_pylist() if "chorus" in names and "sections" not in names else []
 
 
 def _table(shards: Folder, name: str, kind: ShardKind) -> pa.Table:

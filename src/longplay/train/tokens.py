@@ -99,7 +99,8 @@ def prepare_tokens(
     missing = [track for track in tracks if track.id not in done]
     logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
     started = time.monotonic()
-    outcomes = encode_all([Job(track.id, folder, track.path, track.speed) for track in missing]) if missing else []
+    jobs = [Job(track.id, folder, track.path, track.seconds, track.speed) for track in missing]
+    outcomes = encode_all(jobs) if jobs else []
     number = next_number(names)
     failed: list[str] = []
     count, seconds = 0, 0.0
