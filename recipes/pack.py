@@ -23,7 +23,14 @@ def excerpt(track: Track, source: Path, out: Path, seconds: float, kbps: float) 
     path.parent.mkdir(parents=True, exist_ok=True)
     # libsndfile: 0 is 256 kb/s, 1 is 6 kb/s, linear between them
     sf.write(path, wav, rate, format="OGG", subtype="OPUS", compression_level=(256 - kbps) / 250)
-    change = {"path": str(path.relative_to(out)), "seconds": len(wav) / rate, "sections": (), "chords": (), "bars": ()}
+    change = {
+        "path": str(path.relative_to(out)),
+        "seconds": len(wav) / rate,
+        "sections": (),
+        "chords": (),
+        "bars": (),
+        "passages": (),
+    }
     return track.model_copy(update=change)
 
 

@@ -1,5 +1,6 @@
 """The recipes run: every stage at tiny size, then the same data packed for a GPU and trained on from the pack."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 
+from longplay.config import read_yaml
 from longplay.data.manifest import read_manifest
 
 ROOT = Path(__file__).parent.parent
@@ -43,9 +45,22 @@ def test_every_stage_runs_and_a_pack_for_a_gpu_trains(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (tmp_path / "pack").rglob("*") if file.is_file())
     assert size < 24 * 2**20
 
-    tiny = "batch_size=2 loop.steps=2 loop.device=cpu loop.workers=1 crop_seconds=0.5 held_out_crops=2"
-    recipe("gpu.sh", "train", "codec", "--seconds", "60", OVERRIDES=f"{tiny} held_out_seconds=1", **places)
-    recipe("gpu.sh", "unpack", places["OUT"], RUNS=str(tmp_path / "back"))
-    for name in ("model/codec.safetensors", "metrics.jsonl", "curves.png", "run.yaml"):
-        assert (tmp_path / "back/nano-codec" / name).exists()
+    tiny = "batch_size=2 loop.device=cpu loop.workers=1 loop.log_every=1 crop_seconds=0.5 held_out_crops=2 held_out_seconds=1 counted_crops=4"
+    for call in (1, 2):  # the first goes on from the packed codec, the second from the first
+        recipe("gpu.sh", "train", "codec", "--seconds", "10", PROBE="4", OVERRIDES=tiny, **places)
+        recipe("gpu.sh", "unpack", places["OUT"], RUNS=str(tmp_path / "back"))
+        back = tmp_path / "back/nano-codec"
+        for name in (
+            "model/codec.safetensors",
+            f"call-{call}/metrics.jsonl",
+            f"call-{call}/curves.png",
+            f"call-{call}/run.yaml",
+        ):
+            assert (back / name).exists(), name
+        told = read_yaml(back / f"call-{call}/run.yaml")
+        assert told["loop"]["seed"] == call - 1, "music is drawn anew"
+        assert told["init"].endswith("before/nano-codec/model")
+        lines = (back / f"call-{call}/metrics.jsonl").read_text().splitlines()
+        rates = [line["rate"] for line in map(json.loads, lines) if "rate" in line]
+        assert rates[-1] < 0.5 * max(rates), "it comes to its end"
     assert all(piece.stat().st_size <= 15 * 2**20 for piece in (tmp_path / "out").iterdir())

@@ -97,6 +97,11 @@ def _train(
         started = time.monotonic()
         log = Log(run, stage, parallel)
         logger.info("%s: steps %d to %d in %s", stage.name, first, config.steps, run)
+        if config.phases != (asked := (config.warmup_steps, config.decay_steps)):
+            logger.warning(
+                "%d steps are fewer than warmup and decay (%d, %d), which take %d and %d of them now",
+                *(config.steps, *asked, *config.phases),
+            )
         timer, timed = time.monotonic(), first
         done = first
         for step, parts in enumerate(updater.batches(first, config.steps), first):

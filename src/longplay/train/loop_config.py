@@ -14,7 +14,8 @@ class LoopConfig(Config):
     """Length, optimizer, parallelism and bookkeeping of a run; the same on every device and number of processes.
 
     Attributes:
-        decay_steps: how long the cosine decay at the end takes.
+        warmup_steps, decay_steps: how long the rate rises at the beginning, and falls at the end; in proportion less where `steps`
+            are fewer than both, so that a short run reaches the full rate, too (`phases`).
         optimizer: `muon` takes the matrices of the repeated blocks, AdamW all the rest.
         muon_learning_rate: peak rate of Muon, which is scaled to move weights as far as AdamW would; None: the same.
         accumulate: parts that each process computes its rows of a batch in, one after the other; saves memory.
@@ -52,8 +53,15 @@ class LoopConfig(Config):
     evaluate_every: int = Field(default=500, gt=0)
     save_every: int = Field(default=200, gt=0)
 
+    @property
+    def phases(self) -> tuple[int, int]:
+        """Steps of warmup and of decay as they are in this run."""
+        fit = min(1.0, self.steps / max(1, self.warmup_steps + self.decay_steps))
+        return int(self.warmup_steps * fit), int(self.decay_steps * fit)
+
     def schedule(self, step: int) -> float:
-        """Share of the peak learning rate at `step`: linear warmup, constant, cosine decay to 0 in `decay_steps`."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        left = min(1.0, (self.steps - step) / max(1, self.decay_steps))
+        """Share of the peak learning rate at `step`: linear warmup, constant, cosine decay to 0."""
+        warmup, decay = self.phases
+        warm = min(1.0, (step + 1) / max(1, warmup))
+        left = min(1.0, (self.steps - step) / max(1, decay))
         return warm * 0.5 * (1 - math.cos(math.pi * left))
