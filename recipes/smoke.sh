@@ -32,7 +32,7 @@ longplay data build "$out/music" "$out/corpus" --no-tags --no-plots --workers 1
 
 manifest=$out/corpus/manifest.jsonl
 short=(held_out_crops=2 held_out_seconds=1 counted_crops=4)
-stage nano-tokenizer "$manifest" "${short[@]}"
+stage nano-tokenizer "$manifest" "${short[@]}" quantize_from_step=0
 stage nano-codec "$manifest" "${short[@]}"
 for model in tokenizer codec; do
   stage nano-$model-decoder "$manifest" "${short[@]}" init="$out/nano-$model/model"

@@ -1,5 +1,6 @@
 """Paths and addresses, used alike."""
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from longplay.address import Address, at_once, below, location, named
 from longplay.errors import UserError
-from longplay.files import fetched, replacing, version, write_text
+from longplay.files import fetched, make_folder, replacing, version, write_text
 
 
 @pytest.fixture
@@ -73,6 +74,29 @@ def test_a_file_that_fails_is_not_put(folder: Address) -> None:
     with pytest.raises(ValueError, match="half"):
         write_half()
     assert not (folder / "x").is_file()
+
+
+def test_what_a_disk_refuses_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    write_text(tmp_path / "x", "old")
+    for error in (OSError(errno.ENOSPC, "No space left on device"), OSError("10 requested and 3 written")):
+        with pytest.raises(OSError, match=f"{error.strerror or error}: '{tmp_path}/x'"), replacing(tmp_path / "x"):
+            raise error
+    with pytest.raises(FileNotFoundError, match="'another'"), replacing(tmp_path / "x"):
+        Path("another").read_text()
+    assert (tmp_path / "x").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_made_where_it_can_be(tmp_path: Path, folder: Address) -> None:
+    for each in (tmp_path / "a" / "b", folder / "a"):
+        make_folder(each)
+        make_folder(each)
+    assert (tmp_path / "a" / "b").is_dir()
+    write_text(tmp_path / "file", "")
+    with pytest.raises(UserError, match="file: is a file, not a folder"):
+        make_folder(tmp_path / "file")
+    with pytest.raises(OSError, match="file/a"):
+        make_folder(tmp_path / "file" / "a")
 
 
 def test_what_is_done_at_once_comes_in_order() -> None:

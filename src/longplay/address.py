@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 from longplay.errors import LongplayError, UserError
 
 LOCAL = ("file", "local")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 THREADS = 32  # requests to a store at a time
 _VERSION = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -29,7 +30,7 @@ class Address:
         path: what follows it, e.g. bucket and key.
 
     Every method that asks the store raises FileNotFoundError where nothing is there, and UserError where the store cannot
-    be reached.
+    be reached; those that change something raise OSError instead, as with files, and so does all that fills this disk.
     """
 
     protocol: str
@@ -104,13 +105,13 @@ class Address:
 
     def put(self, made: Path) -> None:
         """Copy `made` to there; an object store shows it once it is complete."""
-        with self._reached() as (fs, path):
+        with self._changed() as (fs, path):
             fs.put_file(str(made), path)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the file."""
         try:
-            with self._reached() as (fs, path):
+            with self._changed() as (fs, path):
                 fs.rm_file(path)
         except FileNotFoundError:
             if not missing_ok:
@@ -118,7 +119,7 @@ class Address:
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
         """Make the folder, and those above it, where the store has folders."""
-        with self._reached() as (fs, path):
+        with self._changed() as (fs, path):
             fs.makedirs(path, exist_ok=exist_ok)
 
     def _kind(self) -> str:
@@ -140,7 +141,18 @@ class Address:
         except LongplayError:
             raise
         except Exception as error:  # each client of a store has its own
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
             raise UserError(f"{self}: cannot be reached ({error})") from error
+
+    @contextmanager
+    def _changed(self) -> Iterator[tuple[Any, str]]:
+        """As `_reached`, for a change."""
+        try:
+            with self._reached() as reached:
+                yield reached
+        except UserError as error:
+            raise OSError(errno.EIO, f"cannot be written ({error.__cause__ or error})", str(self)) from error
 
 
 Location = Path | Address

@@ -69,6 +69,20 @@ def test_a_module_of_no_extra_is_a_bug_and_shows_itself() -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("OSError(28, 'No space left on device', 'a/b.wav')", "a/b.wav: No space left on device"),
+        ("OSError('cannot\\nsend')", "cannot send"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_code_2(error: str, line: str) -> None:
+    code = f"from longplay import cli\ndef fails(arguments): raise {error}\ncli.app = fails\ncli.main([])\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {line}; mend that, or choose another place, and give the same command again\n"
+
+
 def test_version(run) -> None:
     assert run("--version").out.strip() == __version__
 

@@ -19,7 +19,7 @@ RATE = 24000
         (("build", ".", "out", "--group-by", "mood"), "mood"),
         (("build", ".", "out", "--cluster", "ray"), "say how many actors, with --workers N"),
         (("build", "nowhere://bucket/music", "out"), "nowhere://bucket/music/wav.scp: cannot be reached"),
-        (("structure", "nowhere.wav"), "nowhere.wav: cannot be decoded"),
+        (("structure", "nowhere.wav"), "nowhere.wav: does not exist; give the path of an audio file"),
         (("label", "nowhere.jsonl"), "nowhere.jsonl"),
         (("accuracy", "nowhere.jsonl"), "nowhere.jsonl"),
         (("caption", "nowhere.jsonl", "--model", "m", "--endpoint", "http://127.0.0.1:9/v1"), "nowhere.jsonl"),
@@ -43,6 +43,19 @@ def test_what_the_report_needs_is_asked_for_before_the_work(
         " ".join(outcome.err.split())
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(run: Any, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 12 * RATE), RATE)
+    (tmp_path / "file").touch()
+    for out, message in (
+        ("file", "error: file: is a file, not a folder"),
+        ("file/out", "error: file/out: Not a directory"),
+    ):
+        outcome = run("data", "build", ".", out, "--no-tags", "--no-plots", "--workers", "1")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert "prepare" not in outcome.err
 
 
 def test_structure_of_a_short_file(run: Any, tmp_path: Path) -> None:

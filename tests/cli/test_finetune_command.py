@@ -75,7 +75,7 @@ def test_the_plan_alone_and_bad_input(run, tiny: Path, songs: Path, monkeypatch:
     outcome = run("finetune", songs, "--run", "mine", "--model", tiny, "--plan", *QUICK)
     assert outcome.code == 0
     assert "time     about" in outcome.err
-    assert not Path("mine/train/checkpoint.pt").exists()
+    assert not Path("mine").exists()
     for arguments, message in (
         ((songs, "--run", "a", "--model", "nowhere"), "model 'nowhere': no such directory"),
         (("nowhere", "--run", "b", "--model", tiny), "nowhere: is not there; give a folder of audio"),

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
             "sample_rate": 8000, "hop_length": 32, "latent_dim": 4, "codebook": {"size": 16, "dim": 4},
             "encoder": SPECTRAL, "decoder": SPECTRAL,
         },
-        "batch_size": 2, "crop_seconds": 0.1, "held_out_crops": 2, "held_out_seconds": 0.5, "loss": {"n_ffts": [64]},
+        "batch_size": 2, "crop_seconds": 0.1, "quantize_from_step": 0, "held_out_crops": 2, "held_out_seconds": 0.5, "loss": {"n_ffts": [64]},
         "loop": {"steps": 2, "log_every": 1, "trackers": []},
     }  # fmt: skip
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -85,6 +85,36 @@ def test_a_tracker_that_is_not_installed_is_named(folder: Path) -> None:
     assert done.returncode == 2
     assert "error: loop.trackers: trackio is not installed; `pip install trackio`, or leave it out" in done.stderr
     assert not (folder / "run").exists()
+
+
+WANDB = """
+import json
+class Run:
+    def log(self, values, step):
+        pass
+    def finish(self):
+        pass
+def init(**told):
+    with open("told.jsonl", "a") as file:
+        file.write(json.dumps(told) + "\\n")
+    return Run()
+"""
+
+
+def test_a_tracker_is_told_the_same_run_at_every_start(folder: Path) -> None:
+    (folder / "wandb.py").write_text(WANDB)  # found before one that is installed
+    (folder / "wandb-0.dist-info").mkdir()
+    (folder / "wandb-0.dist-info/METADATA").write_text("Name: wandb\nVersion: 0\n")
+    for steps in (2, 3):
+        done = longplay(folder, *RUN, "--set", "loop.trackers=[wandb]", "--set", f"loop.steps={steps}")
+        assert done.returncode == 0, done.stderr
+    first, second = (json.loads(line) for line in (folder / "told.jsonl").read_text().splitlines())
+    own = (folder / "run/tracker_id").read_text().strip()
+    about = {"project": "longplay-tokenizer", "name": f"run-{own}", "id": own, "resume": "allow", "dir": "run"}
+    assert first.items() >= about.items()
+    assert second.items() >= about.items()
+    assert (first["config"]["loop"]["steps"], second["config"]["loop"]["steps"]) == (2, 3)
+    assert second["config"] == json.loads(json.dumps(yaml.safe_load((folder / "run/run.yaml").read_text())))
 
 
 @pytest.mark.slow
@@ -167,6 +197,14 @@ def test_throughput_is_measured_with_each_number_of_workers(folder: Path) -> Non
         refused = longplay(folder, *given, "--workers", wrong)
         assert refused.returncode == 2
         assert "give different numbers of 1 or more" in refused.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-5"])
+def test_no_time_at_all_is_no_budget(folder: Path, seconds: str) -> None:
+    refused = longplay(folder, *RUN, "--budget-seconds", seconds)
+    assert refused.returncode == 2
+    assert f"--budget-seconds {seconds}: give more than 0; no limit without it" in refused.stderr
+    assert not (folder / "run").exists()
 
 
 def test_a_cluster_and_its_workers_go_together(folder: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_nothing_is_dropped_without_a_reason(folder: Path, tmp_path: Path) -> No
     assert reasons == {"again": "duplicate", "short": "too short", "silent": "silent", "broken": "unreadable"}
     lines = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     assert {line["id"]: line["reason"] for line in lines} == built.corpus.dropped
+    assert {line["source"] for line in lines} == {"again.ogg", "short.wav", "silent.wav", "broken.mp3"}
+    assert "duplicate: repeats one.wav" in built.corpus.dropped.values()
 
     late = tracks["late"]
     assert (late.split, late.bpm) == ("valid", 90)
@@ -81,7 +84,8 @@ def test_the_report_says_how_good_the_files_are(folder: Path, tmp_path: Path) ->
     assert figures["flags"]["mono as stereo"] >= 5
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| train | 2 |" in text or "| train | 1 |" in text
-    assert "clipping (0." in text
+    assert f"| loud.wav | {loud} | clipping (0." in text
+    assert "| again.ogg | again-" in text
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -94,6 +98,31 @@ def test_flags_drop_when_asked_and_unknown_ones_are_refused(folder: Path, tmp_pa
         build(folder, tmp_path / "out", drop=["hiss"])
     with pytest.raises(UserError, match="must stay below 1"):
         build(folder, tmp_path / "out", valid=0.6, test=0.5)
+
+
+def low_passed(wav: np.ndarray, hertz: float, rate: int) -> np.ndarray:
+    """With nothing above `hertz`, and a little of everything below."""
+    spectrum = np.fft.rfft(wav + np.random.default_rng(0).normal(0, 0.002, len(wav)))
+    spectrum[np.fft.rfftfreq(len(wav), 1 / rate) > hertz] = 0
+    return np.fft.irfft(spectrum, len(wav))
+
+
+@pytest.mark.parametrize(
+    ("lossless", "lossy", "kept"),
+    [(13_900, 13_900, "a.flac"), (14_900, 15_100, "a.flac"), (14_900, 20_000, "b.ogg")],
+    ids=["as much treble", "a little less", "much less"],
+)
+def test_of_two_copies_the_lossless_one_stays_unless_it_lacks_treble(
+    tmp_path: Path, lossless: int, lossy: int, kept: str
+) -> None:
+    wav, rate = np.repeat(song(0), 2), 2 * RATE
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.flac", low_passed(wav, lossless, rate), rate)
+    soundfile.write(tmp_path / "music" / "b.ogg", 0.7 * low_passed(wav, lossy, rate), rate)
+    built = build(tmp_path / "music", tmp_path / "out", valid=0, test=0, tags=False, workers=1)
+    assert [track.source for track in built.corpus.tracks] == [kept]
+    bands = {name.partition("-")[0]: found.bandwidth for name, found in built.quality.items()}
+    assert bands["b"] > bands["a"], "which says that it is not the treble alone"
 
 
 def test_a_second_build_makes_only_what_is_new_or_changed(folder: Path, tmp_path: Path) -> None:
@@ -126,7 +155,42 @@ def test_nothing_usable_is_an_error_with_the_reasons(folder: Path, tmp_path: Pat
         build(folder, tmp_path / "out", tags=False, workers=1)
 
 
+def test_a_file_that_is_named_twice_is_a_copy_of_itself(folder: Path, tmp_path: Path) -> None:
+    lines = [{"path": "music/one.wav", "id": name} for name in ("x", "y")]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus = build(tmp_path / "list.jsonl", tmp_path / "out", tags=False, workers=1).corpus
+    assert [track.id for track in corpus.tracks] == ["x"]
+    assert corpus.dropped["y"].startswith("duplicate")
+
+
+def test_only_what_can_be_used_is_split(tmp_path: Path) -> None:
+    for album in ("original", "copy"):
+        (tmp_path / "music" / album).mkdir(parents=True)
+        for seed in range(4):
+            soundfile.write(tmp_path / "music" / album / f"{seed}.wav", song(seed), RATE)
+    names = [f"music/{album}/{seed}.wav" for album in ("original", "copy", "missing") for seed in range(4)]
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
+    tracks = build(tmp_path / "list.csv", tmp_path / "out", tags=False, workers=1).corpus.tracks
+    assert Counter(track.split for track in tracks) == {"train": 2, "valid": 1, "test": 1}
+
+
 COMMAND = "import sys; from longplay.cli import main; main(sys.argv[1:])"
+
+
+def test_a_disk_that_is_full_ends_the_build_and_drops_nothing(folder: Path, tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)); "
+    arguments = ["data", "build", str(folder), str(tmp_path / "out"), "--workers", "1", "--no-tags", "--no-plots"]
+    done = subprocess.run(
+        [sys.executable, "-c", limit + COMMAND, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"error: {tmp_path}/out/audio/" in done.stderr.splitlines()[-1]
+    assert "File too large; mend that, or choose another place, and give the same command again" in done.stderr
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+    assert not (tmp_path / "out" / "dropped.jsonl").exists()
+    assert not list(tmp_path.glob("out/audio/*"))
+    assert len(build(folder, tmp_path / "out", tags=False, workers=1).corpus.tracks) == 3
 
 
 def test_a_killed_build_goes_on_to_the_same_result(folder: Path, tmp_path: Path) -> None:

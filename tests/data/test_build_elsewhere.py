@@ -89,7 +89,7 @@ def assert_same(found: dict[str, bytes], expected: dict[str, bytes], source: str
     lines = [json.loads(line) for line in found.pop("dropped.jsonl").splitlines()]
     reasons = {line["id"].rpartition("-")[0]: line["reason"] for line in lines}
     assert reasons["broken"].startswith(f"unreadable: {source}/broken.mp3: cannot be decoded")
-    assert reasons["again"].startswith("duplicate: repeats one-")
+    assert reasons["again"].startswith("duplicate: repeats one.wav")
     for name in ("report.json", "report.md"):
         assert name in found
     assert {name: text for name, text in found.items() if not name.startswith("report")} == {
@@ -152,6 +152,15 @@ def test_what_is_heard_is_kept_there_too(music: Path, monkeypatch: pytest.Monkey
     assert again == first
 
 
+def test_what_was_made_of_music_there_is_not_taken_for_music(music: Path, bucket: Path) -> None:
+    shutil.copytree(music, bucket / "music")
+    source = location("dir://music")
+    first = made(location("dir://music/one"), source)
+    assert made(location("dir://music/two"), source).corpus == first.corpus
+    with pytest.raises(UserError, match="dir://music: is the folder of the music itself"):
+        find_recordings(source, source)
+
+
 def test_nothing_at_an_address_is_said(bucket: Path) -> None:
     with pytest.raises(UserError, match="dir://nowhere: is not there"):
         find_recordings(location("dir://nowhere"))
@@ -179,6 +188,25 @@ def test_what_cannot_be_fetched_is_tried_again(music: Path, tmp_path: Path, monk
         }
     finally:
         memory.store.clear()
+
+
+def test_a_store_that_takes_nothing_drops_nothing(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fs: Any, path: str, *_: Any, **__: Any) -> None:
+        raise PermissionError("access denied")
+
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(memory), "put_file", refuse)
+    with pytest.raises(OSError, match=r"cannot be written \(access denied\): 'memory://corpus/"):
+        build(music, location("memory://corpus"), tags=False, run=run_here)
+    assert not memory.find("/corpus")
+
+
+def test_a_file_that_is_gone_there_is_dropped(music: Path, bucket: Path, tmp_path: Path) -> None:
+    shutil.copytree(music, bucket / "music")
+    (tmp_path / "list.csv").write_text("path\ndir://music/one.wav\ndir://music/gone.wav\n")
+    corpus = build(tmp_path / "list.csv", tmp_path / "out", tags=False, workers=1).corpus
+    assert [track.title for track in corpus.tracks] == ["one"]
+    assert next(iter(corpus.dropped.values())).startswith("unreadable")
 
 
 def killing(folder: Path, run: RunJobs) -> RunJobs:

@@ -68,7 +68,7 @@ def test_build_drops_copies_and_silence_and_a_second_run_changes_nothing(corpus:
     built = build_corpus(corpus, workers=1, listed=listed(), tags=False)
     assert sorted(track.title for track in built.tracks) == ["again", "inner", "two"]
     assert sorted(built.dropped.values()) == [
-        f"duplicate: repeats {built.tracks[0].id}",
+        f"duplicate: repeats {built.tracks[0].source}",
         "too short: 1.0 s of sound, at least 10 s are asked for",
     ]
     for track in built.tracks:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from longplay.data.crops import excerpt
+from longplay.data.crops import Crops, excerpt
 from longplay.errors import TrainingError
 
 
@@ -37,3 +37,23 @@ def test_at_another_rate_an_excerpt_stays_in_time(tmp_path: Path, start: int) ->
 def test_an_excerpt_of_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"gone.wav: cannot be read .* build the corpus again"):
         excerpt(tmp_path / "gone.wav", 0, 10, 8000)
+    with pytest.raises(TrainingError, match=r"gone.wav: cannot be read .* build the corpus again"):
+        Crops([(tmp_path / "gone.wav", 2.0)], 8000, 0.1).batch(0, 0, 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_named_by_their_file(tmp_path: Path, value: float) -> None:
+    files = []
+    for name in ("good", "bad"):
+        wav = np.zeros(8000, np.float32)
+        if name == "bad":
+            wav[4000:] = value
+        sf.write(tmp_path / f"{name}.wav", wav, 8000, subtype="FLOAT")
+        files.append((tmp_path / f"{name}.wav", 1.0))
+    assert Crops(files[:1], 8000, 0.1).batch(0, 0, 16).isfinite().all()
+    message = r"bad.wav: holds samples that are not finite; mend it or take it out of the manifest"
+    with pytest.raises(TrainingError, match=message):
+        Crops(files, 8000, 0.1).batch(0, 0, 16)
+    with pytest.raises(TrainingError, match=message):
+        excerpt(tmp_path / "bad.wav", 30_000, 100, 48_000)
+    assert not excerpt(tmp_path / "bad.wav", 0, 100, 8000).any(), "where it is sound it is heard"

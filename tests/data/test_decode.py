@@ -70,8 +70,20 @@ def test_unusable_samples_are_named(tmp_path: Path, samples: list[float], messag
 
 def test_broken_audio_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.ogg").write_bytes(b"OggS but not really")
-    with pytest.raises(AudioError, match="x.ogg"):
+    with pytest.raises(AudioError, match="x.ogg: cannot be decoded"):
         read_mono(tmp_path / "x.ogg")
+    (tmp_path / "x.mp3").write_bytes(np.random.default_rng(0).bytes(3000))
+    with pytest.raises(AudioError, match=r"x.mp3: cannot be decoded \(no audio that is known\)"):
+        read_mono(tmp_path / "x.mp3")
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.m4a"])
+def test_a_file_that_is_not_there_is_not_called_broken(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AudioError, match=f"{name}: does not exist; give the path of an audio file"):
+        read_mono(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(AudioError, match=f"{name}: is a folder"):
+        read_mono(tmp_path / name)
 
 
 @pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])

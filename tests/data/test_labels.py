@@ -34,6 +34,12 @@ def rows(*more: list[Any]) -> list[list[Any]]:
     return [["intro", 0, 8], ["verse", 8, 60], *more]
 
 
+def test_a_caption_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
+    labels = {name: TrackLabel(id=name, rating=5, caption="Wait\x85 what\u2028?") for name in ("a", "b")}
+    write_labels(tmp_path / "labels.jsonl", labels)
+    assert read_labels(tmp_path / "labels.jsonl") == labels
+
+
 def test_a_listener_rates_corrects_and_goes_on(listening: Listening, tmp_path: Path) -> None:
     shown = listening.show(0)
     assert shown.heading == "1 of 3 (0 labelled): A, 60.0 s"
@@ -106,6 +112,22 @@ def test_wrong_sections_are_named_and_nothing_is_saved(listening: Listening, wro
     assert not listening.path.exists()
 
 
+def test_a_label_that_could_not_be_written_is_not_kept(listening: Listening) -> None:
+    listening.save(0, 3, "first", rows())
+    before = listening.path.read_text()
+    listening.path.rename(kept := listening.folder / "kept")
+    listening.path.mkdir()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"labels.jsonl: cannot be written \(Is a directory\); .* save again"):
+            listening.save(1, 4, "first", rows())
+    assert (listening.first, listening.show(1).rating) == (1, None)
+    listening.path.rmdir()
+    kept.rename(listening.path)
+    assert listening.path.read_text() == before
+    assert listening.save(1, 4, "first", rows())
+    assert read_labels(listening.path).keys() == {"a", "b"}
+
+
 def test_rows_are_put_in_order() -> None:
     assert read_rows([["verse", 8, 60], ["intro", 0, 8]], 60) == (INTRO, VERSE)
 
@@ -142,13 +164,21 @@ assert of_keep.trigger_mode == "always_last"  # the newest letter is not lost wh
 number = page.blocks[of_keep.inputs[0]._id]
 assert number.get_block_name() == "number"  # of the track, beside its fields: never one without the other
 rows = [["intro", 0, 8], ["verse", 8, 60]]
-assert load(0)[0].startswith("1 of 3")
+assert load()[:2] == [0, "1 of 3 (0 labelled): A, 60.0 s"]
 place, note, *fields = on(0, 4, "first", rows)
 assert (place, note, fields[0]) == (1, "saved in labels.jsonl", "2 of 3 (1 labelled): B, 60.0 s")
 assert previous(1, None, "first", rows)[:2] == [0, "not saved: it has no rating"]
 stays, warning, *_ = on(1, 4, "first", [["coda", 0, 3]])
 assert stays == 1 and "coda" in warning
 assert keep(1, 4, "first", rows) == "saved; 2 labelled"
+assert load()[:2] == [2, "3 of 3 (2 labelled): C, 60.0 s"]  # a page that is loaded anew goes on where the listener was
+folder.joinpath("labels.jsonl").rename(folder / "kept")
+folder.joinpath("labels.jsonl").mkdir()
+assert "labels.jsonl: cannot be written" in keep(2, 4, "first", rows)
+stays, warning, heading, *_ = on(2, 4, "first", rows)
+assert stays == 2 and "cannot be written" in warning and "(2 labelled)" in heading
+folder.joinpath("labels.jsonl").rmdir()
+folder.joinpath("kept").rename(folder / "labels.jsonl")
 assert len((folder / "labels.jsonl").read_text().splitlines()) == 2
 _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", allowed_paths=[str(folder)])
 html = urllib.request.urlopen(address).read().decode()

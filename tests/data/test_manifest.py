@@ -35,6 +35,12 @@ def test_round_trip_keeps_everything_and_sorts(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.jsonl"]
 
 
+def test_a_title_may_hold_what_ends_lines_elsewhere(tmp_path: Path) -> None:
+    odd = TRACK.model_copy(update={"title": "Wait\x85 what\u2028\x0b\x1c?"})
+    write_manifest(tmp_path / "manifest.jsonl", [odd, TRACK.model_copy(update={"id": "c"})])
+    assert read_manifest(tmp_path / "manifest.jsonl")[0] == odd
+
+
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="longplay data corpus"):
         read_manifest(tmp_path / "manifest.jsonl")

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from longplay.checkpoint.system import load_system
-from longplay.errors import CheckpointError, ConfigError
+from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.tokenizer import Tokenizer
 from longplay.nn.istft import stft
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
 from longplay.train.build import load_stage_config
+from longplay.train.checkpoint_file import holds_start
 from longplay.train.log import read_metrics
 from longplay.train.loop import train
 from longplay.train.losses import SpectrumConfig, SpectrumLoss
@@ -154,7 +155,9 @@ def test_init_of_an_encoder_that_sees_more_is_refused(audio_stage: Any, tmp_path
         audio_stage(init=tmp_path / "model")
 
 
-def test_a_run_from_components_resumes_as_if_uninterrupted(audio_stage: Any, tmp_path: Path) -> None:
+def test_a_run_from_components_resumes_as_if_uninterrupted(
+    audio_stage: Any, files: list[tuple[Path, float]], tmp_path: Path
+) -> None:
     tokenizer = {
         **audio_stage().config.tokenizer.dump(),
         "encoder": {**SPECTRAL, "phase": False, "shortcut": True},
@@ -165,11 +168,43 @@ def test_a_run_from_components_resumes_as_if_uninterrupted(audio_stage: Any, tmp
     train(whole, whole.config.loop, tmp_path / "whole")
     first = audio_stage(tokenizer=tokenizer, spectrum={})
     assert train(first, first.config.loop, tmp_path / "parts", budget_seconds=0.0) == 1
-    second = audio_stage(tokenizer=tokenizer, spectrum={})
+    second = AudioStage(first.config, files, files, begins=False)
+    assert not torch.allclose(second.model.encoder.shortcut.weight, fixed), "the checkpoint holds it"
     train(second, second.config.loop, tmp_path / "parts")
     assert torch.equal(whole.model.encoder.shortcut.weight, fixed), "it does not learn"
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
+    made, whole_made = (load_system(tmp_path / run / "model").tokenizer for run in ("parts", "whole"))
+    assert made is not None
+    assert whole_made is not None
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), whole_made.parameters(), strict=True))
+
+
+def test_an_older_checkpoint_of_components_goes_on_where_they_are_the_same(audio_stage: Any, tmp_path: Path) -> None:
+    """It holds their sums alone, which differ in the last digits with the number of threads."""
+    tokenizer = {
+        **audio_stage().config.tokenizer.dump(),
+        "encoder": {**SPECTRAL, "phase": False, "shortcut": True},
+        "decoder": {**SPECTRAL, "shortcut": True},
+    }
+    first = audio_stage(tokenizer=tokenizer, spectrum={})
+    train(first, first.config.loop, tmp_path, budget_seconds=0.0)
+    assert holds_start(tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    shortcut = [name for name in state["model"] if name.startswith("encoder.shortcut.")]
+    state["resting"] = {name: float(state["model"][name].double().sum()) * (1 + 1e-12) for name in shortcut}
+    for part in ("model", "average"):
+        state[part] = {name: value for name, value in state[part].items() if name not in shortcut}
+    torch.save(state, tmp_path / "checkpoint.pt")
+    assert not holds_start(tmp_path)
+    other = audio_stage(tokenizer=tokenizer, spectrum={})
+    with torch.no_grad():
+        other.model.encoder.shortcut.weight[0, 0] += 1e-3
+    with pytest.raises(TrainingError, match="started from are others now, encoder.shortcut.weight for one"):
+        train(other, other.config.loop, tmp_path)
+    same = audio_stage(tokenizer=tokenizer, spectrum={})
+    assert train(same, same.config.loop, tmp_path) == 6
+    assert holds_start(tmp_path)
 
 
 def test_init_of_another_size_is_refused(audio_stage: Any, tmp_path: Path) -> None:

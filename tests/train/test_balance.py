@@ -83,7 +83,7 @@ def test_accumulation_changes_nothing(audio_stage: Any) -> None:
     balance = {"shares": {"mel": 1, "magnitude": 1, "complex": 1}, "decay": 0.5}
     states = []
     for accumulate in (1, 2):
-        stage = audio_stage(balance=balance, quantize_from_step=100)
+        stage = audio_stage(balance=balance, quantize_from_step=100, loop={"steps": 101})
         loop = stage.config.loop.model_copy(update={"precision": "float32", "accumulate": accumulate})
         updater = Updater(stage, loop, Parallel(loop, Path("unused")))
         for step in range(4):

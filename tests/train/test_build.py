@@ -42,8 +42,8 @@ from systems import save_residual
     ],
 )
 def test_presets_load(name: str) -> None:
-    config = load_stage_config(name, ["loop.steps=7"])
-    assert config.loop.steps == 7
+    config = load_stage_config(name, ["loop.seed=7"])
+    assert config.loop.seed == 7
     assert isinstance(config, CONFIGS[config.stage])
 
 
@@ -143,6 +143,26 @@ def test_wrong_configs_are_named(tmp_path: Path) -> None:
         load_stage_config(str(path))
     with pytest.raises(ConfigError, match="unknown key 'loop.step'"):
         load_stage_config("nano-codec", ["loop.step=7"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        ("nano-tokenizer", ["adversarial.start_step=0"], "leave out adversarial, or spectrum"),
+        ("nano-tokenizer-decoder", ["init=null"], "freeze_encoder = true: of a model that has learnt; set init to it"),
+        ("nano-tokenizer", ["loop.steps=300"], "quantize_from_step = 300: the run ends after loop.steps = 300; set"),
+        ("nano-codec-gan", ["adversarial.start_step=4000"], "adversarial.start_step = 4000: the run ends after"),
+        ("nano-lm-heeding", ["loop.steps=300"], "plain_steps = 300 of loop.steps = 300: nothing is ever misheard"),
+        ("nano-lm-heeding", ["loop.steps=300", "rearranged=0"], "nothing is ever misheard or rearranged"),
+    ],
+)
+def test_what_would_never_come_to_pass_is_refused(preset: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_stage_config(preset, overrides)
+
+
+def test_steps_may_be_plain_where_nothing_is_disturbed() -> None:
+    load_stage_config("nano-lm-heeding", ["loop.steps=300", "rearranged=0", "misheard=0"])
 
 
 def test_a_config_says_what_it_changes_of_another(tmp_path: Path) -> None:

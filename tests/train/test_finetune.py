@@ -260,7 +260,7 @@ def prepare(asked: FinetuneConfig, run: Path) -> None:
 def test_the_plan_comes_before_anything_is_prepared(request_: FinetuneConfig, tmp_path: Path, songs: Path) -> None:
     said: list[str] = []
     assert finetune(request_, tmp_path / "run", How(plan_only=True, say=said.append)) is None
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["finetune.yaml"]
+    assert not (tmp_path / "run").exists()
     text = "\n".join(said)
     for words in ("plan     by the length of 3 files, 33 s", "memory   about ", "time     about ", "4 steps of "):
         assert words in text, text
@@ -276,10 +276,34 @@ def test_the_plan_comes_before_anything_is_prepared(request_: FinetuneConfig, tm
         np.testing.assert_allclose(*lengths, rtol=0.05)
 
 
+def test_a_directory_is_bound_to_a_request_once_preparing_begins(
+    request_: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    for wrong, message in (("nowhere", "is not there"), (str(tmp_path / "empty"), "names no audio file")):
+        with pytest.raises(UserError, match=message):
+            finetune(request_.model_copy(update={"music": wrong}), run)
+    assert finetune(request_, run, How(plan_only=True)) is None
+    other = request_.model_copy(update={"batch_size": 1})
+    monkeypatch.setattr(finetuning, "_prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(other, run)
+    with pytest.raises(ConfigError, match="holds a finetune with batch_size = 1, not 2"):
+        finetune(request_, run, How(plan_only=True))
+
+
 def test_a_file_that_cannot_be_read_is_not_planned_with(songs: Path, tmp_path: Path) -> None:
     shutil.copytree(songs, tmp_path / "music")
     (tmp_path / "music/broken.wav").write_bytes(b"RIFF")
     assert [piece.seconds for piece in music.pieces(tmp_path / "music", 0.3)] == [11.0] * 3
+
+
+def test_a_run_among_the_songs_is_none_of_them(request_: FinetuneConfig, songs: Path, tmp_path: Path) -> None:
+    shutil.copytree(songs, tmp_path / "music")
+    settle(request_, "digest", tmp_path / "music/run")
+    shutil.copytree(songs, tmp_path / "music/run/samples")
+    assert len(music.pieces(tmp_path / "music", 0.3)) == 3
 
 
 def test_shards_of_another_tokenizer_are_refused(request_: FinetuneConfig, tmp_path: Path) -> None:

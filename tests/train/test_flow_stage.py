@@ -151,6 +151,18 @@ def test_a_flow_starts_from_another_and_keeps_its_own_statistics(flow_stage: Any
     assert torch.equal(stage.model.latent_mean, flow_stage().model.latent_mean)
 
 
+def test_a_flow_is_made_straight_from_a_model_by_name(
+    flow_stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = flow_stage()
+    first.export(first.model, tmp_path / "model")
+    monkeypatch.setattr("longplay.train.flow_stage.locate", {"nano": tmp_path / "model"}.__getitem__)
+    unguided = first.config.flow.model_copy(update={"guidance": 0.0})
+    stage = flow_stage(init=Path("nano"), flow=unguided, reflow=ReflowConfig(num_steps=2))
+    for model in (stage.model, stage.teacher):
+        assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), model.parameters(), strict=True))
+
+
 def test_a_preconditioned_flow_knows_what_its_guess_leaves_and_hands_it_on(flow_stage: Any, tmp_path: Path) -> None:
     changes = {"precondition": True, "condition_dropout": 0.0, "guidance": 0.0}
     flow = flow_stage().config.flow.model_copy(update=changes)

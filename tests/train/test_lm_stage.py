@@ -144,6 +144,22 @@ def test_the_lm_is_told_some_of_the_tags(lm_stage: Any, row_positions: int | Non
     assert measured[0] == measured[1], "held-out music is told of in full"
 
 
+@pytest.mark.parametrize("row_positions", [None, 48])
+def test_another_seed_leaves_out_the_text_of_other_windows(lm_stage: Any, row_positions: int | None) -> None:
+    loop = lm_stage().config.loop
+    model = lm_stage().config.lm.model_copy(update={"text_dropout": 0.5})
+
+    def left_out(seed: int) -> list[bool]:
+        """Of the first 4 windows of each of 16 steps, as many as every packed batch holds."""
+        stage = lm_stage(lm=model, loop=loop.model_copy(update={"seed": seed}), row_positions=row_positions)
+        batches = [stage.batch(step, slice(None)) for step in range(16)]
+        return [not length for batch in batches for length in batch["id_lengths"][:4].tolist()]
+
+    first, other = left_out(0), left_out(1)
+    assert left_out(0) == first
+    assert 0.2 < np.mean(np.equal(first, other)) < 0.8, "as if they had nothing to do with each other"
+
+
 def _texts(batch: Any, stage: Any) -> list[str]:
     rows = zip(batch["ids"].tolist(), batch["id_lengths"].tolist(), strict=True)
     return [stage.text.decode(ids[:length]) for ids, length in rows]

@@ -49,6 +49,30 @@ def test_resumed_stages_of_codes_equal_uninterrupted(name: str, request: Any, tm
     assert (tmp_path / f"whole/model/{whole.name}.safetensors").exists()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_goes_on_with_the_weight_decay_of_its_config(optimizer: str, lm_stage: Any, tmp_path: Path) -> None:
+    sizes = []
+    for decay in (0.0, 100.0):
+        run = tmp_path / f"{decay}"
+        first = lm_stage()
+        how = {"optimizer": optimizer, "weight_decay": 0.0, "warmup_steps": 0}
+        loop = first.config.loop.model_copy(update=how)
+        assert train(first, loop, run, budget_seconds=0.0) == 1
+        second = lm_stage()
+        train(second, loop.model_copy(update={"weight_decay": decay}), run)
+        sizes.append(second.model.layers[0].self_attn.q_proj.weight.detach().norm())
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_a_run_goes_on_with_the_betas_of_its_config(lm_stage: Any, tmp_path: Path) -> None:
+    first = lm_stage()
+    train(first, first.config.loop, tmp_path, budget_seconds=0.0)
+    second = lm_stage()
+    train(second, second.config.loop.model_copy(update={"betas": (0.5, 0.6)}), tmp_path)
+    groups = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimizers"]["model"]["param_groups"]
+    assert [group["betas"] for group in groups] == [(0.5, 0.6)] * 2
+
+
 def test_a_run_leaves_log_curves_samples_and_model(audio_stage: Any, tmp_path: Path) -> None:
     run = audio_stage(loop={"trackers": ["tensorboard"]})
     train(run, run.config.loop, tmp_path / "run")
@@ -140,9 +164,19 @@ def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(audio
     before = (tmp_path / "run/checkpoint.pt").read_bytes()
     bad = audio_stage()
     bad.reconstruction.forward = lambda *_: {"mel": sum(p.sum() for p in bad.model.parameters()) * float("nan")}
-    with pytest.raises(TrainingError, match="step 3.*not finite.*intact"):
+    with pytest.raises(TrainingError, match="step 3.*not finite; its batch is: lower loop.learning_rate; .*intact"):
         train(bad, bad.config.loop, tmp_path / "run")
     assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
+
+
+def test_a_batch_that_is_not_finite_is_told_from_a_rate_that_is_too_high(flow_stage: Any, tmp_path: Path) -> None:
+    stage = flow_stage()
+    whole = stage.batch
+    stage.batch = lambda step, rows: whole(step, rows) | {"latents": torch.full((4, 4, 40), torch.nan)}
+    with pytest.raises(
+        TrainingError, match=r"not finite; its batch is not either \(latents\): mend what it was made from"
+    ):
+        train(stage, stage.config.loop, tmp_path / "run")
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(audio_stage: Any, tmp_path: Path) -> None:
@@ -151,10 +185,18 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(audio_stage: Any, tm
     before = (tmp_path / "run/checkpoint.pt").read_bytes()
     (tmp_path / f"run/.checkpoint.pt.{os.getpid()}.part").symlink_to("/dev/full")
     more = audio_stage()
-    with pytest.raises(TrainingError, match=r"checkpoint.pt: cannot be written .*; the last one is kept"):
+    with pytest.raises(
+        TrainingError, match=r"checkpoint.pt: cannot be written .*; the last checkpoint in .* is intact"
+    ):
         train(more, more.config.loop, tmp_path / "run")
     assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
     assert train(audio_stage(), more.config.loop, tmp_path / "run") == 6
+
+    (tmp_path / "new").mkdir()
+    (tmp_path / f"new/.checkpoint.pt.{os.getpid()}.part").symlink_to("/dev/full")
+    new = audio_stage(loop={"steps": 3})
+    with pytest.raises(TrainingError, match=r"checkpoint.pt: cannot be written .*; .*new holds no checkpoint yet"):
+        train(new, new.config.loop, tmp_path / "new")
 
     (tmp_path / "run/metrics.jsonl").unlink()
     (tmp_path / "run/metrics.jsonl").mkdir()

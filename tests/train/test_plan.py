@@ -13,7 +13,7 @@ from longplay.train.audio_stage import AudioStageConfig
 from longplay.train.build import load_stage_config
 from longplay.train.flow_stage import FlowStageConfig
 from longplay.train.lm_stage import LMStageConfig
-from longplay.train.plan import Cluster, Plan, divide, plan_lm
+from longplay.train.plan import Cluster, Plan, divide, plan_lm, plan_lm_stage
 from longplay.train.plan_crops import CropsPlan, plan_crops
 
 EIGHT = Cluster(gpus=8)
@@ -68,6 +68,12 @@ def test_memory_and_time_follow_from_the_parameters() -> None:
     assert plan(lm("base"), steps=3600 * 75).audio_hours == 8 * 9000
 
 
+def test_gradients_of_several_parts_are_not_spread() -> None:
+    whole, parts = (plan(lm("base"), batch_size=8 * n, accumulate=n, shard=True) for n in (1, 2))
+    assert parts.memory == whole.memory + 4 * whole.parameters
+    assert plan(lm("base"), batch_size=16, accumulate=2).memory == plan(lm("base")).memory
+
+
 def test_packed_rows_cost_what_their_windows_cost() -> None:
     window = 64 + 9000
     packed, rows = plan(lm("base"), row_positions=4 * window), plan(lm("base"), batch_size=32)
@@ -80,12 +86,8 @@ def test_packed_rows_cost_what_their_windows_cost() -> None:
 def test_presets_fit_the_machines_they_are_meant_for(preset: str, gpus: int) -> None:
     config = load_stage_config(preset)
     assert isinstance(config, LMStageConfig)
-    loop = config.loop
-    result = plan_lm(
-        config.lm, Cluster(gpus=gpus), batch_size=config.batch_size, steps=loop.steps, accumulate=loop.accumulate,
-        shard=loop.shard, checkpoint_activations=loop.checkpoint_activations,
-    )  # fmt: skip
-    assert result.fits
+    cluster = Cluster(gpus=gpus)
+    assert plan_lm_stage(config, cluster, batch_size=config.batch_size, accumulate=config.loop.accumulate).fits
 
 
 def test_what_cannot_be_planned_is_named() -> None:
@@ -152,3 +154,14 @@ def test_a_stage_on_crops_is_counted() -> None:
 def test_what_another_model_computes_is_not_planned() -> None:
     with pytest.raises(ConfigError, match="reflow: what its teacher computes is not counted"):
         crops("nano-flow-reflow")
+    for preset, settings, message in (
+        ("nano-lm-preference", (), "preference: .* is not counted; plan without: --set preference=null"),
+        ("nano-lm", ("misheard=0.5", "misheard_for=model"), "misheard_for = model: .* plan without: --set misheard_for=others"),
+    ):  # fmt: skip
+        config = load_stage_config(preset, settings)
+        assert isinstance(config, LMStageConfig)
+        with pytest.raises(ConfigError, match=message):
+            plan_lm_stage(config, EIGHT, batch_size=8, accumulate=1)
+        remedied = load_stage_config(preset, (*settings, message.rpartition(" ")[2]))
+        assert isinstance(remedied, LMStageConfig)
+        assert plan_lm_stage(remedied, EIGHT, batch_size=8, accumulate=1).fits

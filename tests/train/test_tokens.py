@@ -24,7 +24,7 @@ from longplay.data.token_tracks import read_token_tracks
 from longplay.data.token_windows import TokenWindows
 from longplay.data.varispeed import with_varispeed
 from longplay.engine import encode as engine_encode
-from longplay.errors import TrainingError
+from longplay.errors import TrainingError, UserError
 from longplay.keys import Key
 from longplay.models.codec import Codec, CodecConfig
 from longplay.models.tokenizer import Tokenizer, TokenizerConfig
@@ -97,7 +97,7 @@ def test_a_track_at_another_speed_has_the_codes_of_the_resampled_audio(
     assert row["split"] == "train"
     wav, _ = sf.read(tmp_path / "t0.wav", dtype="float32")
     sf.write(tmp_path / "fast.wav", soxr.resample(wav, RATE * speed, RATE, quality="HQ"), RATE, subtype="FLOAT")
-    expected = encoder(Job("fast", str(tmp_path), "fast.wav"))
+    expected = encoder(Job("fast", str(tmp_path), "fast.wav", 2 / speed))
     assert len(row["semantic_token"][0]) == expected.semantic.shape[1]
     same = np.array(row["semantic_token"]) == expected.semantic
     assert same.mean() > 0.9  # resampled once here, twice there
@@ -181,6 +181,12 @@ def test_windows_are_a_function_of_seed_and_index(manifest: Path, tmp_path: Path
     assert all(w.ends == (w.start + 50 == len(w.track.semantic)) for w in drawn)
     assert any(w.ends for w in drawn)
     assert all(np.array_equal(w.semantic, w.track.semantic[w.start : w.start + 50]) for w in drawn)
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: is a file, not a folder"):
+        tokens.prepare_tokens(manifest, tmp_path / "file", lambda jobs: pytest.fail("it is encoded"))
 
 
 def test_what_is_missing_is_named(tmp_path: Path, manifest: Path, models: Any) -> None:
@@ -299,6 +305,23 @@ def test_what_cannot_be_encoded_is_named_and_the_rest_is_kept(manifest: Path, tm
     assert sorted(rows(tmp_path / "tokens")) == ["t0", "t1", "t3", "t4"]
 
 
+@pytest.mark.parametrize("semitones", [[], [-5, 5]])
+@pytest.mark.parametrize("share", [0.1, 1.2])
+def test_a_file_of_another_length_than_its_manifest_says_is_refused(
+    manifest: Path, tmp_path: Path, models: Any, semitones: list[int], share: float
+) -> None:
+    wav, _ = sf.read(tmp_path / "t2.wav", dtype="float32")
+    sf.write(tmp_path / "t2.wav", np.resize(wav, int(share * len(wav))), RATE)
+    refused = (
+        rf"{1 + len(semitones)} of .*: t2.wav: lasts {2 * share} s, its manifest says 2.0 s; build the corpus again"
+    )
+    with pytest.raises(TrainingError, match=refused):
+        tokens.prepare_tokens(
+            manifest, tmp_path / "out", encode_here(Encoder(*models)), lambda tracks: with_varispeed(tracks, semitones)
+        )
+    assert {utt.partition("@")[0] for utt in rows(tmp_path / "out")} == {"t0", "t1", "t3", "t4"}
+
+
 def test_a_store_that_fails_is_not_taken_for_the_end_of_a_track(
     manifest: Path, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +339,7 @@ def test_a_store_that_fails_is_not_taken_for_the_end_of_a_track(
     failing = Failing((manifest.parent / "t0.wav").read_bytes())
     monkeypatch.setattr(encoding, "open_folder", lambda folder: SimpleNamespace(open=lambda name: failing))
     with pytest.raises(OSError, match="connection reset"):
-        Encoder(*models)(Job("t0", "s3://bucket", "t0.wav"))
+        Encoder(*models)(Job("t0", "s3://bucket", "t0.wav", 2.0))
 
 
 def test_object_storage_holds_the_same_as_the_disk(manifest: Path, tmp_path: Path, models: Any) -> None:
@@ -359,6 +382,22 @@ def test_published_shards_are_read(golden_directory: Path, tmp_path: Path) -> No
         assert (track.offset, section.start, section.end, section.label) == (
             row["time_start"], row["time_start"], row["time_end"], row["chorus"],
         )  # fmt: skip
+
+
+def test_labels_of_published_shards_that_no_section_has_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["verse1", "bridge", "inst", "bridge", None]
+    published = [
+        {"utt": f"u{n}", "text": "x", "chorus": name, "time_start": 0.0, "time_end": 9.0, "semantic_token": [[1]]}
+        for n, name in enumerate(names)
+    ]
+    pq.write_table(pa.Table.from_pylist(published), tmp_path / "a.parquet")
+    tracks = [*read_token_tracks(tmp_path, "train"), *read_token_tracks(tmp_path, "valid")]
+    assert [section.label for track in tracks for section in track.sections] == ["verse"]
+    assert "no section for the labels" in caplog.text
+    assert "inst (1)" in caplog.text
+    assert "verse1 (1)" not in caplog.text
 
 
 @pytest.mark.parametrize(

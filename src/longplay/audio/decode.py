@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from longplay.audio.whole import cut_off
 from longplay.errors import AudioError
 
 Check = Callable[[int, int, int], None]
@@ -17,6 +18,7 @@ BY_SOUNDFILE = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64",
 )  # fmt: skip
 BY_FFMPEG = (".m4a", ".m4b", ".aac", ".wma", ".ape", ".wv", ".webm", ".mp4", ".mka", ".mov", ".mp2", ".tta")
+NO_FILE = "File does not exist"  # says libsndfile of what is there, but is no MP3
 
 
 class UndecodableError(AudioError):
@@ -27,13 +29,20 @@ def decode(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:
     """A file as float32 [C, S] and its rate in Hz; of several streams the first with sound.
 
     Raises:
-        UndecodableError: the file is broken, or no audio that is known.
-        AudioError: it needs FFmpeg, and that is not there; or `check` refuses it.
+        UndecodableError: the file is broken, cut off, or no audio that is known.
+        AudioError: it does not exist, or needs FFmpeg, and that is not there; or `check` refuses it.
     """
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise AudioError(f"{path}: {kind}; give the path of an audio file")
     try:
-        return _by_ffmpeg(path, check) if path.suffix.lower() in BY_FFMPEG else _by_soundfile(path, check)
+        wav, rate = _by_ffmpeg(path, check) if path.suffix.lower() in BY_FFMPEG else _by_soundfile(path, check)
+        missing = cut_off(path, wav.shape[1] / rate)
     except OSError as error:
         raise UndecodableError(error.strerror or str(error)) from None
+    if missing:
+        raise UndecodableError(missing)
+    return wav, rate
 
 
 def seconds_of(path: Path) -> float:
@@ -63,7 +72,8 @@ def _by_soundfile(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], in
             check(file.frames, file.samplerate, file.channels)
             return np.ascontiguousarray(file.read(dtype="float32", always_2d=True).T), int(file.samplerate)
     except soundfile.LibsndfileError as error:
-        raise UndecodableError(str(error).rpartition(": ")[2].strip().rstrip(".")) from None
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".")
+        raise UndecodableError("no audio that is known" if reason.startswith(NO_FILE) else reason) from None
 
 
 def _by_ffmpeg(path: Path, check: Check) -> tuple[npt.NDArray[np.float32], int]:

@@ -42,9 +42,6 @@ def read(path: Path | str) -> tuple[Wav, int]:
         AudioError: the file is missing, broken, of an unknown format, empty, or longer than two hours.
     """
     path = Path(path)
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise AudioError(f"{path}: {kind}; give the path of an audio file")
     try:
         wav, rate = decode(path, partial(_check_size, path))
     except UndecodableError as error:

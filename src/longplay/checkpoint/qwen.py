@@ -49,14 +49,19 @@ def read_weights(directory: Path, config: LMConfig) -> dict[str, Tensor]:
                 f"{directory}: its {name} is {value}, the config's lm.{name} {own}; set lm.{name}={value}"
             )
     weights: dict[str, Tensor] = {}
-    for file in _weight_files(directory):
+    for file in weight_files(directory):
         for name, tensor in store.load_tensors(file).items():
             if not name.startswith(_UNUSED):
                 weights[_native(name, file)] = tensor
     return weights
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold the weights, in a fixed order.
+
+    Raises:
+        CheckpointError: the index of several is damaged.
+    """
     index = directory / INDEX_FILE
     if not index.is_file():
         return [directory / WEIGHTS_FILE]

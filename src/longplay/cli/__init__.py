@@ -54,7 +54,7 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors of the user are one line on stderr and exit code 2.
+    """Run the command line; errors of the user, and what the system refuses, are one line on stderr and exit code 2.
 
     Args:
         arguments: default: those of the process.
@@ -67,6 +67,16 @@ def main(arguments: list[str] | None = None) -> None:
     except LongplayError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        typer.secho(f"error: {_refused(error)}", fg="red", err=True)
+        raise SystemExit(2) from None
+
+
+def _refused(error: OSError) -> str:
+    """Which file or place, why, and what to do."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    reason = " ".join((error.strerror or str(error)).split())
+    return f"{place}{reason}; mend that, or choose another place, and give the same command again"
 
 
 def _run(arguments: list[str] | None) -> None:

@@ -38,7 +38,7 @@ def build(
     test: Annotated[float, typer.Option(min=0, max=1, help="Share to test on.")] = 0.05,
     group_by: Annotated[
         Literal["album", "artist", "folder", "file"],
-        typer.Option(help="Never spread over two splits: album, artist, folder or file."),
+        typer.Option(help="Kept in one split, unless all are too large for it: album, artist, folder or file."),
     ] = "album",
     min_seconds: Annotated[float, typer.Option(min=1, help="Shorter recordings are left out.")] = 10.0,
     drop: Annotated[str, typer.Option(help="Leave out what has these flags, e.g. clipping,dropouts.")] = "",

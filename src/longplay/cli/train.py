@@ -33,7 +33,9 @@ def run(
         ),
     ],
     override: Annotated[list[str] | None, typer.Option("--set", help="Config override, e.g. loop.steps=2000.")] = None,
-    budget_seconds: Annotated[float | None, typer.Option(help="Stop, resumably, after this time.")] = None,
+    budget_seconds: Annotated[
+        float | None, typer.Option(help="Stop, resumably, after this time. [default: no limit]")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each process; default: all, or a fair share.")
     ] = None,
@@ -53,14 +55,17 @@ def run(
 
     if (cluster is None) != (workers is None):
         raise typer.BadParameter("--cluster ray and --workers N go together; without a cluster use torchrun")
+    if budget_seconds is not None and budget_seconds <= 0:
+        raise typer.BadParameter(f"--budget-seconds {budget_seconds:g}: give more than 0; no limit without it")
     log_and_limit(threads)
     settled = load_stage_config(config, override or [])
+    budget = math.inf if budget_seconds is None else budget_seconds
     if workers is None:
-        train_run(settled, data, directory, budget_seconds or math.inf)
+        train_run(settled, data, directory, budget)
         return
     from longplay.train.cluster_run import train_on_ray
 
-    train_on_ray(settled, data, directory, workers, budget_seconds or math.inf, threads)
+    train_on_ray(settled, data, directory, workers, budget, threads)
 
 
 @app.command("tokens")

@@ -41,25 +41,15 @@ def plan(
     """What training costs on so many GPUs: memory, compute, time and data, by arithmetic."""
     from longplay.train.build import load_stage_config
     from longplay.train.lm_stage import LMStageConfig
-    from longplay.train.plan import Cluster, describe, describe_division, divide, plan_lm
+    from longplay.train.plan import Cluster, describe, describe_division, divide, plan_lm_stage
     from longplay.train.plan_crops import describe_crops, plan_crops
 
     config = load_stage_config(preset, override or [])
     cluster = Cluster(gpu=gpu, gpus=gpus, utilisation=utilisation)
-    loop = config.loop
-    batch_size, accumulate = divide(config.batch_size, loop.accumulate, gpus)
-    division = describe_division(config.batch_size, loop.accumulate, gpus)
+    batch_size, accumulate = divide(config.batch_size, config.loop.accumulate, gpus)
+    division = describe_division(config.batch_size, config.loop.accumulate, gpus)
     if isinstance(config, LMStageConfig):
-        lm = plan_lm(
-            config.lm,
-            cluster,
-            batch_size=batch_size,
-            steps=loop.steps,
-            accumulate=accumulate,
-            shard=loop.shard,
-            checkpoint_activations=loop.checkpoint_activations,
-            row_positions=config.row_positions,
-        )
+        lm = plan_lm_stage(config, cluster, batch_size=batch_size, accumulate=accumulate)
         lines = describe(lm, cluster)
     else:
         crops = plan_crops(config, cluster, batch_size=batch_size, accumulate=accumulate)

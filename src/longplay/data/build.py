@@ -10,7 +10,7 @@ changed, and nothing else.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +22,18 @@ from longplay.data.hearing import hear, heard
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Measured, Split, Track
 from longplay.data.quality import LIMITS, Quality, flags
-from longplay.data.recordings import Given, GroupBy, Recording, splits
-from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Store, write_corpus
+from longplay.data.recordings import Given, Recording
+from longplay.data.splits import GroupBy, hashed_split, splits
+from longplay.data.store import MIN_SECONDS, SPLIT_ORDER, Corpus, Preparation, Progress, Selection, Store, write_corpus
 from longplay.data.tags import Heard
 from longplay.data.workers import RunJobs, run_jobs
 from longplay.errors import UserError
+from longplay.files import make_folder
 from longplay.prompt import Section
 
 MIN_CODEC_RATE, MIN_CODEC_BAND = 44100, 15000
 MIN_SECTION_SECONDS = 0.5
+LOSSY_HZ = 2000
 LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
 
 
@@ -58,7 +61,7 @@ def build(
     """Build, or bring up to date, a corpus in `out` from the recordings that `source` names (`find_recordings`).
 
     Args:
-        valid, test: shares of the splits; `group_by` says what is never spread over two (`splits`).
+        valid, test: shares of the splits; `group_by` says what is kept together (`splits`). What is dropped counts for none.
         min_seconds: what sounds for less is dropped.
         drop: flags (`quality.LIMITS`) for which a recording is dropped; the others are only reported.
         reference: keep the audio where and as it is, and only name it; else it is written at 48 kHz, mono, trimmed of
@@ -72,17 +75,21 @@ def build(
         UserError: `source` names nothing, a share or a flag is wrong, or no recording can be used.
         ConfigError: a sidecar or a manifest line cannot be understood.
         DownloadError: musicnn cannot be fetched.
+        OSError: `out` cannot be written to, or takes no more; the same build goes on from there.
     """
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise UserError(f"shares of {valid:g} for validation and {test:g} for test: together they must stay below 1")
     if unknown := sorted(set(drop) - set(LIMITS)):
         raise UserError(f"flag {unknown[0]!r}: unknown; flags are {', '.join(LIMITS)}")
-    intake = find_recordings(source)
+    intake = find_recordings(source, out)
+    make_folder(out)
     store = Store(out, min_seconds, reference)
     done_before = at_once(lambda each: store.is_done(each.id, [each.path]), intake.recordings)
     todo = [each for each, is_done in zip(intake.recordings, done_before, strict=True) if not is_done]
     failed = {}
     for done, outcome in enumerate(run(partial(_prepare, store), todo, workers), 1):
+        if isinstance(outcome.error, OSError):  # of the disk, not of the recording: the next ones would fail as well
+            raise outcome.error
         if outcome.error is not None:
             failed[outcome.job.id] = f"failed: {outcome.error}"
         progress("prepare", done, len(todo))
@@ -92,9 +99,15 @@ def build(
         usable = [each for each, found in zip(there, facts, strict=True) if found is not None]
         audio = {each.id: each.path if reference else store.audio(each.id) for each in usable}
         hear(store, audio, workers, progress, run)
-    return _assemble(
-        store, intake.recordings, intake.dropped | failed, splits(intake.recordings, group_by, valid, test), drop
-    )
+    dropped = intake.dropped | failed
+    by_id = {each.id: each for each in intake.recordings if each.id not in dropped}
+    prepared = dict(zip(by_id, at_once(store.preparation, by_id), strict=True))
+    held_out = {name: SPLIT_ORDER.index(hashed_split(each, group_by, valid, test)) for name, each in by_id.items()}
+    best = sorted(by_id, key=lambda name: (held_out[name], _worse(by_id[name], prepared[name]), name))
+    kept = store.select({name: by_id[name].source for name in best}, drop)
+    split = splits([by_id[name] for name in kept.facts], group_by, valid, test)
+    sources = {each.id: each.source for each in intake.recordings}
+    return _assemble(store, by_id, prepared, kept, split, dropped | kept.dropped, sources)
 
 
 def _prepare(store: Store, recording: Recording) -> None:
@@ -102,14 +115,14 @@ def _prepare(store: Store, recording: Recording) -> None:
 
 
 def _assemble(
-    store: Store, recordings: list[Recording], dropped: dict[str, str], split: dict[str, Split], drop: Collection[str]
+    store: Store,
+    by_id: Mapping[str, Recording],
+    prepared: Mapping[str, Preparation | None],
+    kept: Selection,
+    split: Mapping[str, Split],
+    dropped: Mapping[str, str],
+    sources: Mapping[str, str],
 ) -> Built:
-    ordered = sorted(recordings, key=lambda each: (SPLIT_ORDER.index(split[each.id]), each.id))
-    by_id = {each.id: each for each in ordered if each.id not in dropped}
-    prepared = dict(zip(by_id, at_once(store.preparation, by_id), strict=True))
-    kept = store.select(
-        sorted(by_id, key=lambda name: (SPLIT_ORDER.index(split[name]), *_worse(by_id[name], prepared[name]))), drop
-    )
     quality = {name: made.quality for name, made in prepared.items() if made and made.quality}
 
     def track(name: str) -> Track:
@@ -119,23 +132,28 @@ def _assemble(
         path = below(audio, store.root) or str(audio)  # relative inside it, so that a corpus can be moved
         return _track(by_id[name], kept.facts[name], made, heard(store, name), split[name], path)
 
-    tracks = at_once(track, [name for name in by_id if name in kept.facts])
-    corpus = write_corpus(store.root, tracks, dropped | kept.dropped)
+    tracks = at_once(track, kept.facts)
+    corpus = write_corpus(store.root, tracks, dropped, sources)
     if not tracks:
         reasons = sorted({reason.split(":")[0] for reason in corpus.dropped.values()})
         raise UserError(
-            f"none of {len(recordings)} recordings can be used ({', '.join(reasons)}); see {store.root / 'dropped.jsonl'}"
+            f"none of {len(dropped)} recordings can be used ({', '.join(reasons)}); see {store.root / 'dropped.jsonl'}"
         )
     return Built(corpus, quality)
 
 
 def _worse(recording: Recording, made: Preparation | None) -> tuple[float, ...]:
-    """Of two copies the one with the lesser numbers stays: fewer flags, more of the treble, longer, not coded with loss."""
+    """Of two copies the one with the lesser numbers stays: fewer flags, more of the treble, longer, not coded with loss.
+
+    Coding moves the treble's end a little, up or down, so a copy coded with loss must have more of it by `LOSSY_HZ`.
+    """
     if made is None or made.quality is None:
         return (math.inf,)
     found = made.quality
-    treble, seconds = found.bandwidth // 1000, round(found.seconds)
-    return len(flags(found)), -treble, -seconds, recording.path.suffix.lower() not in LOSSLESS
+    others = [flag for flag in flags(found) if LIMITS[flag][0] != "bandwidth"]
+    lossy = recording.path.suffix.lower() not in LOSSLESS
+    treble = (found.bandwidth - LOSSY_HZ * lossy) // 1000
+    return len(others), -treble, -round(found.seconds), lossy
 
 
 def _track(recording: Recording, facts: Facts, made: Preparation, heard: Heard, split: Split, path: str) -> Track:

@@ -84,14 +84,15 @@ def build_corpus(
 def assemble(out: Path, store: Store, chosen: Iterable[Work]) -> Corpus:
     """Write the manifest of what is decoded, without duplicates, and of what is rendered."""
     by_id = {work.id: work for work in sorted(chosen, key=lambda work: (SPLIT_ORDER.index(work.split), work.id))}
-    kept = store.select(name for name in by_id if store.is_done(name))
+    sources = {name: work.source for name, work in by_id.items() if store.is_done(name)}
+    kept = store.select(sources)
     tracks = [
         describe(by_id[name], facts, out / "extracted" / by_id[name].package / "copyright", heard(store, name))
         for name, facts in kept.facts.items()
     ]
     for path in sorted((out / "rendered").glob("*.json")):
         tracks.append(Track.model_validate_json(path.read_text(encoding="utf-8")))
-    return write_corpus(out, tracks, kept.dropped)
+    return write_corpus(out, tracks, kept.dropped, sources)
 
 
 def _extract(out: Path, package: tuple[str, Sequence[Work]]) -> None:

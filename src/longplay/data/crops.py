@@ -1,6 +1,7 @@
 """Random crops of audio files as training batches; batch n is a function of (seed, n) alone, so runs resume exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,9 @@ class Crops:
         """Batch `index` of the stream `seed`: wav [size, 1, S], or only some `rows` of it.
 
         `augment` draws a gain of -9 to +1 dB and a sign.
+
+        Raises:
+            TrainingError: a file cannot be read, or holds samples that are not finite.
         """
         rng = np.random.default_rng((seed, index))
         draws = []
@@ -57,7 +61,7 @@ class Crops:
         return torch.stack(crops).clamp(-1, 1).unsqueeze(1)
 
     def _crop(self, path: Path, position: float) -> np.ndarray:
-        with sf.SoundFile(path) as file:
+        with _opened(path) as file:
             frames = -(-self.length * file.samplerate // self.sample_rate) + 1
             wav = _read(file, int(position * max(0, file.frames - frames)), frames, self.sample_rate)
         return _fit(wav, self.length)
@@ -67,22 +71,32 @@ def excerpt(path: Path, start: int, length: int, sample_rate: int) -> np.ndarray
     """`length` samples [S] of a file, mono at `sample_rate`, from sample `start` at that rate on; silence around the file.
 
     Raises:
-        TrainingError: the file cannot be read.
+        TrainingError: the file cannot be read, or holds samples that are not finite.
     """
+    with _opened(path) as file:
+        rate = file.samplerate
+        first = start * rate // sample_rate  # at or before `start`; what is more is cut off below
+        wav = _read(file, first, -(-length * rate // sample_rate) + 2, sample_rate)
+    return _fit(wav[round(start - first * sample_rate / rate) :], length)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sf.SoundFile]:
     try:
         with sf.SoundFile(path) as file:
-            rate = file.samplerate
-            first = start * rate // sample_rate  # at or before `start`; what is more is cut off below
-            wav = _read(file, first, -(-length * rate // sample_rate) + 2, sample_rate)
+            yield file
     except (sf.LibsndfileError, OSError) as error:
         raise TrainingError(f"{path}: cannot be read ({error}); build the corpus again") from None
-    return _fit(wav[round(start - first * sample_rate / rate) :], length)
 
 
 def _read(file: sf.SoundFile, first: int, count: int, sample_rate: int) -> np.ndarray:
     """`count` frames of a file from `first` on, silence before it, fewer at its end: mono [S], at `sample_rate`."""
     file.seek(min(max(0, first), file.frames))
     wav = file.read(max(0, count + min(0, first)), dtype="float32", always_2d=True).mean(1)
+    if not np.isfinite(wav).all():
+        raise TrainingError(
+            f"{file.name}: holds samples that are not finite; mend it or take it out of the manifest, and start the run again"
+        )
     wav = np.pad(wav, (max(0, -first), 0))
     return wav if file.samplerate == sample_rate else soxr.resample(wav, file.samplerate, sample_rate, quality="HQ")
 

@@ -1,5 +1,6 @@
 """From a file of any kind to the corpus form: 48 kHz, mono, trimmed, at an even loudness, 16 bits."""
 
+import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from longplay.audio.meters import loudness
 from longplay.data.manifest import SAMPLE_RATE
 from longplay.data.quality import Channels, Quality, inspect
 from longplay.errors import AudioError
-from longplay.files import fetched, replacing
+from longplay.files import fetched, write_bytes
 from longplay.prompt import MAX_SECONDS
 
 LOUDNESS = -16.0  # LUFS
@@ -38,7 +39,7 @@ def read(path: Location) -> tuple[Channels, int]:
     """A file as channels [C, S] and its sample rate.
 
     Raises:
-        AudioError: the file cannot be decoded, is empty or longer than two hours, or holds NaN.
+        AudioError: the file does not exist, cannot be decoded, is cut off, empty or longer than two hours, or holds NaN.
     """
 
     def check(frames: int, rate: int, channels: int) -> None:
@@ -52,7 +53,7 @@ def read(path: Location) -> tuple[Channels, int]:
             wav, rate = decode(here, check)
         except UndecodableError as error:
             raise AudioError(
-                f"{path}: cannot be decoded ({error}); convert it to WAV or FLAC, or leave it out"
+                f"{path}: cannot be decoded ({error}); get it again, convert it to WAV or FLAC, or leave it out"
             ) from None
         except AudioError as error:
             raise AudioError(str(error).replace(str(here), str(path))) from None
@@ -113,7 +114,11 @@ def mixed(stems: Sequence[Wav]) -> Wav:
 
 
 def write_wav(path: Location, wav: Wav) -> None:
-    """Write 16-bit PCM at 48 kHz; the file appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        soundfile.write(part, wav, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    """Write 16-bit PCM at 48 kHz; the file appears complete or not at all.
+
+    Raises:
+        OSError: as `write_bytes`.
+    """
+    whole = io.BytesIO()  # libsndfile would not say why a disk takes no more
+    soundfile.write(whole, wav, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    write_bytes(path, whole.getbuffer())

@@ -73,7 +73,8 @@ class Listening:
         Only what differs from the manifest is kept: an untouched caption leaves a track all the captions that it has.
 
         Raises:
-            UserError: a section that is none, beyond the end, or overlapping; nothing is kept then.
+            UserError: a section that is none, beyond the end, or overlapping, or a file that cannot be written; nothing is
+                kept then.
         """
         track = self.tracks[place]
         sections = read_rows(rows, track.seconds)
@@ -87,8 +88,9 @@ class Listening:
             sections=None if sections == track.sections else sections,
         )
         if self.labels.get(track.id) != label:
-            self.labels[track.id] = label
-            write_labels(self.path, self.labels)
+            labels = self.labels | {track.id: label}
+            write_labels(self.path, labels)
+            self.labels = labels
         return True
 
     def step(self, place: int, by: int) -> int:
@@ -135,7 +137,7 @@ def build_page(listening: Listening) -> Any:
 
     with gr.Blocks(title="Longplay: label", analytics_enabled=False) as page:
         # Not a `gr.State`: that is kept by the server, and would change before what is shown does.
-        place = gr.Number(listening.first, precision=0, visible="hidden")
+        place = gr.Number(0, precision=0, visible="hidden")
         heading = gr.Markdown()
         audio = gr.Audio(type="filepath", interactive=False, label="Listen")
         rating = gr.Radio([1, 2, 3, 4, 5], label="Rating: 1 not to be learnt from, 5 just right")
@@ -154,9 +156,11 @@ def build_page(listening: Listening) -> Any:
                 saved = listening.save(at, stars, words, rows)
             except UserError as error:  # the listener stays where the mistake is
                 return [at, f"**{error}**", heading_of(at), *[gr.skip()] * 4]
-            there = listening.step(at, by)
-            note = f"saved in {listening.path.name}" if saved else "not saved: it has no rating"
-            return [there, note, *listening.show(there)]
+            there, *shown = arrive(listening.step(at, by))
+            return [there, f"saved in {listening.path.name}" if saved else "not saved: it has no rating", *shown]
+
+        def arrive(at: int) -> list[Any]:
+            return [at, *listening.show(at)]
 
         def heading_of(at: int) -> str:
             return listening.show(at).heading
@@ -169,7 +173,7 @@ def build_page(listening: Listening) -> Any:
             return f"saved; {len(listening.labels)} labelled" if saved else "give a rating to save it"
 
         given = [place, rating, caption, sections]
-        page.load(lambda at: list(listening.show(at)), [place], fields)
+        page.load(lambda: arrive(listening.first), None, [place, *fields])
         for button, by in ((back, -1), (on, 1)):
             button.click(
                 lambda at, stars, words, rows, by=by: move(at, by, stars, words, rows),

@@ -7,9 +7,9 @@ from pydantic import Field, ValidationError
 
 from longplay.config import Config, describe
 from longplay.data.manifest import Track
-from longplay.data.recordings import hashed_splits
+from longplay.data.splits import hashed_splits
 from longplay.errors import ConfigError, UserError
-from longplay.files import write_text
+from longplay.files import lines, write_text
 from longplay.prompt import Prompt, Section
 
 LABELS = "labels.jsonl"
@@ -39,11 +39,11 @@ def read_labels(path: Path) -> dict[str, TrackLabel]:
         ConfigError: missing, or a line is no label (named by its number).
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"labels {path}: {error.strerror}; make them with `longplay data label MANIFEST`") from None
     labels = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines(text), 1):
         try:
             label = TrackLabel.model_validate_json(line)
         except ValidationError as error:
@@ -55,8 +55,16 @@ def read_labels(path: Path) -> dict[str, TrackLabel]:
 
 
 def write_labels(path: Path, labels: Mapping[str, TrackLabel]) -> None:
-    """Write all labels in one step, sorted by id."""
-    write_text(path, "".join(f"{labels[name].model_dump_json(exclude_defaults=True)}\n" for name in sorted(labels)))
+    """Write all labels in one step, sorted by id.
+
+    Raises:
+        UserError: they cannot be written; the file is as it was.
+    """
+    text = "".join(f"{labels[name].model_dump_json(exclude_defaults=True)}\n" for name in sorted(labels))
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); mend that, and save again") from None
 
 
 def apply_labels(tracks: Sequence[Track], labels: Mapping[str, TrackLabel], min_rating: int) -> list[Track]:
@@ -80,7 +88,8 @@ def apply_labels(tracks: Sequence[Track], labels: Mapping[str, TrackLabel], min_
             update["sections"] = label.sections
         chosen.append(track.model_copy(update=update))
     if not any(track.split == "valid" for track in chosen):
-        splits = hashed_splits((track.id for track in chosen if track.split == "train"), VALID_SHARE, 0)
+        rated = [track.id for track in chosen if track.split == "train"]
+        splits = hashed_splits(dict.fromkeys(rated, 1), VALID_SHARE, 0)
         chosen = [track.model_copy(update={"split": splits.get(track.id, track.split)}) for track in chosen]
     if not chosen:
         raise ConfigError(

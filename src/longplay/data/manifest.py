@@ -10,7 +10,7 @@ from longplay.analysis.measure import Facts
 from longplay.chords import TimedChord
 from longplay.config import Config
 from longplay.errors import ConfigError
-from longplay.files import write_text
+from longplay.files import lines, write_text
 from longplay.prompt import Section
 
 MANIFEST = "manifest.jsonl"
@@ -116,7 +116,7 @@ def parse_manifest(text: str, source: str) -> list[Track]:
         ConfigError: a line is not a track (named by `source` and its number).
     """
     tracks = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines(text), 1):
         try:
             tracks.append(Track.model_validate_json(line))
         except ValidationError as error:

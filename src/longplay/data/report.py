@@ -31,7 +31,8 @@ def write_report(out: Location, built: Built, plots: bool = True) -> None:
 
 def summary(built: Built) -> dict[str, Any]:
     """Every figure of the report."""
-    tracks, dropped = built.corpus
+    tracks, dropped, sources = built.corpus
+    sources = {track.id: track.source for track in tracks} | sources
     raised = {name: flags(quality) for name, quality in sorted(built.quality.items())}
     return {
         "tracks": len(tracks),
@@ -49,6 +50,7 @@ def summary(built: Built) -> dict[str, Any]:
         "fit for the codec": sum(track.codec_ok for track in tracks),
         "dropped": dropped,
         "dropped for": dict(Counter(reason.partition(":")[0] for reason in dropped.values())),
+        "sources": {name: sources[name] for name in sorted({*dropped, *(name for name, found in raised.items() if found)})},
         "flags": {flag: sum(flag in each for each in raised.values()) for flag in LIMITS},
         "limits": {flag: {"value": name, "least": str(least), "most": str(most), "means": means} for flag, (name, least, most, means) in LIMITS.items()},
         "flagged": {name: {flag: getattr(built.quality[name], LIMITS[flag][0]) for flag in found} for name, found in raised.items() if found},
@@ -69,12 +71,13 @@ def markdown(figures: Mapping[str, Any], plots: bool) -> str:
         ("flag", "recordings", "means"), [(f, n, figures["limits"][f]["means"]) for f, n in figures["flags"].items()]
     )
     found = [
-        (name, ", ".join(f"{flag} ({value:g})" for flag, value in each.items()))
+        (figures["sources"][name], name, ", ".join(f"{flag} ({value:g})" for flag, value in each.items()))
         for name, each in figures["flagged"].items()
     ]
-    lines += _table(("recording", "flags (measured value)"), found)
+    lines += _table(("recording", "id", "flags (measured value)"), found)
     lines += ["## Dropped", "", f"{len(figures['dropped'])} recordings are not in the corpus.", ""]
-    lines += _table(("recording", "reason"), sorted(figures["dropped"].items()))
+    gone = [(figures["sources"][name], name, reason) for name, reason in figures["dropped"].items()]
+    lines += _table(("recording", "id", "reason"), sorted(gone))
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """Folders on local disk or in object storage (s3://, gs://, memory://, ...), through fsspec."""
 
+import errno
 import posixpath
 from collections.abc import Callable
 from pathlib import Path
@@ -38,12 +39,19 @@ class Folder(NamedTuple):
             raise UserError(f"{name}: cannot be opened ({error}); is it in {self.root}?") from None
 
     def write(self, name: str, save: Callable[[BinaryIO], None]) -> None:
-        """Write a file in one step: `save` fills it under another name, then it is renamed."""
-        self.fs.makedirs(self.root, exist_ok=True)
+        """Write a file in one step: `save` fills it under another name, then it is renamed.
+
+        Raises:
+            OSError: naming the file.
+        """
         path, part = (posixpath.join(self.root, each) for each in (name, name + ".part"))
-        with self.fs.open(part, "wb") as file:
-            save(file)
-        self.fs.mv(part, path)
+        try:
+            self.fs.makedirs(self.root, exist_ok=True)
+            with self.fs.open(part, "wb") as file:
+                save(file)
+            self.fs.mv(part, path)
+        except OSError as error:
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
 
 
 def open_folder(address: Path | str) -> Folder:

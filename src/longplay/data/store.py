@@ -7,6 +7,7 @@ manifest.jsonl      what training reads         dropped.jsonl       what is not 
 ```
 """
 
+import io
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from longplay.data.fingerprint import Words, fingerprint
 from longplay.data.manifest import MANIFEST, SAMPLE_RATE, Track, read_manifest, write_manifest
 from longplay.data.quality import Quality, flags, inspect
 from longplay.errors import AudioError
-from longplay.files import fetched, replacing, version, write_text
+from longplay.files import fetched, version, write_bytes, write_text
 
 MIN_SECONDS = 10.0
 SPLIT_ORDER = ("test", "valid", "train")  # of two copies, the one that is not trained on stays
@@ -52,10 +53,11 @@ class Preparation(Config):
 
 
 class Corpus(NamedTuple):
-    """What a build made: the tracks of the manifest, and the dropped ids with the reason."""
+    """What a build made: the tracks of the manifest, the dropped ids with the reason, and how their owner calls those."""
 
     tracks: list[Track]
     dropped: dict[str, str]
+    sources: dict[str, str]
 
 
 class Selection(NamedTuple):
@@ -79,7 +81,11 @@ class Store:
     reference: bool = False
 
     def prepare(self, name: str, paths: Sequence[Location]) -> None:
-        """Decode, inspect and measure one recording (or stems); the facts come last and say that all is done."""
+        """Decode, inspect and measure one recording (or stems); the facts come last and say that all is done.
+
+        Raises:
+            OSError: what was made cannot be written, which is no fault of the recording.
+        """
         stamp = self._stamp(paths)
         audio = self.audio(name)
         old = self.preparation(name)
@@ -97,9 +103,9 @@ class Store:
             write_text(self._preparation(name), made.model_dump_json() + "\n")
         if made.reason is None:
             facts = measure(wav, SAMPLE_RATE)
-            self._fingerprint(name).parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._fingerprint(name)) as part, part.open("wb") as file:
-                np.save(file, fingerprint(wav, SAMPLE_RATE))
+            words = io.BytesIO()
+            np.save(words, fingerprint(wav, SAMPLE_RATE))
+            write_bytes(self._fingerprint(name), words.getbuffer())
         write_text(self._facts(name), "null\n" if facts is None else facts.model_dump_json() + "\n")
 
     def is_done(self, name: str, paths: Sequence[Location] = ()) -> bool:
@@ -113,11 +119,11 @@ class Store:
         made = self.preparation(name)
         return not paths or (made is not None and made.stamp == self._stamp(paths))
 
-    def select(self, ordered: Iterable[str], drop: Collection[str] = ()) -> Selection:
+    def select(self, ordered: Mapping[str, str], drop: Collection[str] = ()) -> Selection:
         """The usable recordings without copies and without those that any flag of `drop` is raised for.
 
         Args:
-            ordered: ids; of two copies the first one stays.
+            ordered: ids, and how their owner calls them; of two copies the first one stays.
             drop: names of flags, see `quality`.
         """
         facts: dict[str, Facts] = {}
@@ -133,7 +139,7 @@ class Store:
             else:
                 facts[name] = found
         copies = duplicates(dict(zip(facts, at_once(self.fingerprint, facts), strict=True)))
-        dropped |= {name: f"duplicate: repeats {original}" for name, original in copies.items()}
+        dropped |= {name: f"duplicate: repeats {ordered[original]}" for name, original in copies.items()}
         return Selection({name: found for name, found in facts.items() if name not in copies}, dropped)
 
     def facts(self, name: str) -> Facts | None:
@@ -170,7 +176,7 @@ class Store:
     def _decode(self, paths: Sequence[Location], stamp: str) -> tuple[np.ndarray, Preparation]:
         try:
             wav, lead, quality = _as_it_is(paths[0]) if self.reference else prepare(paths)
-        except AudioError as error:
+        except (AudioError, FileNotFoundError) as error:  # the latter of an address
             return np.zeros(0, np.float32), Preparation(stamp=stamp, reason=f"unreadable: {error}")
         seconds = len(wav) / SAMPLE_RATE
         reason = None
@@ -197,12 +203,19 @@ class Store:
         return self.root / "quality" / f"{name}.json"
 
 
-def write_corpus(out: Location, tracks: Iterable[Track], dropped: Mapping[str, str]) -> Corpus:
-    """Write the manifest and the list of what is dropped."""
+def write_corpus(
+    out: Location, tracks: Iterable[Track], dropped: Mapping[str, str], sources: Mapping[str, str]
+) -> Corpus:
+    """Write the manifest and the list of what is dropped.
+
+    Args:
+        sources: how their owner calls recordings, by id; what has no other name is called by its id.
+    """
     write_manifest(out / MANIFEST, tracks)
-    lines = [json.dumps({"id": name, "reason": reason}, ensure_ascii=False) for name, reason in sorted(dropped.items())]
-    write_text(out / DROPPED, "".join(line + "\n" for line in lines))
-    return Corpus(read_manifest(out / MANIFEST), dict(dropped))
+    called = {name: sources.get(name, name) for name in sorted(dropped)}
+    rows = [{"id": name, "source": source, "reason": dropped[name]} for name, source in called.items()]
+    write_text(out / DROPPED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return Corpus(read_manifest(out / MANIFEST), dict(dropped), called)
 
 
 def _as_it_is(path: Location) -> Prepared:

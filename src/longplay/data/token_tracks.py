@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from longplay.chords import Chord, TimedChord
 from longplay.control import Control
-from longplay.data.intake import PUBLISHED_LABELS
+from longplay.data.intake import PUBLISHED_LABELS, warn_of_labels
 from longplay.data.manifest import Split
 from longplay.data.mapped import FIGURES, codes_of, mapped
-from longplay.data.recordings import hashed_splits
 from longplay.data.shards import SCHEMA_VERSION
+from longplay.data.splits import hashed_splits
 from longplay.data.storage import Folder, open_folder
 from longplay.errors import TrainingError
 from longplay.prompt import MAX_SECONDS, Section, parse_sections
@@ -193,13 +193,20 @@ def read_shards(folder: Path | str, split: Split, kind: ShardKind = TOKENS) -> l
     published = [
         utt for table in tables.values() if "split" not in table.column_names for utt in table["utt"].to_pylist()
     ]
-    hashed = hashed_splits(published, PUBLISHED_VALID_SHARE, 0)
+    hashed = hashed_splits(dict.fromkeys(published, 1), PUBLISHED_VALID_SHARE, 0)
     shards = []
     for name, table in tables.items():
         own = "split" in table.column_names
         splits = table["split"].to_pylist() if own else [hashed[utt] for utt in table["utt"].to_pylist()]
         shards.append(Shard(name, table, np.flatnonzero([each == split for each in splits])))
+    warn_of_labels(folder, (label for shard in shards for label in _published_labels(shard)))
     return shards
+
+
+def _published_labels(shard: Shard) -> list[str | None]:
+    """Of each row of a published shard; ours have sections instead."""
+    names = shard.table.column_names
+    return shard.table["chorus"].take(shard.rows).to_pylist() if "chorus" in names and "sections" not in names else []
 
 
 def _table(shards: Folder, name: str, kind: ShardKind) -> pa.Table:

@@ -116,11 +116,36 @@ class AudioStageConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _magnitudes_are_no_waveform(self) -> "AudioStageConfig":
+        for name in ("balance", "adversarial"):
+            if self.spectrum is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is of the terms of a loss on waveforms; leave out {name}, or spectrum")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_kept_was_learnt(self) -> "AudioStageConfig":
+        if self.freeze_encoder and self.init is None:
+            raise ValueError(
+                "freeze_encoder = true: of a model that has learnt; set init to it, or freeze_encoder to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_starts_later_starts(self) -> "AudioStageConfig":
+        starts = {"quantize_from_step": self.quantize_from_step}
+        if self.adversarial is not None:
+            starts["adversarial.start_step"] = self.adversarial.start_step
+        for name, step in starts.items():
+            if step >= self.loop.steps:
+                raise ValueError(
+                    f"{name} = {step}: the run ends after loop.steps = {self.loop.steps}; set {name} to less, e.g. 0"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _every_term_has_its_share(self) -> "AudioStageConfig":
         if self.balance is None:
             return self
-        if self.spectrum is not None:
-            raise ValueError("balance is of the terms of a loss on waveforms; leave out balance, or spectrum")
         weights = {name: getattr(self.loss, name) for name in ("mel", "magnitude", "complex")}
         if self.adversarial:
             weights |= {"adversarial": self.adversarial.adversarial, "features": self.adversarial.feature_matching}
@@ -141,13 +166,20 @@ class AudioStageConfig(Config):
 
 
 class AudioStage:
-    """Trains one autoencoder on crops of audio files."""
+    """Trains one autoencoder on crops of audio files.
+
+    Args:
+        config: of the run.
+        train_files, held_out_files: paths and seconds, to learn from and to measure with.
+        begins: compute from the music what the model starts as; else a checkpoint holds it.
+    """
 
     def __init__(
         self,
         config: AudioStageConfig,
         train_files: list[tuple[Path, float]],
         held_out_files: list[tuple[Path, float]],
+        begins: bool = True,
     ) -> None:
         self.name = config.stage
         self.config = config
@@ -162,7 +194,7 @@ class AudioStage:
         self.held_out = Crops(held_out_files, model.sample_rate, config.held_out_seconds, "valid")
         self.reconstruction = ReconstructionLoss(config.loss, model.sample_rate)
         self.spectrum = spectrum_loss(config)
-        if config.init is None and self.spectrum is not None:
+        if begins and config.init is None and self.spectrum is not None:
             start_from_components(self.model, self.crops.batch, self.spectrum.weight.flatten())
         self.made: MadeLatents | None = None
         if config.made_by is not None and isinstance(model, CodecConfig):
@@ -177,6 +209,7 @@ class AudioStage:
         self._usage: CodeUsage | None = None
         self.blocks = [self.model.decoder] if config.freeze_encoder else [self.model.encoder, self.model.decoder]
         self.partial_gradients = True  # the codebooks wait for quantize_from_step, the discriminators for start_step
+        self.keeps_resting = config.init is None
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:

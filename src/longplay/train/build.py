@@ -20,7 +20,7 @@ from longplay.errors import CheckpointError, ConfigError, TrainingError
 from longplay.models.lm import LM
 from longplay.text import TextTokenizer
 from longplay.train.audio_stage import AudioStage, AudioStageConfig
-from longplay.train.checkpoint_file import CHECKPOINT
+from longplay.train.checkpoint_file import holds_start
 from longplay.train.encoding import load_tokenizer
 from longplay.train.flow_stage import FlowStage, FlowStageConfig
 from longplay.train.init import start_from
@@ -80,14 +80,13 @@ def build_stage(config: StageConfig, data: Path | str, run: Path) -> Stage:
         CheckpointError: a model that the stage stands on is missing.
         DownloadError: `init` names one on a hub, which cannot be reached.
         ConfigError: the data cannot be read.
-        TrainingError: the data holds nothing to train on.
+        TrainingError: the data holds nothing to train on, or the checkpoint in `run` is damaged.
     """
     torch.manual_seed(config.loop.seed)
+    begins = not holds_start(run)
     if isinstance(config, AudioStageConfig):
-        manifest = Path(data)
-        return AudioStage(
-            config, audio_files(manifest, "train", config.stage), audio_files(manifest, "valid", config.stage)
-        )
+        train_files, held_out_files = (audio_files(Path(data), split, config.stage) for split in ("train", "valid"))
+        return AudioStage(config, train_files, held_out_files, begins)
     train, held_out = read_token_tracks(data, "train"), read_token_tracks(data, "valid")
     if isinstance(config, FlowStageConfig):
         codec = load_system(config.codec).codec
@@ -102,7 +101,7 @@ def build_stage(config: StageConfig, data: Path | str, run: Path) -> Stage:
         )
         for tracks in (train, held_out):
             _check_codes("flow", config.flow.codebook_size, tracks)
-        return FlowStage(config, codec, train, held_out, begins=not (run / CHECKPOINT).exists())
+        return FlowStage(config, codec, train, held_out, begins)
     return build_lm_stage(config, train, held_out, run)
 
 
@@ -126,7 +125,8 @@ def build_lm_stage(
     if init is not None:
         _start_from(stage, init)
     words = stage.model.word_styles
-    if words is not None and not words.each.weight.any():  # those of `init` know more words than a few pieces more tell
+    # those of `init` know more words than a few pieces more tell
+    if words is not None and not words.each.weight.any() and not holds_start(run):
         compute_word_styles(words, text, train)
     if config.lora is not None:
         add_lora(stage.model, config.lora)

@@ -21,13 +21,19 @@ from longplay.errors import AudioError, CheckpointError
 from longplay.models.codec import Codec
 from longplay.models.tokenizer import Tokenizer
 
+LENGTH_TOLERANCE = 0.2  # seconds: what encoders pad is cut off by one decoder and not by another
+
 
 class Job(NamedTuple):
-    """One track to encode: its id, the folder or address of its manifest, its path as the manifest has it, its speed."""
+    """One track to encode: its id, the folder or address of its manifest, and what the manifest says of it.
+
+    `seconds` are those of the track when it is played at `speed`, as in `Track`.
+    """
 
     utt: str
     folder: str
     path: str
+    seconds: float
     speed: float = 1.0
 
 
@@ -68,7 +74,7 @@ class Encoder:
         """Encode one track.
 
         Raises:
-            AudioError: its file is missing or damaged.
+            AudioError: its file is missing or damaged, or not as long as its manifest says.
         """
         with ExitStack() as stack:
             file = stack.enter_context(open_folder(job.folder).open(job.path))
@@ -77,6 +83,9 @@ class Encoder:
                 samples, rate = sf.read(whole, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
                 raise AudioError(f"{job.path}: cannot be decoded ({error}); build the corpus again") from None
+        found, told = len(samples) / rate, job.seconds * job.speed
+        if abs(found - told) > LENGTH_TOLERANCE:
+            raise AudioError(f"{job.path}: lasts {found:.1f} s, its manifest says {told:.1f} s; build the corpus again")
         mono, rate = to_mono(samples.T), rate * job.speed
         semantic = _codes(mono, rate, self.tokenizer)
         acoustic = np.zeros((0, 0), np.int16) if self.codec is None else _codes(mono, rate, self.codec)

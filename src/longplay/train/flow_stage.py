@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from longplay.checkpoint.hub import locate
 from longplay.checkpoint.system import load_system
 from longplay.config import Config
 from longplay.data.crops import excerpt
@@ -60,7 +61,7 @@ class FlowStageConfig(Config):
             before its codebooks; else those of the shards' acoustic codes, as published.
         tokenizer: a model directory whose tokenizer's decoder the encoder starts as, of the same sizes, and the length regulator
             as the least squares from there to the latents. Codes then mean something from the first step.
-        init: a model directory whose flow this run starts from; statistics of the latents are those of this run's codec.
+        init: a model whose flow this run starts from, by directory or name; statistics of the latents are those of this run's codec.
         latent_scale: normalise each channel by its own deviation, or all by one, for latents whose scale means something:
             those of a codec with a shortcut, where a small channel is one that is hardly heard.
         reflow: straighten the paths of `init`, for few steps without guidance. Codes of the shards are used, latents not.
@@ -129,8 +130,9 @@ class FlowStage:
         self.config = config
         self.codec = codec
         self.model = Flow(config.flow)
-        if config.init is not None:
-            start_from(self.model, "flow", config.init)
+        init = None if config.init is None else locate(str(config.init))
+        if init is not None:
+            start_from(self.model, "flow", init)
         frames = round(config.crop_seconds * config.flow.code_rate)
         self.files: dict[str, Path] = {}
         if config.music is not None:
@@ -154,11 +156,12 @@ class FlowStage:
         self.learning_rates: dict[str, float] = {}
         self.blocks = [part for part in self.model.modules() if isinstance(part, BLOCKS)]
         self.partial_gradients = False
+        self.keeps_resting = False
         self.batch_size = config.batch_size
         self.teacher: Flow | None = None
         if config.reflow is not None:
-            assert config.init is not None
-            self.teacher = load_system(config.init).flow
+            assert init is not None
+            self.teacher = load_system(init).flow
             assert self.teacher is not None  # the model has just started from it
             self.teacher.eval().requires_grad_(False)
         elif begins:

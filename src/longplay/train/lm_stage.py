@@ -33,6 +33,7 @@ from longplay.train.packing import fill_rows
 from longplay.train.preference import Preference, PreferenceConfig
 from longplay.train.samples import write_sample
 from longplay.train.stage import Batch, Losses
+from longplay.train.update import SEEDS_APART
 
 BEST = "best.json"
 STRETCH_FRAMES = 16  # that are misheard together, where the model mishears itself
@@ -103,6 +104,15 @@ class LMStageConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _some_steps_are_not_plain(self) -> Self:
+        if (self.misheard or self.rearranged) and self.plain_steps >= self.loop.steps:
+            raise ValueError(
+                f"plain_steps = {self.plain_steps} of loop.steps = {self.loop.steps}: nothing is ever misheard or rearranged; "
+                "set plain_steps to less, or misheard and rearranged to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_row_holds_a_window(self) -> Self:
         frames = self.lm.context_frames
         if self.row_positions is not None and frames is not None and self.row_positions <= frames:
@@ -164,6 +174,7 @@ class LMStage:
         self.learning_rates: dict[str, float] = {}
         self.blocks = list(self.model.layers)
         self.partial_gradients = False
+        self.keeps_resting = config.lm.style_dim > 0 and config.lora is None  # what words sound like was computed
         self.batch_size = config.batch_size
 
     def batch(self, step: int, rows: slice) -> Batch:
@@ -195,19 +206,23 @@ class LMStage:
 
     def _rows(self, drawn: TokenWindows, step: int, per_row: int) -> list[list[Example]]:
         windows = list(self._told(drawn.batch(self.config.loop.seed, step, self.batch_size * per_row), step))
-        generator = torch.Generator().manual_seed(step)
+        generator = self._dropout(step)
         dropped, free = (self.model.draw_dropped(len(windows), generator).tolist() for _ in range(2))
         every = [self._example(*each) for each in zip(windows, dropped, free, strict=True)]
         return [every[first : first + per_row] for first in range(0, len(every), per_row)]
 
     def _packed(self, drawn: TokenWindows, step: int) -> list[list[Example]]:
         assert self.config.row_positions is not None
-        generator = torch.Generator().manual_seed(step)
+        generator = self._dropout(step)
         examples = (
             self._example(window, *(bool(self.model.draw_dropped(1, generator)) for _ in range(2)))
             for window in self._told(drawn.draw(self.config.loop.seed, step), step)
         )
         return fill_rows(examples, self.batch_size, self.config.row_positions)
+
+    def _dropout(self, step: int) -> torch.Generator:
+        """Draws which windows of a step are learnt without text: other ones for every seed."""
+        return torch.Generator().manual_seed(self.config.loop.seed * SEEDS_APART + step)
 
     def _told(self, windows: Iterable[TokenWindow], step: int) -> Iterator[TokenWindow]:
         """With some of the tags of their captions."""

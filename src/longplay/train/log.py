@@ -7,14 +7,19 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from longplay.config import Config
+from longplay.files import write_text
 from longplay.report import save_figure
 from longplay.train.parallel import Parallel
+from longplay.train.stage import Stage
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+TRACKER_ID = "tracker_id"
 HELD_OUT = "held_out_"
 _OF_ONE_BOOK = re.compile(r"_book_(\d+)$")
 Record = dict[str, float]
@@ -23,14 +28,15 @@ Record = dict[str, float]
 class Log:
     """Writes metrics; only the first process does, the others' calls do nothing."""
 
-    def __init__(self, run: Path, name: str, parallel: Parallel) -> None:
+    def __init__(self, run: Path, stage: Stage, parallel: Parallel) -> None:
         self.run = run
         self.accelerator: Any = parallel.accelerator if parallel.is_main else None
         if self.accelerator is None:
             return
         run.mkdir(parents=True, exist_ok=True)
         _end_torn_line(run / METRICS)
-        self.accelerator.init_trackers(f"longplay-{name}")
+        told = _told(run, stage.config) if {"trackio", "wandb"} & set(parallel.config.trackers) else {}
+        self.accelerator.init_trackers(f"longplay-{stage.name}", init_kwargs=told)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics after `step` updates."""
@@ -104,6 +110,16 @@ def draw_curves(records: list[Record], path: Path) -> None:
         axes.set(title=name, xlabel="step")
         axes.legend(loc="upper right")
     save_figure(figure, path, dpi=70)
+
+
+def _told(run: Path, config: Config) -> dict[str, dict[str, Any]]:
+    """What Trackio and W&B are told of a run as they begin: the same name and id at each start, so that it goes on there."""
+    path = run / TRACKER_ID
+    if not path.exists():
+        write_text(path, uuid4().hex[:8] + "\n")
+    own = path.read_text(encoding="utf-8").strip()
+    about = {"name": f"{run.resolve().name}-{own}", "resume": "allow", "config": config.dump()}
+    return {"trackio": about, "wandb": about | {"id": own, "dir": str(run)}}
 
 
 def _end_torn_line(path: Path) -> None:

@@ -12,7 +12,7 @@ run.yaml          the stage's config          metrics.jsonl    one line a log or
 starts.jsonl      code and data of each start curves.png       what the log says, as curves
 checkpoint.pt     weights, optimizer, step    samples/<step>/  audio and pictures
 tensorboard/      of the tracker              codes.png        of tokenizer and codec: use of the codebooks
-                                              model/           config.yaml + <stage>.safetensors: the averaged weights
+tracker_id        at W&B, Trackio             model/           config.yaml + <stage>.safetensors: the averaged weights
 ```
 """
 
@@ -28,9 +28,9 @@ from typing import Any, Self
 
 import torch
 
-from longplay.errors import TrainingError
+from longplay.errors import ConfigError, TrainingError
 from longplay.train.average import Average
-from longplay.train.checkpoint_file import resume, save
+from longplay.train.checkpoint_file import resume, save, what_is_left
 from longplay.train.log import Log
 from longplay.train.loop_config import LoopConfig
 from longplay.train.parallel import Parallel
@@ -62,9 +62,9 @@ def train(
         The number of steps done in total.
 
     Raises:
-        ConfigError: the config does not fit the machine or the number of processes.
-        TrainingError: a value is not finite, a file cannot be written, another process died (the last checkpoint is
-            intact), or the directory holds another run.
+        ConfigError: the config does not fit the machine or the number of processes, or more steps are done than it asks for.
+        TrainingError: a value is not finite, a file cannot be written, another process died (the last checkpoint, if
+            there is any, is intact), or the directory holds another run.
     """
     parallel = parallel or Parallel(config, run)
     with parallel.loss_of_a_process(run):
@@ -72,7 +72,7 @@ def train(
             return _train(stage, config, run, budget_seconds, parallel, begun)
         except OSError as error:
             name = error.filename or run
-            raise TrainingError(f"{name}: {error.strerror}; the last checkpoint in {run} is intact") from None
+            raise TrainingError(f"{name}: {error.strerror}; {what_is_left(run)}") from None
 
 
 def _train(
@@ -89,11 +89,13 @@ def _train(
     if parallel.sharded:
         average.shard(stage.model)
     first = resume(stage, updater, average, run)
+    if first > config.steps:
+        raise ConfigError(f"loop.steps = {config.steps}: {run} has done {first}; set loop.steps={first} or more")
     if begun is not None:
         begun()
     with _StopFlag() as stop:
         started = time.monotonic()
-        log = Log(run, stage.name, parallel)
+        log = Log(run, stage, parallel)
         logger.info("%s: steps %d to %d in %s", stage.name, first, config.steps, run)
         if config.phases != (asked := (config.warmup_steps, config.decay_steps)):
             logger.warning(
@@ -106,9 +108,7 @@ def _train(
             try:
                 metrics = updater.update(step, parts)
             except TrainingError as error:
-                raise TrainingError(
-                    f"{stage.name} step {step}: {error}; the last checkpoint in {run} is intact"
-                ) from None
+                raise TrainingError(f"{stage.name} step {step}: {error}; {what_is_left(run)}") from None
             average.update(stage.model)
             done = step + 1
             if done % config.log_every == 0:

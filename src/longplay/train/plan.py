@@ -2,7 +2,8 @@
 
 Compute of a decoder: 6 flops per weight and position (2 forward, 4 backward; arXiv 2203.15556), 8 with recomputed
 activations, and 12 * layers * dim * positions / 2 per position for causal attention, forward and backward. Memory of
-weights: float32 weights, gradients and the two AdamW moments, 16 bytes each (arXiv 1910.02054), plus the average.
+weights: float32 weights, gradients and the two AdamW moments, 16 bytes each (arXiv 1910.02054), plus the average. FSDP
+spreads them over the processes, but for gradients of a batch in several parts: those each process sums up whole.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from longplay.errors import ConfigError
 from longplay.models.lm import LM
 from longplay.models.lm_config import LMConfig
 from longplay.report import number
+from longplay.train.lm_stage import LMStageConfig
 
 # dense bf16 flop/s and bytes of memory, from the makers' data sheets
 GPUS: dict[str, tuple[float, float]] = {
@@ -23,6 +25,7 @@ GPUS: dict[str, tuple[float, float]] = {
 }
 BYTES_OF_STATE = 16
 BYTES_OF_AVERAGE = 4
+_BYTES_OF_GRADIENT = 4
 # bytes per position and layer in bf16, as multiples of dim and of intermediate_dim: inputs of norms and projections,
 # queries, keys, values, attention output; gate, up and their product
 _KEPT_DIMS, _KEPT_INTERMEDIATE = 8, 3
@@ -97,13 +100,14 @@ def describe_division(batch_size: int, accumulate: int, gpus: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Per process, in bytes: `state`, `average`, `activations`, `logits`; for the whole run: the rest.
+    """Per process, in bytes: `state`, `gradients`, `average`, `activations`, `logits`; for the whole run: the rest.
 
     Attributes:
         parameters: of the model.
         matmul_parameters: those that every position multiplies with, i.e. without embeddings and output head.
         rows_per_process: of one part of a batch.
         positions: in one row: prefix and codes; packed, of as many windows as fit.
+        gradients: whole, beside their share in `state`, where a sharded run sums up the parts of a batch.
         flops: of the run.
         seconds: of the run.
         audio_hours: heard in the run, each hour as often as it comes.
@@ -117,6 +121,7 @@ class Plan:
     rows_per_process: int
     sharded: bool
     state: float
+    gradients: float
     average: float
     activations: float
     logits: float
@@ -130,7 +135,7 @@ class Plan:
     @property
     def memory(self) -> float:
         """Bytes of a process that keeps most."""
-        return self.state + self.average + self.activations + self.logits
+        return self.state + self.gradients + self.average + self.activations + self.logits
 
     @property
     def fits(self) -> bool:
@@ -188,6 +193,7 @@ def plan_lm(
         rows_per_process=rows,
         sharded=shard,
         state=BYTES_OF_STATE * parameters / spread,
+        gradients=_BYTES_OF_GRADIENT * parameters if shard and accumulate > 1 else 0,
         # whole on the first process, besides its shard
         average=BYTES_OF_AVERAGE * parameters * (1 + 1 / spread if shard else 1),
         activations=_BYTES_OF_ACTIVATION * rows * positions * kept,
@@ -201,15 +207,49 @@ def plan_lm(
     )
 
 
+def plan_lm_stage(config: LMStageConfig, cluster: Cluster, *, batch_size: int, accumulate: int) -> Plan:
+    """What a run of stage `lm` costs.
+
+    Args:
+        config: of the stage.
+        cluster: what it runs on.
+        batch_size, accumulate: such as `cluster` can share.
+
+    Raises:
+        ConfigError: see `plan_lm`; or takes are compared, or the model mishears itself, which is not counted.
+    """
+    if config.preference is not None:
+        raise ConfigError(
+            "preference: what its takes and the model they are compared with cost is not counted; plan without: --set preference=null"
+        )
+    if config.misheard and config.misheard_for == "model":
+        raise ConfigError(
+            "misheard_for = model: what the model draws to mishear is not counted; plan without: --set misheard_for=others"
+        )
+    loop = config.loop
+    return plan_lm(
+        config.lm,
+        cluster,
+        batch_size=batch_size,
+        steps=loop.steps,
+        accumulate=accumulate,
+        shard=loop.shard,
+        checkpoint_activations=loop.checkpoint_activations,
+        row_positions=config.row_positions,
+    )
+
+
 def describe(plan: Plan, cluster: Cluster) -> str:
     """The plan as lines of text, with its arithmetic."""
     spread = f"/ {cluster.gpus} processes" if plan.sharded else "(on every process)"
+    summed = [f"  {plan.gradients / 1e9:7.1f}  gradients, whole until the last part of a batch: 4 B x parameters"]
     lines = [
         f"{plan.parameters / 1e6:,.0f} M parameters, {plan.matmul_parameters / 1e6:,.0f} M of them in the layers' matrices",
         f"rows of {plan.positions:,} positions, {plan.rows_per_process} at a time on each of {cluster.gpus} {cluster.gpu}",
         "",
         f"memory of the first process, GB (of {plan.capacity / 1e9:.0f}):",
         f"  {plan.state / 1e9:7.1f}  weights, gradients, AdamW: 16 B x parameters {spread}",
+        *(summed if plan.gradients else []),
         f"  {plan.average / 1e9:7.1f}  averaged weights: 4 B x parameters"
         + (", whole and as a shard" if plan.sharded else ""),
         f"  {plan.activations / 1e9:7.1f}  activations, bf16",

@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from longplay.config import Config
+
 Batch = dict[str, Tensor]  # on the CPU when it is made, on the device when losses are asked for
 
 
@@ -30,6 +32,10 @@ class Stage(Protocol):
         """`tokenizer`, `codec`, `lm` or `flow`."""
 
     @property
+    def config(self) -> Config:
+        """Everything of the run."""
+
+    @property
     def model(self) -> nn.Module:
         """The module that is averaged and exported."""
 
@@ -48,6 +54,10 @@ class Stage(Protocol):
     @property
     def partial_gradients(self) -> bool:
         """Whether some parameter gets no gradient in some steps."""
+
+    @property
+    def keeps_resting(self) -> bool:
+        """Whether the checkpoint holds the weights that do not learn, too: those that the run computed. Others come from where it starts."""
 
     @property
     def batch_size(self) -> int:

@@ -60,7 +60,7 @@ def read_status(run: Path) -> Status:
     Raises:
         ConfigError: it is no run directory.
     """
-    from longplay.train.run import CONFIG
+    from longplay.train.starts import CONFIG
 
     if not (run / CONFIG).is_file():
         raise ConfigError(f"{run}: has no {CONFIG}; give the directory of a run")

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longplay.address import location
 from longplay.data.manifest import Track, parse_manifest
 from longplay.data.shards import HELD, METADATA, SEMANTIC, in_shards, next_number, write_shard
 from longplay.data.storage import Folder, open_folder, split_address
 from longplay.data.workers import Outcome
 from longplay.errors import TrainingError
+from longplay.files import make_folder
 from longplay.train.encoding import Codes, Job
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ def prepare_tokens(
         tracks_per_shard: what a kill costs at most; default `TRACKS_PER_SHARD`.
 
     Raises:
+        UserError, OSError: `out` is no folder, or cannot be written to.
         TrainingError: no track to encode, shards of tracks that were not chosen, or tracks that cannot be encoded.
     """
     folder, name = split_address(manifest)
@@ -87,6 +90,7 @@ def prepare_tokens(
     tracks = choose(every)
     if not tracks:
         raise TrainingError(f"{manifest}: has no track to encode; build a corpus first")
+    make_folder(location(out))
     shards = open_folder(out)
     known = {track.id: track for track in tracks}
     names = shards.files(".parquet")
@@ -96,7 +100,8 @@ def prepare_tokens(
     missing = [track for track in tracks if track.id not in done]
     logger.info("%d tracks are encoded, %d to go", len(done), len(missing))
     started = time.monotonic()
-    outcomes = encode_all([Job(track.id, folder, track.path, track.speed) for track in missing]) if missing else []
+    jobs = [Job(track.id, folder, track.path, track.seconds, track.speed) for track in missing]
+    outcomes = encode_all(jobs) if jobs else []
     number = next_number(names)
     failed: list[str] = []
     count, seconds = 0, 0.0

@@ -15,7 +15,7 @@ from longplay.train.optimizers import build_optimizers
 from longplay.train.parallel import Parallel
 from longplay.train.stage import Batch, Stage
 
-_SEEDS_APART = 1_000_003
+SEEDS_APART = 1_000_003
 _PROCESSES_APART = 1 << 40
 
 
@@ -73,9 +73,9 @@ class Updater:
             parts: of `batches`; made here where they are not given.
 
         Raises:
-            TrainingError: the loss or a gradient is not finite; no weight was touched.
+            TrainingError: the loss or a gradient is not finite, be it that the batch is not; no weight was touched.
         """
-        torch.manual_seed(self.config.seed * _SEEDS_APART + step + self.parallel.rank * _PROCESSES_APART)
+        torch.manual_seed(self.config.seed * SEEDS_APART + step + self.parallel.rank * _PROCESSES_APART)
         for module in self.modules.values():
             module.train()
             module.zero_grad(set_to_none=True)
@@ -92,15 +92,15 @@ class Updater:
             for name, value in metrics.items():
                 total[name] = total[name] + value if name in total else value
         assert loss is not None
-        norm = self._step(step, terms, loss)
+        norm = self._step(step, terms, loss, parts)
         return {name: value / len(parts) for name, value in total.items()} | {"norm": norm}
 
-    def _step(self, step: int, learning: dict[str, Tensor], loss: Tensor) -> Tensor:
+    def _step(self, step: int, learning: dict[str, Tensor], loss: Tensor, parts: list[Batch]) -> Tensor:
         norms = {name: _clip(self.modules[name], self.config.grad_clip) for name in learning}
         finite = float(torch.stack([loss, *norms.values()]).sum())  # the one wait for the device in an update
         if not math.isfinite(finite):
             values = ", ".join(f"gradient norm of {name} {float(norm):g}" for name, norm in norms.items())
-            raise TrainingError(f"loss {float(loss):g}, {values}: not finite; lower the learning rate")
+            raise TrainingError(f"loss {float(loss):g}, {values}: not finite; {_remedy(parts)}")
         share = self.config.schedule(step)
         for name in learning:
             for optimizer in self._of[name].values():
@@ -111,6 +111,16 @@ class Updater:
 
     def _make(self, step: int) -> list[Batch]:
         return [self.stage.batch(step, rows) for rows in self.rows]
+
+
+def _remedy(parts: list[Batch]) -> str:
+    """What to do about a batch whose loss is not finite."""
+    damaged = sorted({name for part in parts for name, value in part.items() if not value.isfinite().all()})
+    if damaged:
+        return (
+            f"its batch is not either ({', '.join(damaged)}): mend what it was made from, or leave that out of --data"
+        )
+    return "its batch is: lower loop.learning_rate"
 
 
 def _clip(module: nn.Module, largest: float) -> Tensor:

@@ -41,10 +41,11 @@ from longplay.train.encoding import Codes, Encoder, Job, encode_here
 from longplay.train.finetune import music, result
 from longplay.train.finetune.estimate import Estimate, estimate
 from longplay.train.finetune.learning import stage_config
-from longplay.train.finetune.request import FinetuneConfig, settle
+from longplay.train.finetune.request import FinetuneConfig, check_request, settle
 from longplay.train.lm_stage import LMStage, LMStageConfig
 from longplay.train.lora import check_lora
-from longplay.train.run import CONFIG, train_run
+from longplay.train.run import train_run
+from longplay.train.starts import CONFIG
 from longplay.train.status import read_status
 from longplay.train.tokens import prepare_tokens
 
@@ -119,10 +120,12 @@ def finetune(config: FinetuneConfig, run: Path, how: How | None = None) -> Finet
         raise UserError(f"--keep-share {config.keep_share:g}: of which music? give it with --keep")
     base = locate(config.model)
     lm = _check_model(base, config.model)
-    settle(config, lm_digest(weight_files(base, load_config(base))), run)
+    digest = lm_digest(weight_files(base, load_config(base)))
+    check_request(config, digest, run)
     planned = not (run / TOKENS).is_dir() and _plan_ahead(config, base, lm, run, how)
     if planned and how.plan_only:
         return None
+    settle(config, digest, run)
     tracks = _prepare(config, base, lm, run, how)
     settings = _stage_config(config, base, lm, run, how)
     loop = settings.loop
@@ -194,7 +197,9 @@ def _prepare(config: FinetuneConfig, base: Path, lm: LMConfig, run: Path, how: H
     )
     if built.corpus.dropped:
         first, reason = sorted(built.corpus.dropped.items())[0]
-        how.say(f"         {len(built.corpus.dropped)} more are left out, e.g. {first} ({reason}): see {run / CORPUS}")
+        how.say(
+            f"         {len(built.corpus.dropped)} more are left out, e.g. {built.corpus.sources[first]} ({reason}): see {run / CORPUS}"
+        )
     if warning := music.check_amount(tracks):
         how.say(f"warning: {warning}")
     choose = music.describe(config.caption, config.trigger)

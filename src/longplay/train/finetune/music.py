@@ -11,7 +11,7 @@ import numpy as np
 from longplay.audio.decode import seconds_of
 from longplay.data.intake import find_recordings
 from longplay.data.manifest import Split, Track
-from longplay.data.recordings import splits
+from longplay.data.splits import splits
 from longplay.data.token_tracks import TokenTrack, read_token_tracks
 from longplay.errors import AudioError, ConfigError, UserError
 from longplay.files import fetched

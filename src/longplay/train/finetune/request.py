@@ -1,6 +1,7 @@
 """What a finetune was asked to do; kept in its directory, so that it goes on with the same."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field
@@ -52,17 +53,27 @@ class FinetuneConfig(Config):
 
 
 def settle(config: FinetuneConfig, base_digest: str, run: Path) -> None:
-    """Write the request, or check that the one that `run` holds is the same, over the same lm.
+    """Write the request into `run`, whose preparation begins; one that is there is gone on with.
+
+    Raises:
+        ConfigError: see `check_request`.
+    """
+    check_request(config, base_digest, run)
+    if not (run / REQUEST).is_file():
+        write_text(run / REQUEST, yaml.safe_dump(_asked(config, base_digest), sort_keys=False, allow_unicode=True))
+
+
+def check_request(config: FinetuneConfig, base_digest: str, run: Path) -> None:
+    """Check that `run` is new, or that the request that it holds is the same, over the same lm; nothing is written.
 
     Raises:
         ConfigError: it is another one.
     """
     path = run / REQUEST
-    asked = {**config.dump(), "base_digest": base_digest}
     if path.is_file():
         usual = {name: field.default for name, field in FinetuneConfig.model_fields.items() if not field.is_required()}
         before = usual | read_yaml(path)  # what was not yet asked when the run began was as is usual now
-        for key, value in asked.items():
+        for key, value in _asked(config, base_digest).items():
             if before.get(key) != value:
                 raise ConfigError(
                     f"{run}: holds a finetune with {key} = {before.get(key)!r}, not {value!r}; "
@@ -70,5 +81,7 @@ def settle(config: FinetuneConfig, base_digest: str, run: Path) -> None:
                 )
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ConfigError(f"{run}: is there and holds no finetune; give a new directory with --run")
-    else:
-        write_text(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
+
+
+def _asked(config: FinetuneConfig, base_digest: str) -> dict[str, Any]:
+    return {**config.dump(), "base_digest": base_digest}
