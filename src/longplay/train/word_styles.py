@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ MOST_TRACKS = 2000  # that are looked at, evenly spread over a corpus
 MOST_IDS = 4096  # the most frequent ones; others say nothing
 CHUNK = 4096  # captions at a time
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 Said = tuple[frozenset[int], tuple[float, ...]]  # the ids of a caption, and how its music sounds
 
 
