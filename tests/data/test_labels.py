@@ -147,7 +147,7 @@ def test_files_are_checked(tmp_path: Path) -> None:
 
 
 PAGE = """
-import sys, urllib.request
+import os, sys, urllib.request
 from pathlib import Path
 from longplay.data.label_page import Listening, build_page
 from longplay.data.manifest import read_manifest
@@ -183,8 +183,8 @@ assert len((folder / "labels.jsonl").read_text().splitlines()) == 2
 _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", allowed_paths=[str(folder)])
 html = urllib.request.urlopen(address).read().decode()
 assert "Longplay: label" in html and "Save and next" in html
-print("page served")
-page.close()
+print("page served", flush=True)
+os._exit(0)  # Gradio's threads may outlive the page
 """
 
 
@@ -192,5 +192,5 @@ def test_the_page_is_served_and_its_buttons_do_what_they_say(listening: Listenin
     pytest.importorskip("gradio")
     write_manifest(tmp_path / "manifest.jsonl", listening.tracks)
     command = [sys.executable, "-c", PAGE, str(tmp_path)]  # Gradio keeps event loops open: not in this process
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert "page served" in done.stdout, done.stderr
