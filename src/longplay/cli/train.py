@@ -175,10 +175,10 @@ def release(
     name: Annotated[str, typer.Option(help="What the model is called.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights.")],
     provenance: Annotated[str, typer.Option(help="Who trained it, on what.")],
-    tokenizer: Annotated[Path | None, typer.Option(help="Directory with the tokenizer.")] = None,
-    codec: Annotated[Path | None, typer.Option(help="Directory with the codec.")] = None,
-    lm: Annotated[Path | None, typer.Option(help="Directory with the lm and its text tokenizer.")] = None,
-    flow: Annotated[Path | None, typer.Option(help="Directory with the flow.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Model with the tokenizer: a directory, or a name such as nano.")] = None,
+    codec: Annotated[Path | None, typer.Option(help="Model with the codec.")] = None,
+    lm: Annotated[Path | None, typer.Option(help="Model with the lm and its text tokenizer.")] = None,
+    flow: Annotated[Path | None, typer.Option(help="Model with the flow.")] = None,
     lm_precision: Annotated[
         Literal["float16", "int8"],
         typer.Option(help="Of the lm's layers: int8 is half as large, runs at once, and is measured against float32."),
@@ -186,10 +186,11 @@ def release(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the directory if it is there.")] = False,
 ) -> None:
     """Join finished runs into one model directory, in half precision; what is left out, the model cannot do."""
+    from longplay.checkpoint.hub import locate
     from longplay.train.release import release as join
 
     given: dict[ModelName, Path | None] = {"tokenizer": tokenizer, "codec": codec, "lm": lm, "flow": flow}
-    parts: dict[ModelName, Path] = {model: directory for model, directory in given.items() if directory is not None}
+    parts: dict[ModelName, Path] = {model: locate(str(named)) for model, named in given.items() if named is not None}
     if not parts:
         raise typer.BadParameter("name at least one of --tokenizer, --codec, --lm, --flow")
     if lm_precision == "int8" and lm is None:
