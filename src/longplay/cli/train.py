@@ -175,7 +175,9 @@ def release(
     name: Annotated[str, typer.Option(help="What the model is called.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights.")],
     provenance: Annotated[str, typer.Option(help="Who trained it, on what.")],
-    tokenizer: Annotated[Path | None, typer.Option(help="Model with the tokenizer: a directory, or a name such as nano.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Model with the tokenizer: a directory, or a name such as nano.")
+    ] = None,
     codec: Annotated[Path | None, typer.Option(help="Model with the codec.")] = None,
     lm: Annotated[Path | None, typer.Option(help="Model with the lm and its text tokenizer.")] = None,
     flow: Annotated[Path | None, typer.Option(help="Model with the flow.")] = None,
