@@ -103,8 +103,8 @@ length() {  # RUN SECONDS
 import json, statistics, sys
 lines = [json.loads(line) for line in open(sys.argv[1])]
 done, speed = lines[-1]["step"], statistics.median(line["steps_per_second"] for line in lines if "steps_per_second" in line)
-steps = done + max(1, int(0.9 * speed * float(sys.argv[2])))
-print(steps, max(1, int(0.4 * steps)))
+steps = done + max(10, int(0.9 * speed * float(sys.argv[2])))
+print(steps, int(0.4 * steps))
 PYTHON
 }
 

@@ -45,7 +45,7 @@ def test_every_stage_runs_and_a_pack_for_a_gpu_trains(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (tmp_path / "pack").rglob("*") if file.is_file())
     assert size < 24 * 2**20
 
-    tiny = "batch_size=2 loop.device=cpu loop.workers=1 loop.log_every=1 crop_seconds=0.5 held_out_crops=2 held_out_seconds=1 counted_crops=4"
+    tiny = "batch_size=2 loop.device=cpu loop.workers=1 loop.log_every=1 loop.warmup_steps=2 crop_seconds=0.5 held_out_crops=2 held_out_seconds=1 counted_crops=4"
     for call in (1, 2):  # the first goes on from the packed codec, the second from the first
         recipe("gpu.sh", "train", "codec", "--seconds", "10", PROBE="4", OVERRIDES=tiny, **places)
         recipe("gpu.sh", "unpack", places["OUT"], RUNS=str(tmp_path / "back"))

@@ -47,7 +47,7 @@ def test_training_without_ray_names_the_extra_too(monkeypatch: Any, tmp_path: Pa
 
 
 def test_the_loop_runs_in_a_thread_that_hears_no_signals(audio_stage: Any, tmp_path: Path) -> None:
-    stage = audio_stage(loop={"steps": 1})
+    stage = audio_stage(loop={"steps": 1}, quantize_from_step=0)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(train, stage, stage.config.loop, tmp_path / "run").result() == 1
 
