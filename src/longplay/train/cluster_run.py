@@ -19,6 +19,7 @@ import torch
 from longplay.data.cluster import find_ray, join_cluster
 from longplay.errors import ConfigError, LongplayError, TrainingError
 from longplay.train.build import StageConfig
+from longplay.train.checkpoint_file import what_is_left
 from longplay.train.parallel import PATIENCE
 from longplay.train.run import train_run
 
@@ -114,9 +115,7 @@ def train_on_ray(
         raise min(errors, key=lambda error: "lost another one" in str(error))
     if failure is not None:
         logger.error("%s", failure)
-        raise TrainingError(
-            f"a worker of the cluster died; the last checkpoint in {run} is intact, start the run again"
-        )
+        raise TrainingError(f"a worker of the cluster died; {what_is_left(run)}, start the run again")
     return int(steps)
 
 
