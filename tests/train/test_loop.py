@@ -13,6 +13,7 @@ from longplay.train.loop import train
 from longplay.train.loop_config import LoopConfig
 from longplay.train.parallel import Parallel
 from longplay.train.update import Updater
+from taught import check_resumes_exactly
 
 GAN = {"adversarial": {"start_step": 2, "discriminators": {"periods": [2], "n_ffts": [64], "channels": 4}}}
 SHARES = {"mel": 1, "magnitude": 1, "complex": 1, "adversarial": 3, "features": 3}
@@ -36,15 +37,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(audio_stage: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["lm_stage", "flow_stage"])
 def test_resumed_stages_of_codes_equal_uninterrupted(name: str, request: Any, tmp_path: Path) -> None:
-    build = request.getfixturevalue(name)
-    whole = build()
-    train(whole, whole.config.loop, tmp_path / "whole")
-    first = build()
-    assert train(first, first.config.loop, tmp_path / "parts", budget_seconds=0.0) == 1
-    second = build()
-    assert train(second, second.config.loop, tmp_path / "parts") == 4
-    for key, value in whole.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[key]), key
+    whole = check_resumes_exactly(request.getfixturevalue(name), tmp_path)
     assert (tmp_path / "whole/samples/0000004/0.wav").exists()
     assert (tmp_path / f"whole/model/{whole.name}.safetensors").exists()
 

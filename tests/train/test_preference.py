@@ -13,10 +13,10 @@ from longplay.errors import ConfigError, TrainingError
 from longplay.evaluate.takes import MEASURES, SCHEMA
 from longplay.models.lm import LM, LMBatch
 from longplay.train.lm_stage import LMStage, LMStageConfig
-from longplay.train.loop import train
 from longplay.train.parallel import Parallel
 from longplay.train.preference import PreferenceConfig, read_pairs
 from longplay.train.update import Updater
+from taught import check_resumes_exactly
 
 FRAMES = 20
 
@@ -83,14 +83,7 @@ def test_the_better_of_two_takes_becomes_likelier(preferring: Any) -> None:
 
 
 def test_resumed_equals_uninterrupted(preferring: Any, tmp_path: Path) -> None:
-    whole = preferring()
-    train(whole, whole.config.loop, tmp_path / "whole")
-    first = preferring()
-    assert train(first, first.config.loop, tmp_path / "parts", budget_seconds=0.0) == 1
-    second = preferring()
-    assert train(second, second.config.loop, tmp_path / "parts") == 4
-    for key, value in whole.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[key]), key
+    check_resumes_exactly(preferring, tmp_path)
 
 
 def test_rows_of_a_batch_bring_their_own_pairs(preferring: Any) -> None:

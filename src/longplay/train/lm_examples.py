@@ -58,13 +58,12 @@ class Example:
         """Features of its codes and the one after [T + 1, C]; zeros where the model is not told."""
         track = self.window.track
         known = track.control if self.held else Control()
-        numbers = self.numbers if self.order is None else self.order
-        return torch.from_numpy(known.features_at(track.offset + numbers / self.lm.code_rate))
+        return torch.from_numpy(known.features_at(track.offset + self.places / self.lm.code_rate))
 
     @property
     def style(self) -> Tensor:
-        """How it sounds [S], on average; not a number where that is not known, or the model is not told."""
-        known = self.window.track.style_of((self.numbers if self.order is None else self.order)[:-1])
+        """How it sounds [Y], on average; not a number where that is not known, or the model is not told."""
+        known = self.window.track.style_of(self.places[:-1])
         if known is None or not self.styled:
             return torch.full((self.lm.style_dim,), torch.nan)
         return torch.from_numpy(known)
@@ -73,6 +72,11 @@ class Example:
     def numbers(self) -> npt.NDArray[np.integer[Any]]:
         """Those of the piece's codes from the window's start on, and of the one after [T + 1]."""
         return self.window.start + np.arange(self.frames + 1)
+
+    @property
+    def places(self) -> npt.NDArray[np.integer[Any]]:
+        """Those of the codes that stand in the window, and of the one that would follow [T + 1]."""
+        return self.numbers if self.order is None else self.order
 
     @property
     def frames(self) -> int:
